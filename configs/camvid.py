@@ -1,0 +1,35 @@
+"""CamVid from scratch: 367 street photos of 360 x 480, 11 classes. The recipe is ours.
+
+  python -m data.prepare --dataset=camvid --manual_dir=CAMVID
+  python -m gcn_flax.main --config=configs/camvid.py --workdir=runs/camvid
+
+`configs/camvid.py:resnet50` is for a GPU. Scores: docs/RESULTS.md.
+"""
+
+from gcn_flax import config as config_lib
+
+BACKBONES = ("resnet18", "resnet50")
+
+
+def get_config(backbone: str = "resnet18"):
+  """`resnet18`, or `resnet50` for a GPU."""
+  if backbone not in BACKBONES:
+    raise ValueError(f"configs/camvid.py:{backbone} is unknown; choose one of {', '.join(BACKBONES)}.")
+  config = config_lib.get_config()
+  config.total_steps = 4_000
+  config.batch_size = 8
+  config.eval_every_steps = 500
+  config.checkpoint_every_steps = 500
+
+  config.data.dataset = "camvid"
+  config.data.crop_size = (256, 256)
+  config.data.eval_size = (384, 480)
+  config.data.random_scale = True
+
+  config.model.backbone = backbone
+  config.model.kernel_size = 15
+
+  config.optimizer.learning_rate = 0.05
+  config.optimizer.clip_norm = 5.0
+  config.optimizer.warmup_steps = 100
+  return config

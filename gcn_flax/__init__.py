@@ -1,0 +1,3 @@
+"""Semantic segmentation with large kernels: GCN (Peng et al., CVPR 2017) in JAX and Flax."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,231 @@
+"""Every setting of a run with its unit, and every check of settings against each other."""
+
+from collections.abc import Mapping
+
+import ml_collections
+
+from gcn_flax.labels import LABELS
+
+# What a workdir already begun may change; every other field must stay.
+MUTABLE = (
+  "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
+  "profile_at_step", "data.data_dir", "data.num_threads", "data.num_workers", "eval", "mesh",
+)  # fmt: skip
+
+_CHOICES = {
+  "data.dataset": tuple(LABELS),
+  "model.backbone": ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+  "model.head": ("gcn", "trivial", "stack", "pointwise"),
+  "model.norm": ("sync", "frozen"),
+  "model.dtype": ("float32", "bfloat16"),
+}
+
+# (lowest, highest) allowed value; None is no limit.
+_RANGES = {
+  "total_steps": (1, None),
+  "batch_size": (1, None),
+  "accumulate_steps": (1, None),
+  "seed": (0, 2**32 - 1),
+  "log_every_steps": (1, None),
+  "eval_every_steps": (1, None),
+  "checkpoint_every_steps": (1, None),
+  "keep_checkpoints": (1, None),
+  "profile_at_step": (0, None),
+  "data.num_threads": (1, None),
+  "data.num_workers": (0, None),
+  "eval.batch_size": (1, None),
+  "eval.num_pictures": (0, 64),
+  "model.kernel_size": (1, None),
+  "model.stack_width": (0, None),
+  "optimizer.learning_rate": (0.0, None),
+  "optimizer.momentum": (0.0, 1.0),
+  "optimizer.weight_decay": (0.0, None),
+  "optimizer.clip_norm": (0.0, None),
+  "optimizer.warmup_steps": (0, None),
+  "optimizer.poly_power": (0.0, None),
+  "mesh.spatial": (1, None),
+}
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The settings that a recipe in `configs/` starts from.
+
+  Defaults follow the paper where it gives a value; what it leaves open is ours
+  and marked so.
+  """
+  config = ml_collections.ConfigDict()
+  config.seed = 0  # Of initial weights, example order and augmentation.
+  config.total_steps = 10_000  # Updates of the weights. Ours.
+  config.batch_size = 16  # Examples of one update, over all devices. The paper's is 1.
+  config.accumulate_steps = 1  # Parts a batch is worked off in, one after the other, where it does not fit at once.
+  config.log_every_steps = 50
+  config.eval_every_steps = 1_000
+  config.checkpoint_every_steps = 1_000
+  config.keep_checkpoints = 2  # The newest so many; the best by mean IoU stays besides.
+  config.profile_at_step = 0  # Traces five steps from here into WORKDIR/profile; 0 = never.
+  config.init_from = ""  # Workdir whose best checkpoint gives the first weights; '' = random ones.
+
+  config.data = data = ml_collections.ConfigDict()
+  data.dataset = "shapes"  # A key of gcn_flax.labels.LABELS.
+  data.data_dir = "~/tensorflow_datasets"  # Where data.prepare wrote it; a local path.
+  data.train_split = "train"
+  data.eval_split = "validation"
+  data.crop_size = (512, 512)  # (height, width) trained on, pixels, multiples of 32; smaller images are padded.
+  data.eval_size = (512, 512)  # (height, width) images are padded to for scoring, multiples of 32; all must fit.
+  data.random_flip = True  # Left and right; the paper's.
+  data.random_crop = True  # The paper's on Cityscapes; without it every image must fit into crop_size.
+  data.random_scale = False  # The paper does not scale.
+  data.scales = (0.5, 2.0)  # (smallest, largest) factor of random_scale.
+  data.num_threads = 4  # That decode and augment, in each worker.
+  data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
+
+  config.eval = ml_collections.ConfigDict()
+  config.eval.batch_size = 8  # Over all devices.
+  config.eval.num_pictures = 6  # Rows of the contact sheet; 0 = no sheet.
+
+  config.model = model = ml_collections.ConfigDict()
+  model.backbone = "resnet152"  # resnet_tiny, resnet18, 34, 50, 101 or 152.
+  model.head = "gcn"  # gcn, or what Figure 4 compares it to: trivial, stack, pointwise.
+  model.kernel_size = 15  # k, odd. 15 sees all of a 512 x 512 input from stride 32, 25 all of 800 x 800.
+  model.stack_width = 0  # Channels inside the head `stack`; 0 = those of its input (Table 3).
+  model.boundary_refine = True
+  model.norm = "sync"  # Batch normalisation: sync = statistics of the global batch, frozen = running ones.
+  model.dtype = "float32"  # Of the computation, or bfloat16; weights and logits are float32.
+  model.pretrained = ""  # ImageNet weights of the encoder; '' = random ones.
+  model.pixel_mean = (123.675, 116.28, 103.53)  # RGB, 0 to 255, subtracted; ImageNet's. Images are padded with it.
+  model.pixel_std = (58.395, 57.12, 57.375)  # RGB, 0 to 255, divided by; ImageNet's.
+
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  optimizer.learning_rate = 0.01  # At the end of the warm-up. Ours.
+  optimizer.momentum = 0.9  # The paper's is 0.99, with batches of one image.
+  optimizer.weight_decay = 5e-4  # The paper's. On convolution kernels alone: ours.
+  optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0 = no clipping. Ours.
+  optimizer.warmup_steps = 0  # Linear, from 0. Ours.
+  optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
+
+  config.mesh = ml_collections.ConfigDict()
+  config.mesh.spatial = 1  # Devices that share the rows of one image; the rest split the batch.
+  return config.lock()
+
+
+def validate(config: ml_collections.ConfigDict, num_devices: int = 1) -> None:
+  """Checks every setting, alone and against the others, before anything slow.
+
+  Raises:
+    ValueError: naming the field, its value, the limit and the cure.
+  """
+  for field, choices in _CHOICES.items():
+    if _get(config, field) not in choices:
+      raise ValueError(f"config.{field}={_get(config, field)!r} is unknown; choose one of {', '.join(choices)}.")
+  for field, (low, high) in _RANGES.items():
+    value = _get(config, field)
+    if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
+      limit = f"at least {low}" if high is None else f"from {low} to {high}"
+      raise ValueError(f"config.{field}={value} must be {limit}.")
+  _validate_data(config.data)
+  _validate_model(config.model)
+  _validate_batches(config, num_devices)
+
+
+def _validate_data(data: ml_collections.ConfigDict) -> None:
+  for field in ("crop_size", "eval_size"):
+    size = tuple(data[field])
+    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
+      cure = tuple(max(32, -(-side // 32) * 32) for side in (size * 2)[:2])
+      raise ValueError(f"config.data.{field}={size} must be (height, width), multiples of 32, for instance {cure}.")
+  scales = tuple(data.scales)
+  if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+    raise ValueError(f"config.data.scales={scales} must be (smallest, largest) with 0 < smallest <= largest.")
+  if data.random_scale and not data.random_crop:
+    raise ValueError("config.data.random_scale=True makes images of any size: set config.data.random_crop=True too.")
+  known = LABELS[data.dataset].split_sizes
+  for field in ("train_split", "eval_split"):
+    if data[field] not in known:
+      raise ValueError(f"config.data.{field}={data[field]!r}: {data.dataset} has the splits {', '.join(known)}.")
+  if "://" in data.data_dir:
+    raise ValueError(
+      f"config.data.data_dir={data.data_dir!r}: records are read from local paths only (google/array_record#120); "
+      "mount the bucket with gcsfuse or copy the data set to a local disk."
+    )
+
+
+def _validate_model(model: ml_collections.ConfigDict) -> None:
+  if model.kernel_size % 2 == 0:
+    raise ValueError(f"config.model.kernel_size={model.kernel_size} must be odd: use {model.kernel_size + 1}.")
+  if model.head == "stack" and model.kernel_size < 3:
+    raise ValueError("config.model.kernel_size=1 leaves the head 'stack' empty: use 3 or more, or head 'pointwise'.")
+  if model.pretrained:
+    raise ValueError(
+      f"config.model.pretrained={model.pretrained!r}: this version reads no ImageNet weights; leave it empty, "
+      "or start from a checkpoint of this package by config.init_from."
+    )
+  for field in ("pixel_mean", "pixel_std"):
+    if len(model[field]) != 3 or min(model[field]) < 0 or (field == "pixel_std" and min(model[field]) <= 0):
+      raise ValueError(f"config.model.{field}={tuple(model[field])} must be three numbers, red green blue, 0 to 255.")
+
+
+def _validate_batches(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  spatial = config.mesh.spatial
+  if num_devices % spatial:
+    raise ValueError(f"config.mesh.spatial={spatial} must divide the {num_devices} devices.")
+  along_data = num_devices // spatial
+  parts = config.accumulate_steps * along_data
+  if config.batch_size % parts:
+    cure = -(-config.batch_size // parts) * parts
+    raise ValueError(
+      f"config.batch_size={config.batch_size} must be a multiple of {parts} = config.accumulate_steps "
+      f"{config.accumulate_steps} x {along_data} devices along the batch: for instance {cure}."
+    )
+  if config.eval.batch_size % along_data:
+    cure = -(-config.eval.batch_size // along_data) * along_data
+    raise ValueError(
+      f"config.eval.batch_size={config.eval.batch_size} must be a multiple of the {along_data} devices along the "
+      f"batch: for instance {cure}."
+    )
+  for field in ("crop_size", "eval_size"):
+    height = config.data[field][0]
+    if height % (32 * spatial):
+      cure = -(-height // (32 * spatial)) * 32 * spatial
+      raise ValueError(
+        f"config.data.{field}={tuple(config.data[field])}: the height must be a multiple of {32 * spatial} "
+        f"= 32 x config.mesh.spatial, for instance {cure}."
+      )
+
+
+def check_unchanged(old: Mapping, new: Mapping) -> None:
+  """Compares the settings of a workdir already begun with those asked for.
+
+  Args:
+    old, new: nested mappings as `ConfigDict.to_dict` gives, or as read from `config.json`.
+
+  Raises:
+    ValueError: listing every field that differs and may not.
+  """
+  before, after = _flatten(old), _flatten(new)
+  changed = [
+    f"config.{field} was {before.get(field, 'absent')!r}, is {after.get(field, 'absent')!r}"
+    for field in sorted(before.keys() | after.keys())
+    if before.get(field) != after.get(field) and not _is_mutable(field)
+  ]
+  if changed:
+    raise ValueError(f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them or take a new one.")
+
+
+def _is_mutable(field: str) -> bool:
+  return any(field == name or field.startswith(f"{name}.") for name in MUTABLE)
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> dict:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      flat.update(_flatten(value, f"{prefix}{key}."))
+    else:
+      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def _get(config: ml_collections.ConfigDict, field: str):
+  for name in field.split("."):
+    config = config[name]
+  return config

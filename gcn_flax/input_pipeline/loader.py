@@ -1,0 +1,138 @@
+"""Which examples make up which batch, and the threads that prepare them.
+
+Examples stand on one endless line of positions. Global batch number `step` is
+made of the positions `step * batch_size` up to the next batch's, whatever the
+number of hosts; a host prepares one contiguous share of them. What stands at a
+position follows from (seed, position) alone, so a run goes on at any step, on any
+number of hosts, with nothing of the input saved.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from gcn_flax.input_pipeline import transforms
+from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.labels import IGNORE
+
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostShare(Sequence):
+  """The positions that one host prepares: those of its part of each global batch.
+
+  Attributes:
+    batch_size: examples of a global batch.
+    first_step, last_step: global batches from `first_step` up to but without `last_step`.
+    process, num_processes: which host of how many.
+
+  Raises ValueError where the batch does not divide by the number of hosts.
+  """
+
+  batch_size: int
+  first_step: int
+  last_step: int
+  process: int
+  num_processes: int
+
+  def __post_init__(self):
+    if self.batch_size % self.num_processes:
+      raise ValueError(f"batch size {self.batch_size} must be a multiple of the {self.num_processes} hosts.")
+
+  @property
+  def size(self) -> int:
+    """Examples of a batch on this host."""
+    return self.batch_size // self.num_processes
+
+  def __len__(self) -> int:
+    return max(0, self.last_step - self.first_step) * self.size
+
+  def __getitem__(self, index: int) -> int:
+    step, offset = divmod(int(index), self.size)
+    return (self.first_step + step) * self.batch_size + self.process * self.size + offset
+
+
+def this_host(batch_size: int, first_step: int, last_step: int) -> HostShare:
+  """The share of the process that asks."""
+  return HostShare(batch_size, first_step, last_step, jax.process_index(), jax.process_count())
+
+
+def shuffled(num_examples: int, seed: int) -> grain.MapDataset:
+  """The endless line: a new permutation of `0 ... num_examples - 1` in each epoch; `[position]` -> example."""
+  return grain.MapDataset.range(num_examples).shuffle(seed=seed).repeat()
+
+
+def train_batches(
+  source: Source, share: HostShare, *, seed: int, augment: Callable, num_threads: int, num_workers: int
+) -> Iterator[Batch]:
+  """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]`.
+
+  Args:
+    source: labelled examples.
+    share: the positions to prepare.
+    seed: of order and augmentation.
+    augment: `(example, rng) -> example` of a fixed size.
+    num_threads: that decode and augment, in each worker.
+    num_workers: processes, 0 for threads of this one alone.
+  """
+  order = shuffled(len(source), seed)
+
+  def prepare(position: int) -> Batch:
+    rng = np.random.default_rng([seed, position])
+    example = augment(source[order[position]], rng)
+    return {"image": example["image"], "label": example["label"]}
+
+  return _batches(share, prepare, num_threads, num_workers)
+
+
+def eval_batches(
+  source: Source, share: HostShare, *, size: Sequence[int], pixel: Sequence[float], num_threads: int, num_workers: int
+) -> Iterator[Batch]:
+  """Yields every example once, in order, padded to `size`; the last batch is filled with void examples.
+
+  Beside `image` and `label` there are `index` int32 `[b]`, the example's place in the
+  source, -1 for a filling one, and `size` int32 `[b, 2]`, its height and width.
+  """
+  pad = functools.partial(transforms.pad, size=size, pixel=pixel)
+
+  def prepare(position: int) -> Batch:
+    if position >= len(source):
+      blank = np.full(tuple(size), IGNORE, np.uint8)
+      return {
+        "image": np.zeros((*size, 3), np.uint8),
+        "label": blank,
+        "index": np.int32(-1),
+        "size": np.zeros(2, np.int32),
+      }
+    example = source[position]
+    height_width = np.array(example["label"].shape, np.int32)
+    example = pad(example)
+    return {
+      "image": example["image"],
+      "label": example["label"],
+      "index": np.int32(position),
+      "size": height_width,
+    }
+
+  return _batches(share, prepare, num_threads, num_workers)
+
+
+def num_eval_steps(num_examples: int, batch_size: int) -> int:
+  """Batches that cover every example once."""
+  return -(-num_examples // batch_size)
+
+
+def _batches(share: HostShare, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
+  # Batching before the threads makes one batch the unit of work: its content is the same for any number of them.
+  dataset = grain.MapDataset.source(share).map(prepare).batch(share.size)
+  options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
+  dataset = dataset.to_iter_dataset(options)
+  if num_workers:
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+  return iter(dataset)

@@ -1,0 +1,94 @@
+"""The one door.
+
+  python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
+
+Any field of the config can be set on the command line: --config.total_steps=500.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from gcn_flax import build, evaluate, writers
+from gcn_flax import config as config_lib
+from gcn_flax.train import begin, train
+from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; config.data.eval_split unless told.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint that --mode=eval takes: best, last or a step.")
+
+
+class UserError(Exception):
+  """A mistake on the command line; its text says what, where and how to mend it."""
+
+
+def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
+  """Parses the command line and returns the config. Raises UserError."""
+  try:
+    rest = flags.FLAGS(argv)
+  except AttributeError as error:
+    raise UserError(f"the config has no field {error}: see gcn_flax/config.py for all of them.") from error
+  except OSError as error:
+    raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
+  except (flags.Error, ValueError, TypeError) as error:
+    raise UserError(f"{' '.join(str(error).split())}") from error
+  if len(rest) > 1:
+    raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --, see --help.")
+  for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
+    if flag.value is None:
+      raise UserError(f"--{name} is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
+  return _CONFIG.value
+
+
+def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
+  """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
+  config_lib.validate(config, jax.device_count())
+  with open_checkpoints(workdir) as checkpoints:
+    begin(config, workdir)
+    step = choose_step(checkpoints, checkpoint)
+    setup = build.build(config)
+    state = checkpoints.restore(step, setup.state_shapes)
+    scores = evaluate.evaluate(config, setup, state, split)
+  if jax.process_index() == 0:
+    evaluate.write_scores(workdir, config, split, step, scores)
+
+
+def choose_step(checkpoints: Checkpoints, name: str) -> int:
+  """The step that `best`, `last` or a number means. Raises ValueError for anything else."""
+  if name in ("best", "last"):
+    return checkpoints.best() if name == "best" else checkpoints.latest()
+  if not name.isdigit():
+    raise ValueError(f"--checkpoint={name!r} must be best, last or a step, one of {checkpoints.steps()}.")
+  return int(name)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
+  try:
+    config = parse(argv)
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+    logging.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
+    if _MODE.value == "train":
+      train(config, workdir)
+    else:
+      run_eval(config, workdir, _SPLIT.value or config.data.eval_split, _CHECKPOINT.value)
+  except (UserError, ValueError, FloatingPointError, OSError) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))

@@ -1,0 +1,145 @@
+"""What a person and a scheduler see of a running loop: progress, time left, a clean stop."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import ml_collections
+import optax
+from absl import logging
+
+from gcn_flax.evaluate import Scores
+from gcn_flax.writers import Writer
+
+_TRACED_STEPS = 5
+
+
+class StopSignal:
+  """Notes SIGTERM, as sent before a machine is taken away; the loop stops at the next step."""
+
+  def __init__(self):
+    self.requested = False
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      self._previous = signal.signal(signal.SIGTERM, self._note)
+    return self
+
+  def __exit__(self, *_):
+    if threading.current_thread() is threading.main_thread():
+      signal.signal(signal.SIGTERM, self._previous)
+
+  def _note(self, *_):
+    self.requested = True
+
+
+class Tracer:
+  """Records a profiler trace of five steps into `WORKDIR/profile`.
+
+  Args:
+    workdir: of the run.
+    first_step: the trace starts before the update after this many; 0 = never.
+  """
+
+  def __init__(self, workdir: pathlib.Path, first_step: int):
+    self._folder, self._first_step, self._running = workdir / "profile", first_step, False
+
+  def before_step(self, step: int) -> None:
+    if self._first_step and step == self._first_step:
+      jax.profiler.start_trace(self._folder)
+      self._running = True
+    if step == self._first_step + _TRACED_STEPS:
+      self.close()
+
+  def close(self) -> None:
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False
+      logging.info("trace from step %d on in %s", self._first_step, self._folder)
+
+
+class Log:
+  """Looks at each step's metrics while the next one runs, reports, and stops a run that is no longer finite."""
+
+  def __init__(self, config: ml_collections.ConfigDict, schedule: optax.Schedule, writer: Writer, start: int):
+    self._config, self._schedule, self._writer = config, schedule, writer
+    self._pending = None
+    self._begin_window(start)
+
+  def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    """Takes the metrics of `step`, still being computed, and looks at those of the step before."""
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Waits for the newest metrics. Raises FloatingPointError where they are not finite."""
+    if self._pending is None:
+      return
+    (step, metrics), self._pending = self._pending, None
+    metrics = jax.device_get(metrics)
+    if not metrics.pop("finite"):
+      raise FloatingPointError(
+        f"at step {step} loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])}: no longer finite. "
+        f"Nothing of this step is saved. Lower config.optimizer.learning_rate={self._config.optimizer.learning_rate}, "
+        f"lengthen the warm-up, or set config.optimizer.clip_norm."
+      )
+    if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
+      self._report(step, metrics)
+
+  def _report(self, step: int, metrics: Mapping[str, float]) -> None:
+    seconds = time.monotonic() - self._window_start - self._pause_seconds
+    steps = max(1, step - self._window_step)
+    scalars = {
+      "loss": float(metrics["loss"]),
+      "grad_norm": float(metrics["grad_norm"]),
+      "learning_rate": float(self._schedule(step - 1)),
+      "images_per_second": steps * self._config.batch_size / max(seconds, 1e-9),
+      "input_wait": self._wait_seconds / max(seconds, 1e-9),
+    }
+    self._writer.scalars(step, scalars)
+    left = (self._config.total_steps - step) * seconds / steps
+    logging.info(
+      "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
+      step, self._config.total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
+      100 * scalars["input_wait"], _clock(left),
+    )  # fmt: skip
+    self._begin_window(step)
+
+  def _begin_window(self, step: int) -> None:
+    self._window_step, self._window_start = step, time.monotonic()
+    self._pause_seconds = self._wait_seconds = 0.0
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """The time within counts as waiting for input."""
+    start = time.monotonic()
+    yield
+    self._wait_seconds += time.monotonic() - start
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """The time within does not count as training."""
+    start = time.monotonic()
+    yield
+    self._pause_seconds += time.monotonic() - start
+
+  def has_score(self, step: int) -> bool:
+    return self._writer.has(step, f"{self._config.data.eval_split}/mean_iou")
+
+  def scores(self, step: int, split: str, scores: Scores) -> None:
+    values = {f"{split}/mean_iou": scores.mean_iou, f"{split}/pixel_accuracy": scores.pixel_accuracy}
+    self._writer.scalars(step, values)
+    if scores.sheet is not None:
+      self._writer.pictures(step, {f"{split}/predictions": scores.sheet})
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,93 @@
+"""Label maps as pictures, and results as tables."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from gcn_flax.labels import LabelSet
+
+VOID_COLOUR = (255, 255, 255)
+_GAP = 8  # Pixels between pictures.
+_LINE = 22  # Height of a line of text, pixels.
+
+
+def colorize(label: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+  """Train ids uint8 `[H, W]` -> RGB uint8 `[H, W, 3]`; values without a class, 255 among them, become white."""
+  table = np.full((256, 3), VOID_COLOUR, np.uint8)
+  table[: len(palette)] = palette
+  return table[label]
+
+
+def contact_sheet(
+  images: Sequence[np.ndarray],
+  labels: Sequence[np.ndarray],
+  predictions: Sequence[np.ndarray],
+  names: Sequence[str],
+  label_set: LabelSet,
+  width: int = 360,
+) -> np.ndarray:
+  """One row per example: image, truth, prediction, with a legend of the classes below.
+
+  Args:
+    images: RGB uint8 `[H, W, 3]` each.
+    labels, predictions: train ids uint8 `[H, W]` each. The prediction is shown
+      everywhere, also where the truth is void.
+    names: a caption for each row.
+    label_set: names and colours of the classes.
+    width: of one picture on the sheet, pixels.
+
+  Returns:
+    RGB uint8 `[H', W', 3]`.
+  """
+  total = 3 * width + 4 * _GAP
+  rows = [_text_row(("image", "truth", "prediction"), width, total)]
+  for image, label, prediction, name in zip(images, labels, predictions, names, strict=True):
+    pictures = (image, colorize(label, label_set.palette), colorize(prediction, label_set.palette))
+    rows += [_picture_row(pictures, width, total), _text_row((name,), width, total)]
+  return np.concatenate([*rows, _legend(label_set, total)])
+
+
+def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int) -> np.ndarray:
+  height = max(1, round(pictures[0].shape[0] * width / pictures[0].shape[1]))
+  row = np.full((height + _GAP, total, 3), 255, np.uint8)
+  for column, picture in enumerate(pictures):
+    interpolation = cv2.INTER_AREA if column == 0 else cv2.INTER_NEAREST_EXACT
+    left = _GAP + column * (width + _GAP)
+    row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
+  return row
+
+
+def _text_row(texts: Sequence[str], width: int, total: int) -> np.ndarray:
+  row = np.full((_LINE, total, 3), 255, np.uint8)
+  for column, text in enumerate(texts):
+    _write(row, text, _GAP + column * (width + _GAP), _LINE - 7)
+  return row
+
+
+def _legend(label_set: LabelSet, total: int) -> np.ndarray:
+  """A coloured square and a name for each class and for void, in as many lines as it takes."""
+  entries = [*zip(label_set.classes, label_set.palette, strict=True), ("void", VOID_COLOUR)]
+  columns = max(1, (total - _GAP) // 150)
+  legend = np.full(((-(-len(entries) // columns)) * _LINE + _GAP, total, 3), 255, np.uint8)
+  for index, (name, colour) in enumerate(entries):
+    top, left = index // columns * _LINE, _GAP + index % columns * 150
+    cv2.rectangle(legend, (left, top + 4), (left + 14, top + 18), tuple(map(int, colour)), -1)
+    cv2.rectangle(legend, (left, top + 4), (left + 14, top + 18), (0, 0, 0), 1)
+    _write(legend, name, left + 20, top + 16)
+  return legend
+
+
+def _write(picture: np.ndarray, text: str, left: int, bottom: int) -> None:
+  cv2.putText(picture, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def class_table(classes: Sequence[str], iou: Sequence[float], share: Sequence[float], mean_iou: float) -> str:
+  """A table of IoU and share of the valid pixels by class, both in percent; `-` where a class is absent."""
+  width = max(len("mean IoU"), *map(len, classes))
+  lines = [f"{'class':<{width}}  {'IoU %':>6}  {'pixels %':>8}"]
+  for name, value, part in zip(classes, iou, share, strict=True):
+    shown = "-" if np.isnan(value) else f"{100 * value:.1f}"
+    lines.append(f"{name:<{width}}  {shown:>6}  {100 * part:>8.2f}")
+  lines.append(f"{'mean IoU':<{width}}  {100 * mean_iou:>6.1f}")
+  return "\n".join(lines)

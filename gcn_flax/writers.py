@@ -1,0 +1,168 @@
+"""Where a run's numbers and pictures go: metrics.jsonl, TensorBoard, run.json.
+
+The only file that imports clu, and with it TensorFlow; without them a run keeps
+the console and metrics.jsonl.
+"""
+
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+class MetricsFile:
+  """`metrics.jsonl`: one object a line, `step` first; numbers that are not finite are written as null.
+
+  Args:
+    path: of the file. Lines of a step past `last_step`, and a line cut off by a
+      kill, are removed from a file that is there already.
+    last_step: the step the run goes on from.
+  """
+
+  def __init__(self, path: pathlib.Path, last_step: int):
+    self._path = path
+    lines = [line for line in read_metrics(path) if line["step"] <= last_step]
+    self._keys = {(line["step"], key) for line in lines for key in line}
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    self._file = open(path, "a")
+
+  def has(self, step: int, key: str) -> bool:
+    """Whether a line of this step holds `key`."""
+    return (step, key) in self._keys
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends a line; it is on disk on return."""
+    line = {"step": step, **{key: _json_number(value) for key, value in scalars.items()}}
+    self._keys.update((step, key) for key in line)
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The whole lines of a metrics.jsonl; none where it is not there."""
+  lines = []
+  for text in path.read_text().splitlines() if path.exists() else []:
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:  # Cut off by a kill.
+      continue
+  return lines
+
+
+def _json_number(value: Any) -> float | int | None:
+  value = value.item() if hasattr(value, "item") else value
+  return value if math.isfinite(value) else None
+
+
+class Writer:
+  """Writes scalars and pictures of a run to metrics.jsonl and TensorBoard; silent on all hosts but the first.
+
+  Args:
+    workdir: of the run.
+    last_step: the step the run goes on from, see `MetricsFile`.
+  """
+
+  def __init__(self, workdir: pathlib.Path, last_step: int):
+    self._metrics = MetricsFile(workdir / "metrics.jsonl", last_step) if jax.process_index() == 0 else None
+    self._tensorboard = _tensorboard(workdir) if jax.process_index() == 0 else None
+
+  def has(self, step: int, key: str) -> bool:
+    return self._metrics is not None and self._metrics.has(step, key)
+
+  def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    if self._metrics:
+      self._metrics.write(step, scalars)
+    if self._tensorboard:
+      self._tensorboard.write_scalars(step, scalars)
+
+  def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+    """Writes RGB uint8 pictures `[H, W, 3]`."""
+    if self._tensorboard:
+      self._tensorboard.write_images(step, {name: picture[None] for name, picture in pictures.items()})
+
+  def close(self) -> None:
+    if self._metrics:
+      self._metrics.close()
+    if self._tensorboard:
+      self._tensorboard.close()
+
+
+def _tensorboard(workdir: pathlib.Path):
+  """clu's summary writer; None where TensorFlow or TensorBoard is not installed."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  try:
+    import tensorflow as tf
+    from clu import metric_writers
+  except ImportError as error:
+    logging.warning("no TensorBoard (%s): scalars go to metrics.jsonl alone.", error)
+    return None
+  tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory of every GPU it sees.
+  return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+
+
+def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, int]) -> None:
+  """Writes `run.json`: how this run was started, on what, and when it was started before.
+
+  Args:
+    workdir: of the run.
+    step: the step it starts from.
+    examples: number of examples of each split in use.
+  """
+  path = workdir / "run.json"
+  starts = json.loads(path.read_text())["starts"] if path.exists() else []
+  command = shlex.join([pathlib.Path(sys.executable).name, *sys.argv])
+  starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command})
+  run = {
+    "command": command,
+    "commit": _commit(),
+    "versions": {"python": platform.python_version(), **_versions()},
+    "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
+    "data": dict(examples),
+    "starts": starts,
+  }
+  write_text(path, json.dumps(run, indent=2) + "\n")
+
+
+def _commit() -> str | None:
+  """The commit of the source tree, with `+` behind it where files were changed; None outside a checkout."""
+  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+  try:
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return commit + ("+" if changed.strip() else "")
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for package in _PACKAGES:
+    try:
+      found[package] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Replaces a file in one move, so that a kill leaves the old one or the new one."""
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_text(text)
+  os.replace(temporary, path)
