@@ -86,7 +86,9 @@ def _count(dataset: str, manual_dir: str) -> dict[str, int]:
     return dict(labels.SHAPES.split_sizes)
   root = pathlib.Path(manual_dir).expanduser()
   if not manual_dir or not root.is_dir():
-    raise ValueError(f"--manual_dir={manual_dir!r} is no folder: {dataset} must be downloaded by hand, see data/README.md.")
+    raise ValueError(
+      f"--manual_dir={manual_dir!r} is no folder: {dataset} must be downloaded by hand, see data/README.md."
+    )
   if dataset == "camvid":
     from data.camvid.folder import check
 
@@ -100,7 +102,10 @@ def _count_cityscapes(root: pathlib.Path) -> dict[str, int]:
   missing = [name for name in _CITYSCAPES_ARCHIVES if not (root / name).is_file()]
   if missing:
     raise ValueError(f"{', '.join(missing)} not found in {root}: download from https://www.cityscapes-dataset.com.")
-  patterns = (r"leftImg8bit/(\w+)/[\w-]+/(\w[\w-]*)_leftImg8bit\.png", r"gtFine/(\w+)/[\w-]+/(\w[\w-]*)_gtFine_labelIds\.png")
+  patterns = (
+    r"leftImg8bit/(\w+)/[\w-]+/(\w[\w-]*)_leftImg8bit\.png",
+    r"gtFine/(\w+)/[\w-]+/(\w[\w-]*)_gtFine_labelIds\.png",
+  )
   ids = []
   for name, pattern in zip(_CITYSCAPES_ARCHIVES, patterns, strict=True):
     with zipfile.ZipFile(root / name) as archive:
@@ -116,7 +121,9 @@ def _check_counts(dataset: str, counts: dict[str, int], published: dict[str, int
   if counts == published or partial:
     return
   differences = [f"{split} {counts.get(split, 0)} instead of {size}" for split, size in published.items()]
-  raise ValueError(f"{dataset} has other counts than published: {', '.join(differences)}. To take it so, add --partial.")
+  raise ValueError(
+    f"{dataset} has other counts than published: {', '.join(differences)}. To take it so, add --partial."
+  )
 
 
 def _print_counts(counts: dict[str, int], published: dict[str, int]) -> None:

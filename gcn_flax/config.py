@@ -208,7 +208,9 @@ def check_unchanged(old: Mapping, new: Mapping) -> None:
     if before.get(field) != after.get(field) and not _is_mutable(field)
   ]
   if changed:
-    raise ValueError(f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them or take a new one.")
+    raise ValueError(
+      f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them or take a new one."
+    )
 
 
 def _is_mutable(field: str) -> bool:

@@ -57,7 +57,9 @@ def evaluate(config: ml_collections.ConfigDict, setup: build.Setup, state: Any, 
   """
   source = build.open_split(config, split)
   if not source.has_labels:
-    raise ValueError(f"{config.data.dataset} has no true labels for {split!r}, so there is no score; use another split.")
+    raise ValueError(
+      f"{config.data.dataset} has no true labels for {split!r}, so there is no score; use another split."
+    )
   if not len(source):
     raise ValueError(f"{config.data.dataset} {split!r} holds no example.")
   pictures = _Pictures(source, config.eval.num_pictures)

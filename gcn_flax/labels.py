@@ -45,11 +45,30 @@ SHAPES = LabelSet(
 # SegNet's 11 classes and split (Badrinarayanan et al., 2017) of CamVid (Brostow et al., 2009).
 CAMVID = LabelSet(
   classes=(
-    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
   ),  # fmt: skip
   palette=(
-    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
-    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (0, 0, 192),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
   ),  # fmt: skip
   split_sizes={"train": 367, "validation": 101},
   raw_to_train=identity_table(11),

@@ -15,7 +15,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate, writers
+from gcn_flax import build, evaluate
 from gcn_flax import config as config_lib
 from gcn_flax.train import begin, train
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints

@@ -38,7 +38,7 @@ class MetricsFile:
     lines = [line for line in read_metrics(path) if line["step"] <= last_step]
     self._keys = {(line["step"], key) for line in lines for key in line}
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    self._file = open(path, "a")
+    self._file = open(path, "a")  # noqa: SIM115, open as long as the run.
 
   def has(self, step: int, key: str) -> bool:
     """Whether a line of this step holds `key`."""

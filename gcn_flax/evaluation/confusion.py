@@ -42,7 +42,7 @@ def confusion_matrix(labels, predictions, num_classes: int, ignore: int = IGNORE
 
 
 def _check_range(name: str, values, num_classes: int) -> None:
-  if values.size and not (0 <= int(values.min()) and int(values.max()) < num_classes):
+  if values.size and (values.min() < 0 or values.max() >= num_classes):
     raise ValueError(
       f"{name} values from {int(values.min())} to {int(values.max())} found, but there are {num_classes} classes: "
       f"0 to {num_classes - 1}. Map raw ids to train ids first."

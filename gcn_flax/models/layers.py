@@ -48,9 +48,7 @@ class Deconv(nn.Module):
     batch, height, width, channels = x.shape
     kernel = self.param("kernel", bilinear_kernel, (4, 4, channels, channels))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    x = jax.lax.conv_general_dilated(
-      x, by_parity(kernel), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    x = jax.lax.conv_general_dilated(x, by_parity(kernel), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     x = x.reshape(batch, height, width, 2, 2, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels)
 
