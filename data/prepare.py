@@ -17,6 +17,8 @@ import sys
 import zipfile
 from collections.abc import Sequence
 
+from absl import logging as absl_logging
+
 from gcn_flax import labels
 
 _CITYSCAPES_ARCHIVES = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
@@ -64,6 +66,8 @@ def prepare(dataset: str, manual_dir: str, data_dir: str, partial: bool = False)
 def _builder(dataset: str, data_dir: str):
   # TensorFlow takes seconds to import and would take every GPU: not before it is needed, and without them.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  absl_logging.set_verbosity(absl_logging.ERROR)
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
   import tensorflow_datasets as tfds
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 import time
 from typing import Any
@@ -10,7 +11,6 @@ import cv2
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from gcn_flax import build
 from gcn_flax.evaluation import confusion
@@ -20,6 +20,7 @@ from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
 from gcn_flax.writers import write_text
 
+_log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
 
 
@@ -74,7 +75,7 @@ def evaluate(config: ml_collections.ConfigDict, setup: build.Setup, state: Any, 
     now = time.monotonic()
     if now - reported > _PROGRESS_SECONDS:
       left = (now - started) / step * (num_steps - step)
-      logging.info("evaluating %s: batch %d of %d, %.0f s left", split, step, num_steps, left)
+      _log.info("evaluating %s: batch %d of %d, %.0f s left", split, step, num_steps, left)
       reported = now
   return Scores(matrix, len(source) if jax.process_count() > 1 else num_images, pictures.sheet())
 

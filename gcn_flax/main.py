@@ -6,13 +6,15 @@
 Any field of the config can be set on the command line: --config.total_steps=500.
 """
 
+import logging
 import pathlib
 import sys
 from collections.abc import Sequence
 
 import jax
 import ml_collections
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from gcn_flax import build, evaluate
@@ -25,6 +27,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, me
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 _SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; config.data.eval_split unless told.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint that --mode=eval takes: best, last or a step.")
+
+
+_log = logging.getLogger("gcn_flax.main")
 
 
 class UserError(Exception):
@@ -71,15 +76,24 @@ def choose_step(checkpoints: Checkpoints, name: str) -> int:
   return int(name)
 
 
+def show_progress() -> None:
+  """Sends this package's log to stderr, and of absl's, which Orbax fills, only errors."""
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  logger = logging.getLogger("gcn_flax")
+  logger.addHandler(handler)
+  logger.setLevel(logging.INFO)
+  logger.propagate = False
+
+
 def main(argv: Sequence[str]) -> int:
   """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
   try:
     config = parse(argv)
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.set_stderrthreshold("info")
+    show_progress()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
-    logging.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
+    _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
     if _MODE.value == "train":
       train(config, workdir)
     else:

@@ -1,6 +1,7 @@
 """What a person and a scheduler see of a running loop: progress, time left, a clean stop."""
 
 import contextlib
+import logging
 import pathlib
 import signal
 import threading
@@ -10,11 +11,11 @@ from collections.abc import Iterator, Mapping
 import jax
 import ml_collections
 import optax
-from absl import logging
 
 from gcn_flax.evaluate import Scores
 from gcn_flax.writers import Writer
 
+_log = logging.getLogger(__name__)
 _TRACED_STEPS = 5
 
 
@@ -59,7 +60,7 @@ class Tracer:
     if self._running:
       jax.profiler.stop_trace()
       self._running = False
-      logging.info("trace from step %d on in %s", self._first_step, self._folder)
+      _log.info("trace from step %d on in %s", self._first_step, self._folder)
 
 
 class Log:
@@ -68,6 +69,7 @@ class Log:
   def __init__(self, config: ml_collections.ConfigDict, schedule: optax.Schedule, writer: Writer, start: int):
     self._config, self._schedule, self._writer = config, schedule, writer
     self._pending = None
+    self._first_step = start + 1
     self._begin_window(start)
 
   def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
@@ -87,6 +89,8 @@ class Log:
         f"Nothing of this step is saved. Lower config.optimizer.learning_rate={self._config.optimizer.learning_rate}, "
         f"lengthen the warm-up, or set config.optimizer.clip_norm."
       )
+    if step == self._first_step:
+      self._begin_window(step)  # Its time was that of compilation.
     if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
       self._report(step, metrics)
 
@@ -102,7 +106,7 @@ class Log:
     }
     self._writer.scalars(step, scalars)
     left = (self._config.total_steps - step) * seconds / steps
-    logging.info(
+    _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
       step, self._config.total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
       100 * scalars["input_wait"], _clock(left),

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
 
 import jax
 import ml_collections
-from absl import logging
 
 from gcn_flax import build, evaluate, writers
 from gcn_flax import config as config_lib
@@ -16,6 +16,8 @@ from gcn_flax.progress import Log, StopSignal, Tracer
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 from gcn_flax.training.state import TrainState
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -71,7 +73,7 @@ class _Loop:
       self.log.push(step + 1, metrics)
     self.checkpoints.wait()
     if stopping:
-      logging.info("stopped by a signal at step %d of %d; the same command goes on from here.", step, total)
+      _log.info("stopped by a signal at step %d of %d; the same command goes on from here.", step, total)
 
   def _is_due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.config.total_steps)
@@ -103,11 +105,11 @@ def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
   config = config.copy_and_resolve_references()
   for field in ("log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
     if config[field] > config.total_steps:
-      logging.info("config.%s=%d is longer than the run: taken as %d.", field, config[field], config.total_steps)
+      _log.info("config.%s=%d is longer than the run: taken as %d.", field, config[field], config.total_steps)
       config[field] = config.total_steps
   warmup, longest = config.optimizer.warmup_steps, config.total_steps // 2
   if warmup > longest:
-    logging.info("config.optimizer.warmup_steps=%d is more than half the run: taken as %d.", warmup, longest)
+    _log.info("config.optimizer.warmup_steps=%d is more than half the run: taken as %d.", warmup, longest)
   return config
 
 
@@ -138,7 +140,7 @@ def first_state(
       raise ValueError(
         f"the workdir stands at step {latest}, past config.total_steps={config.total_steps}: raise it or take another."
       )
-    logging.info("going on from step %d of %d.", latest, config.total_steps)
+    _log.info("going on from step %d of %d.", latest, config.total_steps)
     return checkpoints.restore(latest, setup.state_shapes), latest
   state = setup.init(config.seed)
   if config.init_from:
@@ -146,5 +148,5 @@ def first_state(
       best = others.best()
       params, batch_stats = others.restore_weights(best, setup.state_shapes)
     state = state.replace(params=params, batch_stats=batch_stats)
-    logging.info("weights of %s, step %d.", config.init_from, best)
+    _log.info("weights of %s, step %d.", config.init_from, best)
   return state, 0

@@ -5,6 +5,7 @@ the console and metrics.jsonl.
 """
 
 import json
+import logging
 import math
 import os
 import pathlib
@@ -19,40 +20,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
+_log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-
-
-class MetricsFile:
-  """`metrics.jsonl`: one object a line, `step` first; numbers that are not finite are written as null.
-
-  Args:
-    path: of the file. Lines of a step past `last_step`, and a line cut off by a
-      kill, are removed from a file that is there already.
-    last_step: the step the run goes on from.
-  """
-
-  def __init__(self, path: pathlib.Path, last_step: int):
-    self._path = path
-    lines = [line for line in read_metrics(path) if line["step"] <= last_step]
-    self._keys = {(line["step"], key) for line in lines for key in line}
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    self._file = open(path, "a")  # noqa: SIM115, open as long as the run.
-
-  def has(self, step: int, key: str) -> bool:
-    """Whether a line of this step holds `key`."""
-    return (step, key) in self._keys
-
-  def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends a line; it is on disk on return."""
-    line = {"step": step, **{key: _json_number(value) for key, value in scalars.items()}}
-    self._keys.update((step, key) for key in line)
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
-
-  def close(self) -> None:
-    self._file.close()
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -72,46 +42,63 @@ def _json_number(value: Any) -> float | int | None:
 
 
 class Writer:
-  """Writes scalars and pictures of a run to metrics.jsonl and TensorBoard; silent on all hosts but the first.
+  """Writes a run's scalars and pictures to `metrics.jsonl` and TensorBoard; on the first host alone.
+
+  `metrics.jsonl` has one object a line, `step` first; numbers that are not finite are null.
 
   Args:
     workdir: of the run.
-    last_step: the step the run goes on from, see `MetricsFile`.
+    last_step: the step the run goes on from. Lines of later steps, and a line cut
+      off by a kill, are removed from a `metrics.jsonl` that is there already.
   """
 
   def __init__(self, workdir: pathlib.Path, last_step: int):
-    self._metrics = MetricsFile(workdir / "metrics.jsonl", last_step) if jax.process_index() == 0 else None
-    self._tensorboard = _tensorboard(workdir) if jax.process_index() == 0 else None
+    path = workdir / "metrics.jsonl"
+    lines = [line for line in read_metrics(path) if line["step"] <= last_step]
+    self._keys = {(line["step"], key) for line in lines for key in line}
+    self._writes = jax.process_index() == 0
+    if self._writes:
+      write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+      self._file = open(path, "a")  # noqa: SIM115, open as long as the run.
+      self._tensorboard = _tensorboard(workdir)
 
   def has(self, step: int, key: str) -> bool:
-    return self._metrics is not None and self._metrics.has(step, key)
+    """Whether a line of this step holds `key`."""
+    return (step, key) in self._keys
 
   def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    if self._metrics:
-      self._metrics.write(step, scalars)
+    """Appends a line to `metrics.jsonl`, on disk on return, and to TensorBoard."""
+    self._keys.update((step, key) for key in scalars)
+    if not self._writes:
+      return
+    line = {"step": step, **{key: _json_number(value) for key, value in scalars.items()}}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
     if self._tensorboard:
       self._tensorboard.write_scalars(step, scalars)
 
   def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-    """Writes RGB uint8 pictures `[H, W, 3]`."""
-    if self._tensorboard:
+    """Writes RGB uint8 pictures `[H, W, 3]` to TensorBoard."""
+    if self._writes and self._tensorboard:
       self._tensorboard.write_images(step, {name: picture[None] for name, picture in pictures.items()})
 
   def close(self) -> None:
-    if self._metrics:
-      self._metrics.close()
-    if self._tensorboard:
-      self._tensorboard.close()
+    """Lets go of the files."""
+    if self._writes:
+      self._file.close()
+      if self._tensorboard:
+        self._tensorboard.close()
 
 
 def _tensorboard(workdir: pathlib.Path):
   """clu's summary writer; None where TensorFlow or TensorBoard is not installed."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow only writes files here; spares its notice.
   try:
     import tensorflow as tf
     from clu import metric_writers
   except ImportError as error:
-    logging.warning("no TensorBoard (%s): scalars go to metrics.jsonl alone.", error)
+    _log.warning("no TensorBoard (%s): scalars go to metrics.jsonl alone.", error)
     return None
   tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory of every GPU it sees.
   return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
@@ -127,7 +114,7 @@ def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, int]
   """
   path = workdir / "run.json"
   starts = json.loads(path.read_text())["starts"] if path.exists() else []
-  command = shlex.join([pathlib.Path(sys.executable).name, *sys.argv])
+  command = shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
   starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command})
   run = {
     "command": command,

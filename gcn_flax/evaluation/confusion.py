@@ -21,8 +21,9 @@ def confusion_matrix(labels, predictions, num_classes: int, ignore: int = IGNORE
     counts; JAX input gives int32, enough for one batch: add batches up in int64.
 
   Raises:
-    ValueError: for shapes that differ and, where values are at hand (not under
-      `jit`), for values out of range: a wrong label id is never passed over.
+    ValueError: for shapes that differ, and for values out of range. Under `jit` values
+      are not at hand and must be in range already: `input_pipeline.sources` maps every
+      label to a train id or to `ignore`.
   """
   if labels.shape != predictions.shape:
     raise ValueError(f"labels {labels.shape} and predictions {predictions.shape} must have the same shape.")

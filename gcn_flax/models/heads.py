@@ -14,7 +14,7 @@ from gcn_flax.models.layers import conv
 def check_kernel_size(kernel_size: int) -> None:
   """Raises ValueError unless `kernel_size` is odd and positive: an even kernel has no centre."""
   if kernel_size < 1 or kernel_size % 2 == 0:
-    raise ValueError(f"kernel_size={kernel_size} must be odd and at least 1, for instance {abs(kernel_size) + 1}.")
+    raise ValueError(f"kernel_size={kernel_size} must be odd and at least 1, for instance {abs(kernel_size) | 1}.")
 
 
 class GlobalConv(nn.Module):

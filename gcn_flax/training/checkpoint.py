@@ -28,7 +28,8 @@ class Checkpoints:
       create=not read_only,
       read_only=read_only,
     )
-    self._manager = ocp.CheckpointManager(self.directory, options=options)
+    handlers = {"state": ocp.PyTreeCheckpointHandler()}
+    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
     """The steps there are checkpoints of, in order."""
@@ -53,7 +54,7 @@ class Checkpoints:
     if step in self.steps():
       self._manager.delete(step)
     metrics = None if mean_iou is None else {BEST_METRIC: mean_iou}
-    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)), metrics=metrics)
 
   def restore(self, step: int, target: Any) -> Any:
     """Reads the checkpoint of a step.
@@ -65,23 +66,11 @@ class Checkpoints:
     Raises:
       ValueError: where there is no such step, or its leaves are not those of `target`.
     """
-    self._check(step, target)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    return self._manager.restore(step, args=args)["state"]
+    return self._restore(step, target)
 
   def restore_weights(self, step: int, target: Any) -> tuple[Any, Any]:
     """Reads only `params` and `batch_stats` of a step, as in `target`. Raises ValueError as `restore`."""
-    wanted = {"params": target.params, "batch_stats": target.batch_stats}
-    self._check(step, wanted)
-    item = ocp.args.PyTreeRestore(
-      item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
-    )
-    with ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(read_only=True),
-      item_handlers={"state": ocp.PyTreeCheckpointHandler()},
-    ) as manager:
-      weights = manager.restore(step, args=ocp.args.Composite(state=item))["state"]
+    weights = self._restore(step, {"params": target.params, "batch_stats": target.batch_stats})
     return weights["params"], weights["batch_stats"]
 
   def wait(self) -> None:
@@ -98,14 +87,17 @@ class Checkpoints:
   def __exit__(self, *_):
     self.close()
 
-  def _check(self, step: int, target: Any) -> None:
+  def _restore(self, step: int, target: Any) -> Any:
     if step not in self.steps():
       there = ", ".join(map(str, self.steps())) or "none"
       raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
-    saved = shapes(self._manager.item_metadata(step)["state"].tree)
-    differences = compare(saved, shapes(target))
+    differences = compare(shapes(self._manager.item_metadata(step)["state"].tree), shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
+    args = ocp.args.PyTreeRestore(
+      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+    )
+    return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
 
 def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:

@@ -59,8 +59,8 @@ def make_train_step(
 
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    grad_norm = optax.global_norm(gradient)
-    state_norm = optax.global_norm((params, batch_stats))
+    grad_norm = optax.tree.norm(gradient)
+    state_norm = optax.tree.norm((params, batch_stats))
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(state_norm)
     state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, {"loss": loss, "grad_norm": grad_norm, "finite": finite}

@@ -1,0 +1,72 @@
+"""Eight CPU devices for every test, and small prepared data sets."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the tests' time is compilation, and many compile the same step.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import pathlib  # noqa: E402
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags.
+
+
+def write_street(root: pathlib.Path, split: str, count: int, seed: int) -> None:
+  """Writes pictures and masks in CamVid's layout: 64 x 96 pixels, every class and void, colour = class."""
+  rng = np.random.default_rng(seed)
+  for kind in ("images", "masks"):
+    (root / kind / split).mkdir(parents=True, exist_ok=True)
+  for index in range(count):
+    mask = np.kron(rng.integers(0, 12, (4, 6)), np.ones((16, 16))).astype(np.uint8)
+    mask[mask == 11] = 255
+    image = np.stack([mask * 20, 255 - mask, mask], -1) + rng.integers(0, 5, (64, 96, 3))
+    cv2.imwrite(str(root / "images" / split / f"{split}{index}.png"), image.astype(np.uint8))
+    cv2.imwrite(str(root / "masks" / split / f"{split}{index}.png"), mask)
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory) -> pathlib.Path:
+  """A tiny data set in CamVid's layout: 12 images for training, 5 for validation."""
+  root = tmp_path_factory.mktemp("street")
+  write_street(root, "train", 12, seed=1)
+  write_street(root, "val", 5, seed=2)
+  return root
+
+
+@pytest.fixture(scope="session")
+def data_dir(street, tmp_path_factory) -> str:
+  """Where the tiny data set is prepared, under the name `camvid`."""
+  from data.prepare import prepare
+
+  target = str(tmp_path_factory.mktemp("data"))
+  prepare("camvid", str(street), target, partial=True)
+  return target
+
+
+@pytest.fixture
+def config(data_dir):
+  """A config of a tiny run on the tiny data set; it takes 4 steps."""
+  from configs import camvid
+
+  config = camvid.get_config()
+  config.total_steps = 4
+  config.batch_size = 8
+  config.log_every_steps = 1
+  config.eval_every_steps = 4
+  config.checkpoint_every_steps = 2
+  config.data.data_dir = data_dir
+  config.data.crop_size = (64, 64)
+  config.data.eval_size = (64, 96)
+  config.data.num_threads = 2
+  config.model.backbone = "resnet_tiny"
+  config.model.kernel_size = 3
+  config.optimizer.warmup_steps = 1
+  return config

@@ -1,0 +1,180 @@
+"""The loop from end to end: resume, stop, failure, metrics."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from gcn_flax import build
+from gcn_flax.train import train
+from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.writers import read_metrics
+
+
+def final_state(workdir, config):
+  with open_checkpoints(workdir) as checkpoints:
+    return checkpoints.restore(checkpoints.latest(), build.build(config).state_shapes)
+
+
+def assert_identical(one, other):
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def without_clock(path):
+  """The lines of a metrics.jsonl without what depends on the machine's speed."""
+  return [
+    {key: value for key, value in line.items() if key not in ("images_per_second", "input_wait")}
+    for line in read_metrics(path)
+  ]
+
+
+def change_batches(monkeypatch, change):
+  """Lets `change(count, batch)` see, and replace, each training batch."""
+  original = build.train_batches
+
+  def changed(*args):
+    for count, batch in enumerate(original(*args), 1):
+      yield change(count, batch)
+
+  monkeypatch.setattr(build, "train_batches", changed)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, monkeypatch, stop_at):
+  """By SIGTERM, at a step with a checkpoint due and at one without."""
+  train(config, tmp_path / "whole")
+
+  def interrupt(count, batch):
+    if count == stop_at:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return batch
+
+  with monkeypatch.context() as patch:
+    change_batches(patch, interrupt)
+    train(config, tmp_path / "parts")
+  assert Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True).latest() == stop_at
+  train(config, tmp_path / "parts")
+
+  assert_identical(final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config))
+  assert without_clock(tmp_path / "whole/metrics.jsonl") == without_clock(tmp_path / "parts/metrics.jsonl")
+  assert [line["step"] for line in read_metrics(tmp_path / "parts/metrics.jsonl")] == [1, 2, 3, 4, 4]
+  assert [start["step"] for start in json.loads((tmp_path / "parts/run.json").read_text())["starts"]] == [0, stop_at]
+
+
+def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path, monkeypatch):
+  config.eval_every_steps = 2
+
+  def interrupt(count, batch):
+    if count == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return batch
+
+  with monkeypatch.context() as patch:
+    change_batches(patch, interrupt)
+    train(config, tmp_path)
+  assert not any("validation/mean_iou" in line for line in read_metrics(tmp_path / "metrics.jsonl"))
+  train(config, tmp_path)
+  scored = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "validation/mean_iou" in line]
+  assert scored == [2, 4]
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.score(2) is not None
+
+
+def test_metrics_past_the_restored_step_and_cut_lines_are_removed(config, tmp_path):
+  config.total_steps = 2
+  train(config, tmp_path)
+  lines = (tmp_path / "metrics.jsonl").read_text()
+  (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
+  config.total_steps = 3
+  config.eval_every_steps = 3
+  train(config, tmp_path)
+  found = read_metrics(tmp_path / "metrics.jsonl")
+  assert [line["step"] for line in found if "loss" in line] == [1, 2, 3]
+  assert all(line.get("loss") != 9.0 for line in found)
+
+
+def test_non_finite_loss_stops_with_its_step_and_is_never_saved(config, tmp_path, monkeypatch):
+  config.total_steps = 6
+  config.checkpoint_every_steps = 1
+  original = build.build
+
+  def failing_at_step_4(config):
+    setup = original(config)
+
+    def train_step(state, batch):
+      state, metrics = setup.train_step(state, batch)
+      if int(state.step) == 4:
+        metrics = {**metrics, "loss": metrics["loss"] * np.nan, "finite": np.bool_(False)}
+      return state, metrics
+
+    return dataclasses.replace(setup, train_step=train_step)
+
+  monkeypatch.setattr(build, "build", failing_at_step_4)
+  with pytest.raises(FloatingPointError, match="at step 4 loss=nan"):
+    train(config, tmp_path)
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.steps() == [2, 3]
+
+
+def test_divergence_is_noticed(config, tmp_path):
+  """A rate that makes the weights overflow stops the run; every checkpoint left is finite."""
+  config.total_steps = 30
+  config.checkpoint_every_steps = 1
+  config.eval_every_steps = 30
+  config.optimizer.learning_rate = 1e30
+  config.optimizer.clip_norm = 0.0
+  with pytest.raises(FloatingPointError, match=r"at step \d+ .*learning_rate=1e\+30"):
+    train(config, tmp_path)
+  with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    for step in checkpoints.steps():
+      state = checkpoints.restore(step, build.build(config).state_shapes)
+      assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_a_setting_that_may_not_change_is_refused_by_name(config, tmp_path):
+  config.total_steps = 1
+  train(config, tmp_path)
+  config.model.kernel_size = 5
+  config.batch_size = 16
+  with pytest.raises(ValueError, match=r"config.batch_size was 8, is 16; config.model.kernel_size was 3, is 5"):
+    train(config, tmp_path)
+
+
+def test_a_finished_run_does_nothing_and_a_shorter_one_is_refused(config, tmp_path):
+  config.total_steps = 2
+  train(config, tmp_path)
+  before = without_clock(tmp_path / "metrics.jsonl")
+  train(config, tmp_path)
+  assert without_clock(tmp_path / "metrics.jsonl") == before
+  config.total_steps = 1
+  with pytest.raises(ValueError, match="stands at step 2, past config.total_steps=1"):
+    train(config, tmp_path)
+
+
+def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):
+  config.total_steps = 1
+  train(config, tmp_path / "first")
+  config.init_from = str(tmp_path / "first")
+  config.optimizer.learning_rate = 0.0
+  config.optimizer.weight_decay = 0.0
+  train(config, tmp_path / "second")
+  first, second = (final_state(tmp_path / name, config) for name in ("first", "second"))
+  assert_identical(first.params, second.params)
+  assert int(second.step) == 1
+
+
+def test_init_from_another_network_names_the_leaves(config, tmp_path):
+  config.total_steps = 1
+  train(config, tmp_path / "first")
+  config.init_from = str(tmp_path / "first")
+  config.model.kernel_size = 5
+  with pytest.raises(ValueError, match=r"params/head2/left_first/kernel is \(3, 1, 16, 11\) in the checkpoint"):
+    train(config, tmp_path / "second")
+  config.init_from = str(tmp_path / "nowhere")
+  with pytest.raises(ValueError, match="no checkpoint in .*nowhere"):
+    train(config, tmp_path / "third")
