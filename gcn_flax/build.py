@@ -66,7 +66,7 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Set
     devices: to use; None takes all.
   """
   net = network(config)
-  mesh = partition.make_mesh(config.mesh.spatial, devices)
+  mesh = partition.make_mesh(devices)
   settings = config.optimizer
   schedule = optimizer.poly_schedule(
     settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power

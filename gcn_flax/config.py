@@ -43,7 +43,6 @@ _RANGES = {
   "optimizer.clip_norm": (0.0, None),
   "optimizer.warmup_steps": (0, None),
   "optimizer.poly_power": (0.0, None),
-  "mesh.spatial": (1, None),
 }
 
 
@@ -104,7 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
 
   config.mesh = ml_collections.ConfigDict()
-  config.mesh.spatial = 1  # Devices that share the rows of one image; the rest split the batch.
+  config.mesh.spatial = 1  # Devices that share the rows of one image; only 1 in this version: they split the batch.
   return config.lock()
 
 
@@ -165,31 +164,19 @@ def _validate_model(model: ml_collections.ConfigDict) -> None:
 
 
 def _validate_batches(config: ml_collections.ConfigDict, num_devices: int) -> None:
-  spatial = config.mesh.spatial
-  if num_devices % spatial:
-    raise ValueError(f"config.mesh.spatial={spatial} must divide the {num_devices} devices.")
-  along_data = num_devices // spatial
-  parts = config.accumulate_steps * along_data
+  if config.mesh.spatial != 1:
+    raise ValueError(f"config.mesh.spatial={config.mesh.spatial}: this version splits only the batch; set it to 1.")
+  parts = config.accumulate_steps * num_devices
   if config.batch_size % parts:
-    cure = -(-config.batch_size // parts) * parts
     raise ValueError(
       f"config.batch_size={config.batch_size} must be a multiple of {parts} = config.accumulate_steps "
-      f"{config.accumulate_steps} x {along_data} devices along the batch: for instance {cure}."
+      f"{config.accumulate_steps} x {num_devices} devices: for instance {-(-config.batch_size // parts) * parts}."
     )
-  if config.eval.batch_size % along_data:
-    cure = -(-config.eval.batch_size // along_data) * along_data
+  if config.eval.batch_size % num_devices:
     raise ValueError(
-      f"config.eval.batch_size={config.eval.batch_size} must be a multiple of the {along_data} devices along the "
-      f"batch: for instance {cure}."
+      f"config.eval.batch_size={config.eval.batch_size} must be a multiple of the {num_devices} devices: "
+      f"for instance {-(-config.eval.batch_size // num_devices) * num_devices}."
     )
-  for field in ("crop_size", "eval_size"):
-    height = config.data[field][0]
-    if height % (32 * spatial):
-      cure = -(-height // (32 * spatial)) * 32 * spatial
-      raise ValueError(
-        f"config.data.{field}={tuple(config.data[field])}: the height must be a multiple of {32 * spatial} "
-        f"= 32 x config.mesh.spatial, for instance {cure}."
-      )
 
 
 def check_unchanged(old: Mapping, new: Mapping) -> None:

@@ -92,7 +92,7 @@ class _Pictures:
     rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._wanted]
     if not rows:
       return
-    local = np.concatenate([np.asarray(shard) for shard in _rows_of_this_host(predictions)])
+    local = _this_hosts_part(predictions)
     for row in rows:
       height, width = batch["size"][row]
       name = self._source[batch["index"][row]]["image_id"]
@@ -105,13 +105,10 @@ class _Pictures:
     return overlay.contact_sheet(*zip(*self._rows, strict=True), self._source.label_set)
 
 
-def _rows_of_this_host(array: jax.Array) -> list[np.ndarray]:
-  """The examples that this host's devices hold, in order, put together from their rows of pixels."""
-  by_example: dict[int, dict[int, np.ndarray]] = {}
-  for shard in array.addressable_shards:
-    example, line = (part.start or 0 for part in shard.index[:2])
-    by_example.setdefault(example, {})[line] = np.asarray(shard.data)
-  return [np.concatenate([lines[key] for key in sorted(lines)], 1) for _, lines in sorted(by_example.items())]
+def _this_hosts_part(array: jax.Array) -> np.ndarray:
+  """The examples that this host's devices hold, in order."""
+  shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+  return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def write_scores(

@@ -52,6 +52,7 @@ class Checkpoints:
   def save(self, step: int, state: Any, mean_iou: float | None = None) -> None:
     """Starts to save in the background. Anything saved for the same step is replaced."""
     if step in self.steps():
+      self.wait()  # It may still be on its way to disk.
       self._manager.delete(step)
     metrics = None if mean_iou is None else {BEST_METRIC: mean_iou}
     self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)), metrics=metrics)

@@ -7,17 +7,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh(spatial: int = 1, devices: list | None = None) -> Mesh:
-  """A mesh `('data', 'spatial')`: the batch is split over the first axis, rows of an image over the second.
-
-  Raises ValueError where `spatial` does not divide the number of devices.
-  """
+def make_mesh(devices: list | None = None) -> Mesh:
+  """A mesh `('data',)` over the devices, all of them unless told, which share the examples of a batch."""
   devices = jax.devices() if devices is None else devices
-  if len(devices) % spatial:
-    raise ValueError(f"spatial={spatial} must divide the {len(devices)} devices.")
   # Auto: under explicit axes, the scatter of the confusion matrix does not compile.
-  grid = np.array(devices).reshape(len(devices) // spatial, spatial)
-  return Mesh(grid, ("data", "spatial"), axis_types=(AxisType.Auto, AxisType.Auto))
+  return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -26,8 +20,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batched(mesh: Mesh) -> NamedSharding:
-  """`[B, H, ...]`: examples over `data`, rows over `spatial`."""
-  return NamedSharding(mesh, PartitionSpec("data", "spatial"))
+  """`[B, ...]`: examples over `data`."""
+  return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def to_device(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_the_seed_changes_order_and_augmentation():
 
 def test_a_repeated_example_is_augmented_anew():
   drawn = batches(HostShare(5, 0, 4, 0, 1)).reshape(-1, 2)
-  first = {number: random for number, random in drawn[:10]}
+  first = dict(drawn[:10])
   assert any(first[number] != random for number, random in drawn[10:])
 
 

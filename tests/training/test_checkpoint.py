@@ -1,0 +1,79 @@
+"""What is kept, what is best, and what another network is told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.state import TrainState
+
+
+def state(value, width=3):
+  params = {"conv": {"kernel": jnp.full((2, width), value)}}
+  return TrainState(jnp.int32(value), params, {"mean": jnp.zeros(2)}, (params, {"count": jnp.int32(value)}))
+
+
+def target(width=3):
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state(0, width)
+  )
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step, score in ((1, 0.2), (2, 0.7), (3, None), (4, 0.5), (5, None), (6, 0.6)):
+      checkpoints.save(step, state(step), score)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 5, 6]
+    assert (checkpoints.latest(), checkpoints.best()) == (6, 2)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert (checkpoints.latest(), checkpoints.best(), checkpoints.score(6)) == (6, 2, 0.6)
+    restored = checkpoints.restore(2, target())
+    np.testing.assert_array_equal(restored.params["conv"]["kernel"], np.full((2, 3), 2.0))
+    assert int(restored.step) == 2 and int(restored.opt_state[1]["count"]) == 2
+
+
+def test_without_scores_the_newest_is_best(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    assert checkpoints.latest() is None and checkpoints.best() is None
+    checkpoints.save(1, state(1))
+    checkpoints.save(2, state(2))
+    checkpoints.wait()
+    assert checkpoints.best() == 2
+
+
+def test_a_step_saved_again_is_replaced(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    checkpoints.save(1, state(1))
+    checkpoints.save(1, state(5), 0.5)
+    checkpoints.wait()
+    assert checkpoints.score(1) == 0.5
+    assert int(checkpoints.restore(1, target()).step) == 5
+
+
+def test_another_network_is_told_which_leaves_differ(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+    checkpoints.wait()
+    with pytest.raises(ValueError, match=r"params/conv/kernel is \(2, 3\) in the checkpoint, \(2, 4\) here"):
+      checkpoints.restore(1, target(width=4))
+    other = target().replace(params={"conv": {"bias": jax.ShapeDtypeStruct((3,), jnp.float32)}})
+    with pytest.raises(ValueError, match="params/conv/bias .* is not in the checkpoint; params/conv/kernel .* alone"):
+      checkpoints.restore(1, other)
+    with pytest.raises(ValueError, match="no checkpoint of step 7; there are: 1"):
+      checkpoints.restore(7, target())
+
+
+def test_weights_alone_can_be_read(tmp_path):
+  with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+    checkpoints.save(4, state(4))
+  with open_checkpoints(tmp_path) as checkpoints:
+    params, batch_stats = checkpoints.restore_weights(4, target())
+  np.testing.assert_array_equal(params["conv"]["kernel"], np.full((2, 3), 4.0))
+  np.testing.assert_array_equal(batch_stats["mean"], np.zeros(2))
+
+
+def test_a_workdir_without_checkpoints_is_named(tmp_path):
+  with pytest.raises(ValueError, match="no checkpoint in"):
+    open_checkpoints(tmp_path)
