@@ -17,10 +17,10 @@ def get_config(backbone: str = "resnet_tiny"):
   if backbone not in BACKBONES:
     raise ValueError(f"configs/camvid.py:{backbone} is unknown; choose one of {', '.join(BACKBONES)}.")
   config = config_lib.get_config()
-  config.total_steps = 4_000
+  config.total_steps = 2_000
   config.batch_size = 8
-  config.eval_every_steps = 500
-  config.checkpoint_every_steps = 500
+  config.eval_every_steps = 200
+  config.checkpoint_every_steps = 200
 
   config.data.dataset = "camvid"
   config.data.crop_size = (256, 256)
