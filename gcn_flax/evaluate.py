@@ -7,7 +7,6 @@ import pathlib
 import time
 from typing import Any
 
-import cv2
 import jax
 import ml_collections
 import numpy as np
@@ -136,7 +135,7 @@ def write_scores(
   }
   write_text(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
   if scores.sheet is not None:
-    cv2.imwrite(str(workdir / f"eval_{split}.png"), cv2.cvtColor(scores.sheet, cv2.COLOR_RGB2BGR))
+    overlay.save(workdir / f"eval_{split}.png", scores.sheet)
 
 
 def _number(value: float) -> float | None:

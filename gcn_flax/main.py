@@ -45,7 +45,9 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   except OSError as error:
     raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
   except (flags.Error, ValueError, TypeError) as error:
-    raise UserError(f"{' '.join(str(error).split())}") from error
+    lines = str(error).strip().splitlines()
+    # ml_collections quotes the whole traceback of a config file that raises; its last line says what is wrong.
+    raise UserError(lines[-1] if "Traceback" in str(error) else " ".join(lines)) from error
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}: flags begin with --, see --help.")
   for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):

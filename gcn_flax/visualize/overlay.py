@@ -1,5 +1,6 @@
 """Label maps as pictures, and results as tables."""
 
+import pathlib
 from collections.abc import Sequence
 
 import cv2
@@ -10,6 +11,12 @@ from gcn_flax.labels import LabelSet
 VOID_COLOUR = (255, 255, 255)
 _GAP = 8  # Pixels between pictures.
 _LINE = 22  # Height of a line of text, pixels.
+
+
+def save(path: pathlib.Path, picture: np.ndarray) -> None:
+  """Writes RGB uint8 `[H, W, 3]` in the format that the path's suffix names. Raises OSError where it cannot."""
+  if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+    raise OSError(f"{path} cannot be written.")
 
 
 def colorize(label: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:

@@ -1,0 +1,91 @@
+"""Every impossible setting is refused with its value, the limit and the cure; every recipe is possible."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from gcn_flax import config as config_lib
+
+RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
+
+REFUSED = [
+  ("total_steps", 0, "config.total_steps=0 must be at least 1"),
+  ("batch_size", 12, "config.batch_size=12 must be a multiple of 8 .* for instance 16"),
+  ("accumulate_steps", 4, r"must be a multiple of 32 = config.accumulate_steps 4 x 8 devices: for instance 32"),
+  ("seed", -1, "config.seed=-1 must be from 0 to"),
+  ("eval.batch_size", 9, "config.eval.batch_size=9 must be a multiple of the 8 devices: for instance 16"),
+  ("data.dataset", "voc2007", "config.data.dataset='voc2007' is unknown; choose one of shapes, camvid, cityscapes"),
+  ("data.crop_size", (500, 512), r"crop_size=\(500, 512\) must be .* multiples of 32, for instance \(512, 512\)"),
+  ("data.eval_size", (512,), r"eval_size=\(512,\) must be \(height, width\)"),
+  ("data.scales", (2.0, 0.5), "config.data.scales=.* 0 < smallest <= largest"),
+  ("data.train_split", "val", "config.data.train_split='val': shapes has the splits train, validation"),
+  ("data.data_dir", "gs://bucket/data", "local paths only .*; mount the bucket"),
+  ("model.backbone", "vgg16", "config.model.backbone='vgg16' is unknown; choose one of resnet_tiny"),
+  ("model.head", "aspp", "config.model.head='aspp' is unknown"),
+  ("model.kernel_size", 14, "config.model.kernel_size=14 must be odd: use 15"),
+  ("model.norm", "group", "config.model.norm='group' is unknown; choose one of sync, frozen"),
+  ("model.dtype", "float16", "config.model.dtype='float16' is unknown"),
+  ("model.pretrained", "weights.safetensors", "reads no ImageNet weights"),
+  ("model.pixel_std", (58.0, 0.0, 57.0), "config.model.pixel_std=.* three numbers"),
+  ("optimizer.learning_rate", -0.1, "config.optimizer.learning_rate=-0.1 must be at least 0.0"),
+  ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan must be at least 0.0"),
+  ("optimizer.momentum", 1.5, "config.optimizer.momentum=1.5 must be from 0.0 to 1.0"),
+  ("mesh.spatial", 2, "config.mesh.spatial=2: .* set it to 1"),
+]
+
+
+@pytest.mark.parametrize("field, value, message", REFUSED)
+def test_impossible_settings_are_refused(field, value, message):
+  config = config_lib.get_config()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
+    config_lib.validate(config, num_devices=8)
+
+
+def test_settings_that_exclude_each_other_are_refused():
+  config = config_lib.get_config()
+  config.data.random_scale, config.data.random_crop = True, False
+  with pytest.raises(ValueError, match="random_scale=True .* set config.data.random_crop=True"):
+    config_lib.validate(config)
+  config = config_lib.get_config()
+  config.model.head, config.model.kernel_size = "stack", 1
+  with pytest.raises(ValueError, match="kernel_size=1 leaves the head 'stack' empty"):
+    config_lib.validate(config)
+
+
+def test_defaults_are_possible_on_eight_devices():
+  config_lib.validate(config_lib.get_config(), num_devices=8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_are_possible_and_say_how_to_run_them(recipe):
+  module = importlib.import_module(f"configs.{recipe}")
+  config_lib.validate(module.get_config())
+  assert f"--config=configs/{recipe}.py" in module.__doc__
+  for argument in getattr(module, "VARIANTS", getattr(module, "BACKBONES", ())):
+    config_lib.validate(module.get_config(argument))
+
+
+def test_an_unknown_field_cannot_be_set():
+  with pytest.raises(AttributeError, match="learning_rte"):
+    config_lib.get_config().optimizer.learning_rte = 0.1
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [("total_steps", 7), ("eval_every_steps", 7), ("data.data_dir", "x"), ("eval.batch_size", 7), ("mesh.spatial", 2)],
+)
+def test_what_a_begun_workdir_may_change(field, value):
+  before, after = config_lib.get_config(), config_lib.get_config()
+  after.update_from_flattened_dict({field: value})
+  config_lib.check_unchanged(before.to_dict(), after.to_dict())
+
+
+def test_what_it_may_not():
+  before, after = config_lib.get_config(), config_lib.get_config()
+  after.seed, after.data.scales = 5, (0.75, 2.0)
+  with pytest.raises(
+    ValueError, match=r"config.data.scales was \[0.5, 2.0\], is \[0.75, 2.0\]; config.seed was 0, is 5"
+  ):
+    config_lib.check_unchanged(before.to_dict(), after.to_dict())

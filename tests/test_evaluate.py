@@ -1,0 +1,71 @@
+"""A whole split, every image once, at its own size."""
+
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from gcn_flax import build
+from gcn_flax.evaluate import evaluate, write_scores
+from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class
+from gcn_flax.input_pipeline.transforms import pad
+
+
+def reference(config, setup, state, split):
+  """The confusion matrix counted image by image, in NumPy."""
+  source = build.open_split(config, split)
+  matrix = np.zeros((11, 11), np.int64)
+  apply = jax.jit(lambda images: setup.network.apply(
+    {"params": state.params, "batch_stats": state.batch_stats}, images, train=False
+  ))  # fmt: skip
+  for index in range(len(source)):
+    example = source[index]
+    height, width = example["label"].shape
+    padded = pad(example, config.data.eval_size, config.model.pixel_mean)
+    images = (padded["image"][None] - np.float32(config.model.pixel_mean)) / np.float32(config.model.pixel_std)
+    prediction = np.argmax(apply(np.float32(images))[0, :height, :width], -1)
+    matrix += confusion_matrix(example["label"], np.asarray(prediction), 11)
+  return matrix
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_every_valid_pixel_counts_once(config, batch_size):
+  """Also where the set, of 5 images, does not fill the batch and some devices hold only filling."""
+  config.eval.batch_size = batch_size
+  config.data.eval_size = (96, 128)
+  setup = build.build(config)
+  state = setup.init(3)
+  scores = evaluate(config, setup, state, "validation")
+  assert scores.num_images == 5
+  source = build.open_split(config, "validation")
+  assert scores.matrix.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
+  expected = reference(config, setup, state, "validation")
+  # A pixel of two nearly equal scores may fall to either side.
+  assert np.abs(scores.matrix - expected).sum() <= 4
+  np.testing.assert_allclose(scores.mean_iou, np.nanmean(iou_per_class(expected)), atol=1e-3)
+
+
+def test_what_an_evaluation_leaves(config, tmp_path, capsys):
+  config.eval.num_pictures = 2
+  setup = build.build(config)
+  scores = evaluate(config, setup, setup.init(0), "validation")
+  scores.matrix[:, 4] = scores.matrix[4, :] = 0
+  write_scores(tmp_path, config, "validation", 7, scores)
+  result = json.loads((tmp_path / "eval_validation.json").read_text())
+  assert result["num_images"] == 5 and result["step"] == 7
+  assert result["iou"]["pavement"] is None and len(result["iou"]) == 11
+  np.testing.assert_allclose(result["mean_iou"], scores.mean_iou)
+  np.testing.assert_allclose(result["pixel_accuracy"], np.trace(scores.matrix) / scores.matrix.sum())
+  sheet = cv2.imread(str(tmp_path / "eval_validation.png"))
+  assert sheet.shape[1] > 3 * 360
+  table = capsys.readouterr().out
+  assert "pavement" in table and "mean IoU" in table
+
+
+def test_an_image_that_does_not_fit_is_named(config):
+  config.data.eval_size = (32, 96)
+  setup = build.build(config)
+  with pytest.raises(ValueError, match=r"image val\d is 64 x 96, larger than 32 x 96: raise config.data.eval_size"):
+    evaluate(config, setup, setup.init(0), "validation")

@@ -1,0 +1,71 @@
+"""Imports go one way, and what trains needs neither TensorFlow nor a data set library."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+# Each may import what stands on a lower floor, and its own folder.
+FLOORS = {
+  "labels": 0, "config": 1,
+  "models": 2, "input_pipeline": 2, "evaluation": 2,
+  "training": 3, "visualize": 3, "writers": 3,
+  "build": 4, "evaluate": 5, "progress": 6, "train": 7, "main": 8,
+}  # fmt: skip
+ALLOWED = {  # Libraries that only these parts may import.
+  "tensorflow": {"writers"},
+  "clu": {"writers"},
+  "tensorflow_datasets": {"input_pipeline"},
+  "grain": {"input_pipeline"},
+  "orbax": {"training"},
+  "flax": {"models", "training", "build"},
+  "ml_collections": {"config", "build", "evaluate", "progress", "train", "main"},
+  "cv2": {"input_pipeline", "visualize"},
+}
+FILES = sorted(pathlib.Path("gcn_flax").rglob("*.py"))
+
+
+def part(path):
+  relative = path.relative_to("gcn_flax")
+  return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path):
+  """Every module that a file imports anywhere in it, `from a import b` as `a.b`."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_part_has_a_floor():
+  assert {part(path) for path in FILES} - {"__init__"} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_only_from_below(path):
+  here = part(path)
+  for name in imports(path):
+    names = name.split(".")
+    if names[0] == "gcn_flax" and len(names) > 1 and names[1] in FLOORS and names[1] != here:
+      assert FLOORS[names[1]] < FLOORS[here], f"{path} imports {name}"
+    assert here in ALLOWED.get(names[0], {here}), f"{path} imports {name}"
+    assert names[0] not in ("data", "configs", "tests"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path("configs").glob("*.py")), ids=str)
+def test_recipes_know_the_config_alone(path):
+  assert set(imports(path)) <= {"gcn_flax.config"}
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path("data").rglob("*.py")), ids=str)
+def test_builders_know_the_labels_alone(path):
+  ours = {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("gcn_flax")}
+  assert ours <= {"gcn_flax.labels"}
+
+
+def test_the_standard_library_has_no_namesake():
+  """`data`, `configs` and `launch` are top-level names: they must not hide a module of Python's."""
+  assert not {"data", "configs", "gcn_flax", "tests", "benchmarks"} & set(sys.stdlib_module_names)

@@ -1,0 +1,115 @@
+"""The command line: one line for a mistake, and the whole way without TensorFlow."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from gcn_flax.writers import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+SMALL = [
+  "--config.total_steps=2", "--config.batch_size=2", "--config.eval.batch_size=2", "--config.data.crop_size=(64,64)",
+  "--config.data.eval_size=(64,96)", "--config.model.kernel_size=3",
+]  # fmt: skip
+
+# A finder that hides TensorFlow, as on a machine without it.
+WITHOUT_TENSORFLOW = """
+import importlib.machinery, runpy, sys
+find = importlib.machinery.PathFinder.find_spec
+hidden = ("tensorflow", "tensorboard")
+importlib.machinery.PathFinder.find_spec = classmethod(
+  lambda cls, name, *args: None if name.split(".")[0] in hidden else find(name, *args))
+sys.argv[0] = "gcn_flax.main"
+try:
+  runpy.run_module("gcn_flax.main", run_name="__main__")
+finally:
+  assert "tensorflow" not in sys.modules
+"""
+
+
+def run(*arguments, code=None):
+  start = [sys.executable, "-c", code] if code else [sys.executable, "-m", "gcn_flax.main"]
+  environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+  return subprocess.run([*start, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+MISTAKES = [
+  ([], "--config is missing"),
+  (["--config=configs/camvid.py"], "--workdir is missing"),
+  (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
+  (["--config=configs/quickstart.py:large", "--workdir=W"], "large is unknown; choose one of gcn, pointwise"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.optimizer.rate=1"], "no field"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.total_steps=many"], "config.total_steps=many"),
+  (["--config=configs/camvid.py", "--workdir=W", "--mode=fly"], "--mode=fly"),
+  (["--config=configs/camvid.py", "--workdir=W", "--steps=3"], "steps"),
+  (["--config=configs/camvid.py", "--workdir=W", "extra"], "unexpected argument 'extra'"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.model.kernel_size=4"], "must be odd: use 5"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.data.data_dir=D"], "run: python -m data.prepare"),
+]
+
+
+def test_every_mistake_is_one_line(tmp_path):
+  """All in one process: starting one takes longer than all the mistakes together."""
+  code = (
+    "import sys, json\n"
+    "from gcn_flax import main\n"
+    "from absl import flags\n"
+    "for arguments in json.loads(sys.argv[1]):\n"
+    "  print('begin', file=sys.stderr)\n"
+    "  print(main.main(['main', *arguments]), flush=True)\n"
+    "  flags.FLAGS.unparse_flags()\n"
+    "  for name in ('config', 'workdir', 'mode'): flags.FLAGS[name].unparse()\n"
+  )
+  cases = [[argument.replace("=W", f"={tmp_path}/run") for argument in arguments] for arguments, _ in MISTAKES]
+  result = run(json.dumps(cases), code=code)
+  assert result.stdout.split() == ["1"] * len(MISTAKES), result.stderr
+  answers = result.stderr.split("begin\n")[1:]
+  for (arguments, message), answer in zip(MISTAKES, answers, strict=True):
+    errors = [line for line in answer.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0], (arguments, answer)
+    assert "Traceback" not in answer
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_ends_with_status_1_and_nothing_else_on_stderr():
+  result = run("--config=configs/camvid.py", "--workdir=/nowhere", "--config.total_steps=0")
+  assert result.returncode == 1
+  assert [line for line in result.stderr.splitlines() if "devices, workdir" not in line] == [
+    "error: config.total_steps=0 must be at least 1."
+  ]
+
+
+def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
+  common = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
+  trained = run(*common, "--config.profile_at_step=1")
+  assert trained.returncode == 0, trained.stderr
+  assert "config.eval_every_steps=200 is longer than the run: taken as 2" in trained.stderr
+  assert any((tmp_path / "profile").rglob("*.xplane.pb"))
+  first = json.loads((tmp_path / "eval_validation.json").read_text())
+  assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [2, 2]
+  run_json = json.loads((tmp_path / "run.json").read_text())
+  assert run_json["data"] == {"train": 12, "validation": 5} and "-m gcn_flax.main" in run_json["command"]
+  assert any((tmp_path / "tensorboard").iterdir())
+
+  (tmp_path / "eval_validation.json").unlink()
+  for checkpoint in ("best", "last", "2"):
+    scored = run(*common, "--mode=eval", f"--checkpoint={checkpoint}")
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads((tmp_path / "eval_validation.json").read_text()) == first
+  missing = run(*common, "--mode=eval", "--checkpoint=3")
+  assert missing.returncode == 1 and "no checkpoint of step 3; there are: 2" in missing.stderr
+  other = run(*common, "--mode=eval", "--config.model.kernel_size=5")
+  assert other.returncode == 1 and "config.model.kernel_size was 3, is 5" in other.stderr
+  train_split = run(*common, "--mode=eval", "--split=train")
+  assert train_split.returncode == 0 and (tmp_path / "eval_train.json").exists()
+
+
+def test_training_needs_no_tensorflow(data_dir, tmp_path):
+  arguments = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
+  result = run(*arguments, code=WITHOUT_TENSORFLOW)
+  assert result.returncode == 0, result.stderr
+  assert "no TensorBoard" in result.stderr
+  assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 2
