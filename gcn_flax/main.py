@@ -41,7 +41,8 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   try:
     rest = flags.FLAGS(argv)
   except AttributeError as error:
-    raise UserError(f"the config has no field {error}: see gcn_flax/config.py for all of them.") from error
+    name = str(error).strip("\"'")
+    raise UserError(f"the config has no field {name!r}: see gcn_flax/config.py for all of them.") from error
   except OSError as error:
     raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
   except (flags.Error, ValueError, TypeError) as error:
@@ -93,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
   """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
   try:
     config = parse(argv)
+    config_lib.validate(config)  # Before the devices are woken, which takes seconds.
     show_progress()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
     _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)

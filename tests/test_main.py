@@ -41,7 +41,7 @@ MISTAKES = [
   (["--config=configs/camvid.py"], "--workdir is missing"),
   (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
   (["--config=configs/quickstart.py:large", "--workdir=W"], "large is unknown; choose one of gcn, pointwise"),
-  (["--config=configs/camvid.py", "--workdir=W", "--config.optimizer.rate=1"], "no field"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.optimizer.rate=1"], "rate"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.total_steps=many"], "config.total_steps=many"),
   (["--config=configs/camvid.py", "--workdir=W", "--mode=fly"], "--mode=fly"),
   (["--config=configs/camvid.py", "--workdir=W", "--steps=3"], "steps"),

@@ -84,11 +84,12 @@ def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
 
 def _builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   folder = dataset_folder(dataset, data_dir)
-  versions = sorted(path.parent for path in folder.glob("*/dataset_info.json"))
+  # TFDS writes into a folder of another name and renames it at the end.
+  versions = sorted(path.parent for path in folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
   if not versions:
     raise ValueError(
       f"data set {dataset!r} is not prepared in {data_dir!r}; run: "
-      f"python -m data.prepare --dataset={dataset} --data_dir={data_dir}"
+      f"python -m data.prepare --dataset={dataset} --data_dir={data_dir} --manual_dir=DOWNLOADS (see data/README.md)."
     )
   info = json.loads((versions[-1] / "dataset_info.json").read_text())
   if info.get("fileFormat") != "array_record":
