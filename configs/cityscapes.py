@@ -4,9 +4,9 @@
   python -m gcn_flax.main --config=configs/cityscapes.py --workdir=runs/cityscapes
 
 Backbone, kernel size, 800 x 800 crops and weight decay are the paper's; batch
-size, schedule and momentum are ours. Whole images are scored at 1024 x 2048. For
-one accelerator with 16 GiB: --config.batch_size=8 --config.accumulate_steps=8
---config.eval.batch_size=1. Not trained to the end by us yet: no score is claimed.
+size, schedule and momentum are ours. Whole images are scored at 1024 x 2048. Where
+memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained
+to the end by us yet: no score is claimed.
 """
 
 from gcn_flax import config as config_lib

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   try:
     prepare(args.dataset, args.manual_dir, args.data_dir, args.partial)
-  except (ValueError, OSError, zipfile.BadZipFile) as error:
+  except (ValueError, OSError, ImportError, zipfile.BadZipFile) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
   return 0

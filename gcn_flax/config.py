@@ -107,8 +107,13 @@ def get_config() -> ml_collections.ConfigDict:
   return config.lock()
 
 
-def validate(config: ml_collections.ConfigDict, num_devices: int = 1) -> None:
+def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: bool = True) -> None:
   """Checks every setting, alone and against the others, before anything slow.
+
+  Args:
+    config: to check.
+    num_devices: that will share the batches.
+    training: whether the size of the training batch matters.
 
   Raises:
     ValueError: naming the field, its value, the limit and the cure.
@@ -121,19 +126,23 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1) -> None:
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
       limit = f"at least {low}" if high is None else f"from {low} to {high}"
       raise ValueError(f"config.{field}={value} must be {limit}.")
+  if "://" in config.init_from:
+    raise ValueError(f"config.init_from={config.init_from!r} must be a local path: mount the bucket or copy the run.")
   _validate_data(config.data)
   _validate_model(config.model)
-  _validate_batches(config, num_devices)
+  _validate_batches(config, num_devices, training)
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:
   for field in ("crop_size", "eval_size"):
     size = tuple(data[field])
+    if any(not isinstance(side, int) for side in size):
+      raise ValueError(f"config.data.{field}={size} must be whole numbers of pixels, for instance (512, 512).")
     if len(size) != 2 or any(side < 32 or side % 32 for side in size):
       cure = tuple(max(32, -(-side // 32) * 32) for side in (size * 2)[:2])
       raise ValueError(f"config.data.{field}={size} must be (height, width), multiples of 32, for instance {cure}.")
   scales = tuple(data.scales)
-  if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+  if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
     raise ValueError(f"config.data.scales={scales} must be (smallest, largest) with 0 < smallest <= largest.")
   if data.random_scale and not data.random_crop:
     raise ValueError("config.data.random_scale=True makes images of any size: set config.data.random_crop=True too.")
@@ -159,15 +168,17 @@ def _validate_model(model: ml_collections.ConfigDict) -> None:
       "or start from a checkpoint of this package by config.init_from."
     )
   for field in ("pixel_mean", "pixel_std"):
-    if len(model[field]) != 3 or min(model[field]) < 0 or (field == "pixel_std" and min(model[field]) <= 0):
+    values = tuple(model[field])
+    lowest = 0.0 if field == "pixel_mean" else 1e-6
+    if not _are_numbers(values) or len(values) != 3 or min(values) < lowest or max(values) > 255:
       raise ValueError(f"config.model.{field}={tuple(model[field])} must be three numbers, red green blue, 0 to 255.")
 
 
-def _validate_batches(config: ml_collections.ConfigDict, num_devices: int) -> None:
+def _validate_batches(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
   if config.mesh.spatial != 1:
     raise ValueError(f"config.mesh.spatial={config.mesh.spatial}: this version splits only the batch; set it to 1.")
   parts = config.accumulate_steps * num_devices
-  if config.batch_size % parts:
+  if training and config.batch_size % parts:
     raise ValueError(
       f"config.batch_size={config.batch_size} must be a multiple of {parts} = config.accumulate_steps "
       f"{config.accumulate_steps} x {num_devices} devices: for instance {-(-config.batch_size // parts) * parts}."
@@ -179,20 +190,22 @@ def _validate_batches(config: ml_collections.ConfigDict, num_devices: int) -> No
     )
 
 
-def check_unchanged(old: Mapping, new: Mapping) -> None:
+def check_unchanged(old: Mapping, new: Mapping, only: tuple[str, ...] = ()) -> None:
   """Compares the settings of a workdir already begun with those asked for.
 
   Args:
     old, new: nested mappings as `ConfigDict.to_dict` gives, or as read from `config.json`.
+      A field that `old` lacks, written by an older version, counts as its default.
+    only: names of the fields to compare; all but `MUTABLE`, unless told.
 
   Raises:
     ValueError: listing every field that differs and may not.
   """
-  before, after = _flatten(old), _flatten(new)
+  before, after = {**_flatten(get_config().to_dict()), **_flatten(old)}, _flatten(new)
   changed = [
-    f"config.{field} was {before.get(field, 'absent')!r}, is {after.get(field, 'absent')!r}"
-    for field in sorted(before.keys() | after.keys())
-    if before.get(field) != after.get(field) and not _is_mutable(field)
+    f"config.{field} was {before.get(field)!r}, is {value!r}"
+    for field, value in sorted(after.items())
+    if before.get(field) != value and (_is_under(field, only) if only else not _is_under(field, MUTABLE))
   ]
   if changed:
     raise ValueError(
@@ -200,8 +213,12 @@ def check_unchanged(old: Mapping, new: Mapping) -> None:
     )
 
 
-def _is_mutable(field: str) -> bool:
-  return any(field == name or field.startswith(f"{name}.") for name in MUTABLE)
+def _is_under(field: str, names: tuple[str, ...]) -> bool:
+  return any(field == name or field.startswith(f"{name}.") for name in names)
+
+
+def _are_numbers(values: tuple) -> bool:
+  return all(isinstance(value, int | float) for value in values)
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict:

@@ -5,13 +5,14 @@ import json
 import logging
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build
+from gcn_flax import build, labels
 from gcn_flax.evaluation import confusion
 from gcn_flax.input_pipeline import loader
 from gcn_flax.input_pipeline.sources import Source
@@ -46,8 +47,14 @@ class Scores:
     return confusion.pixel_accuracy(self.matrix)
 
 
-def evaluate(config: ml_collections.ConfigDict, setup: build.Setup, state: Any, split: str) -> Scores:
-  """Scores the weights of `state` on a split.
+def evaluate(
+  config: ml_collections.ConfigDict,
+  setup: build.Setup,
+  state: Any,
+  split: str,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> Scores | None:
+  """Scores the weights of `state` on a split; None where `should_stop` broke it off.
 
   Images are padded, never resized, and padding is void: what is counted is each
   valid pixel of each image, once, in one confusion matrix over the set.
@@ -67,6 +74,8 @@ def evaluate(config: ml_collections.ConfigDict, setup: build.Setup, state: Any, 
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
   num_images, started, reported = 0, time.monotonic(), time.monotonic()
   for step, batch in enumerate(build.eval_batches(config, source), 1):
+    if should_stop():
+      return None
     counts, predictions = setup.eval_step(state.params, state.batch_stats, partition.to_device(batch, setup.mesh))
     pictures.add(batch, predictions)
     matrix += np.asarray(jax.device_get(counts), np.int64)
@@ -118,7 +127,7 @@ def write_scores(
   `iou` is by class name, null where a class neither occurs nor is predicted;
   `confusion` has the ground truth in rows.
   """
-  classes = build.labels.label_set(config.data.dataset).classes
+  classes = labels.label_set(config.data.dataset).classes
   iou = confusion.iou_per_class(scores.matrix)
   pixels = scores.matrix.sum(1)
   print(f"\n{config.data.dataset} {split}, step {step}, {scores.num_images} images")

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from gcn_flax import build, evaluate
 from gcn_flax import config as config_lib
-from gcn_flax.train import begin, train
+from gcn_flax.train import check_workdir, train
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
@@ -45,7 +45,7 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     raise UserError(f"the config has no field {name!r}: see gcn_flax/config.py for all of them.") from error
   except OSError as error:
     raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
-  except (flags.Error, ValueError, TypeError) as error:
+  except Exception as error:  # A config file is the user's code: whatever it raises is theirs to mend.
     lines = str(error).strip().splitlines()
     # ml_collections quotes the whole traceback of a config file that raises; its last line says what is wrong.
     raise UserError(lines[-1] if "Traceback" in str(error) else " ".join(lines)) from error
@@ -54,14 +54,17 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
     if flag.value is None:
       raise UserError(f"--{name} is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
+  if "://" in _WORKDIR.value:
+    raise UserError(f"--workdir={_WORKDIR.value} must be a local path in this version: mount the bucket with gcsfuse.")
   return _CONFIG.value
 
 
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
-  config_lib.validate(config, jax.device_count())
+  config_lib.validate(config, jax.device_count(), training=False)
+  build.open_split(config, split)
+  check_workdir(config, workdir, only=("model", "data.dataset"))
   with open_checkpoints(workdir) as checkpoints:
-    begin(config, workdir)
     step = choose_step(checkpoints, checkpoint)
     setup = build.build(config)
     state = checkpoints.restore(step, setup.state_shapes)
@@ -94,18 +97,28 @@ def main(argv: Sequence[str]) -> int:
   """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
   try:
     config = parse(argv)
-    config_lib.validate(config)  # Before the devices are woken, which takes seconds.
+    training = _MODE.value == "train"
+    config_lib.validate(config, training=training)  # Before the devices are woken, which takes seconds.
     show_progress()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
     _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
-    if _MODE.value == "train":
+    if training:
       train(config, workdir)
     else:
       run_eval(config, workdir, _SPLIT.value or config.data.eval_split, _CHECKPOINT.value)
   except (UserError, ValueError, FloatingPointError, OSError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1
+    return _fail(str(error))
+  except RuntimeError as error:  # JAX's own: no such device, no memory.
+    if "RESOURCE_EXHAUSTED" not in str(error) and "backend" not in str(error):
+      raise
+    cure = "raise config.accumulate_steps or lower config.batch_size and config.eval.batch_size"
+    return _fail(f"{str(error)[:500]} (out of memory: {cure})" if "EXHAUSTED" in str(error) else str(error))
   return 0
+
+
+def _fail(text: str) -> int:
+  print(f"error: {' '.join(text.split())}", file=sys.stderr)
+  return 1
 
 
 if __name__ == "__main__":

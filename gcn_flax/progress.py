@@ -86,17 +86,18 @@ class Log:
     if not metrics.pop("finite"):
       raise FloatingPointError(
         f"at step {step} loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])}: no longer finite. "
-        f"Nothing of this step is saved. Lower config.optimizer.learning_rate={self._config.optimizer.learning_rate}, "
-        f"lengthen the warm-up, or set config.optimizer.clip_norm."
+        f"Nothing of this step is saved. In a new workdir, lower config.optimizer.learning_rate="
+        f"{self._config.optimizer.learning_rate}, lengthen the warm-up or set config.optimizer.clip_norm; "
+        f"config.init_from can start it from this one's best checkpoint."
       )
-    if step == self._first_step:
-      self._begin_window(step)  # Its time was that of compilation.
     if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
       self._report(step, metrics)
+    elif step == self._first_step:
+      self._begin_window(step)  # Its time was that of compilation.
 
   def _report(self, step: int, metrics: Mapping[str, float]) -> None:
     seconds = time.monotonic() - self._window_start - self._pause_seconds
-    steps = max(1, step - self._window_step)
+    steps = step - self._window_step
     scalars = {
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm"]),
@@ -131,17 +132,12 @@ class Log:
     yield
     self._pause_seconds += time.monotonic() - start
 
-  def has_score(self, step: int) -> bool:
-    return self._writer.has(step, f"{self._config.data.eval_split}/mean_iou")
-
   def scores(self, step: int, split: str, scores: Scores) -> None:
     values = {f"{split}/mean_iou": scores.mean_iou, f"{split}/pixel_accuracy": scores.pixel_accuracy}
-    self._writer.scalars(step, values)
+    if not self._writer.has(step, f"{split}/mean_iou"):  # A kill may have come between this line and its score.
+      self._writer.scalars(step, values)
     if scores.sheet is not None:
       self._writer.pictures(step, {f"{split}/predictions": scores.sheet})
-
-  def close(self) -> None:
-    self._writer.close()
 
 
 def _clock(seconds: float) -> str:

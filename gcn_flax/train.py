@@ -11,7 +11,7 @@ import ml_collections
 
 from gcn_flax import build, evaluate, writers
 from gcn_flax import config as config_lib
-from gcn_flax.input_pipeline import sources
+from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.progress import Log, StopSignal, Tracer
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
@@ -29,14 +29,16 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   config_lib.validate(config, jax.device_count())
   config = fit_intervals(config)
-  source = build.open_split(config, config.data.train_split)
-  build.open_split(config, config.data.eval_split)  # So that it is missed now and not at the first evaluation.
-  begin(config, workdir)
+  source = open_training(config)
   setup = build.build(config)
   with contextlib.ExitStack() as stack:
+    check_workdir(config, workdir)
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
     state, start = first_state(config, setup, checkpoints)
-    writers.write_run_json(workdir, start, sources.split_sizes(config.data.dataset, config.data.data_dir))
+    checkpoints.forget_scores_after(start)
+    if jax.process_index() == 0:
+      writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
+      writers.write_run_json(workdir, start, sources.split_sizes(config.data.dataset, config.data.data_dir))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
@@ -61,9 +63,9 @@ class _Loop:
     total = self.config.total_steps
     batches = build.train_batches(self.config, source, start)
     for step in range(start, total + 1):
+      self._evaluate_if_due(state, step)
       stopping = self.stop.requested
-      score = None if stopping else self._evaluate_if_due(state, step)
-      self._save_if_due(state, step, score, stopping)
+      self._save_if_due(state, step, stopping)
       if stopping or step == total:
         break
       self.tracer.before_step(step)
@@ -78,26 +80,29 @@ class _Loop:
   def _is_due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.config.total_steps)
 
-  def _evaluate_if_due(self, state: TrainState, step: int) -> float | None:
-    """The mean IoU, unless none is due or it was taken before a restart."""
-    if not self._is_due(step, self.config.eval_every_steps) or self.log.has_score(step):
-      return None
+  def _evaluate_if_due(self, state: TrainState, step: int) -> None:
+    """Scores the state, unless none is due, it was done before a restart, or the run is to stop at once."""
+    if not self._is_due(step, self.config.eval_every_steps) or self.checkpoints.score(step) is not None:
+      return
     self.log.flush()
     split = self.config.data.eval_split
     with self.log.paused():
-      scores = evaluate.evaluate(self.config, self.setup, state, split)
+      scores = evaluate.evaluate(self.config, self.setup, state, split, should_stop=lambda: self.stop.requested)
+      if scores is None:
+        return
       if jax.process_index() == 0:
         evaluate.write_scores(self.workdir, self.config, split, step, scores)
       self.log.scores(step, split, scores)
-    return scores.mean_iou
+      self.checkpoints.set_score(step, scores.mean_iou)
 
-  def _save_if_due(self, state: TrainState, step: int, score: float | None, stopping: bool) -> None:
-    is_due = self._is_due(step, self.config.checkpoint_every_steps) or (stopping and step > 0)
-    if score is None and (not is_due or step in self.checkpoints.steps()):
+  def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
+    is_scored = self.checkpoints.score(step) is not None
+    is_due = self._is_due(step, self.config.checkpoint_every_steps) or is_scored or stopping
+    if step == 0 or not is_due or step in self.checkpoints.steps():
       return
     self.log.flush()  # Nothing is saved before its loss was seen to be finite.
     with self.log.paused():
-      self.checkpoints.save(step, state, score)
+      self.checkpoints.save(step, state)
 
 
 def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -113,18 +118,39 @@ def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
   return config
 
 
-def begin(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes `config.json` into a new workdir; compares it with the one of a workdir already begun.
+def open_training(config: ml_collections.ConfigDict) -> sources.Source:
+  """Opens the split to train on, and looks at both splits for what would stop the run later.
+
+  Raises ValueError for a split that is missing, empty or without labels, and for
+  images that do not fit.
+  """
+  opened = [build.open_split(config, split) for split in (config.data.train_split, config.data.eval_split)]
+  for source in opened:
+    if not source.has_labels or not len(source):
+      lack = "no labels" if len(source) else "no example"
+      raise ValueError(f"{source.dataset} {source.split!r} has {lack}: use another split.")
+  transforms.pad(opened[1][0], tuple(config.data.eval_size), tuple(config.model.pixel_mean))
+  return opened[0]
+
+
+def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:
+  """Compares the settings with those of a workdir that holds a checkpoint already.
+
+  Args:
+    config: the settings asked for.
+    workdir: of the run.
+    only: names of the fields to compare; all that may not change, unless told.
 
   Raises ValueError where a setting differs that may not.
   """
   path = workdir / "config.json"
-  settings = json.loads(config.to_json())
-  if path.exists():
-    config_lib.check_unchanged(json.loads(path.read_text()), settings)
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    writers.write_text(path, json.dumps(settings, indent=2) + "\n")
+  if not path.exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
+    return
+  try:
+    before = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
+  config_lib.check_unchanged(before, json.loads(config.to_json()), only)
 
 
 def first_state(

@@ -67,7 +67,7 @@ class Writer:
     return (step, key) in self._keys
 
   def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends a line to `metrics.jsonl`, on disk on return, and to TensorBoard."""
+    """Appends a line to `metrics.jsonl`, handed to the system on return, and to TensorBoard."""
     self._keys.update((step, key) for key in scalars)
     if not self._writes:
       return

@@ -6,6 +6,8 @@ import pathlib
 import pytest
 
 from gcn_flax import config as config_lib
+from gcn_flax.models.gcn import HEADS
+from gcn_flax.models.resnet import BACKBONES
 
 RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
 
@@ -18,6 +20,10 @@ REFUSED = [
   ("data.dataset", "voc2007", "config.data.dataset='voc2007' is unknown; choose one of shapes, camvid, cityscapes"),
   ("data.crop_size", (500, 512), r"crop_size=\(500, 512\) must be .* multiples of 32, for instance \(512, 512\)"),
   ("data.eval_size", (512,), r"eval_size=\(512,\) must be \(height, width\)"),
+  ("data.crop_size", (256.0, 256.0), "crop_size=.* must be whole numbers of pixels"),
+  ("data.scales", ("a", "b"), "config.data.scales=.* 0 < smallest <= largest"),
+  ("init_from", "gs://bucket/run", "must be a local path"),
+  ("model.pixel_mean", (300.0, 0.0, 0.0), "config.model.pixel_mean=.* 0 to 255"),
   ("data.scales", (2.0, 0.5), "config.data.scales=.* 0 < smallest <= largest"),
   ("data.train_split", "val", "config.data.train_split='val': shapes has the splits train, validation"),
   ("data.data_dir", "gs://bucket/data", "local paths only .*; mount the bucket"),
@@ -65,6 +71,26 @@ def test_recipes_are_possible_and_say_how_to_run_them(recipe):
   assert f"--config=configs/{recipe}.py" in module.__doc__
   for argument in getattr(module, "VARIANTS", getattr(module, "BACKBONES", ())):
     config_lib.validate(module.get_config(argument))
+
+
+def test_the_size_of_the_training_batch_does_not_matter_to_an_evaluation():
+  config = config_lib.get_config()
+  config.batch_size = 12
+  config_lib.validate(config, num_devices=8, training=False)
+
+
+def test_choices_are_what_the_network_knows():
+  assert set(config_lib._CHOICES["model.backbone"]) == set(BACKBONES)
+  assert config_lib._CHOICES["model.head"] == HEADS
+
+
+def test_a_field_that_an_older_version_did_not_know_counts_as_its_default():
+  before, after = config_lib.get_config().to_dict(), config_lib.get_config()
+  del before["model"]["norm"]
+  config_lib.check_unchanged(before, after.to_dict())
+  after.model.norm = "frozen"
+  with pytest.raises(ValueError, match="config.model.norm was 'sync', is 'frozen'"):
+    config_lib.check_unchanged(before, after.to_dict())
 
 
 def test_an_unknown_field_cannot_be_set():

@@ -11,6 +11,7 @@ from gcn_flax import build
 from gcn_flax.evaluate import evaluate, write_scores
 from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class
 from gcn_flax.input_pipeline.transforms import pad
+from gcn_flax.visualize import overlay
 
 
 def reference(config, setup, state, split):
@@ -45,6 +46,25 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   # A pixel of two nearly equal scores may fall to either side.
   assert np.abs(scores.matrix - expected).sum() <= 4
   np.testing.assert_allclose(scores.mean_iou, np.nanmean(iou_per_class(expected)), atol=1e-3)
+
+
+def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatch):
+  config.data.eval_size = (96, 128)
+  config.eval.num_pictures = 5
+  shown = []
+  monkeypatch.setattr(overlay, "contact_sheet", lambda *columns: shown.extend(zip(*columns[:4], strict=True)))
+  setup = build.build(config)
+  state = setup.init(3)
+  evaluate(config, setup, state, "validation")
+  source = build.open_split(config, "validation")
+  examples = {source[index]["image_id"]: source[index] for index in range(5)}
+  matrix = np.zeros((11, 11), np.int64)
+  for image, label, prediction, name in shown:
+    np.testing.assert_array_equal(image, examples[name]["image"])
+    np.testing.assert_array_equal(label, examples[name]["label"])
+    matrix += confusion_matrix(label, prediction, 11)
+  assert sorted(name for *_, name in shown) == sorted(examples)
+  assert np.abs(matrix - reference(config, setup, state, "validation")).sum() <= 4
 
 
 def test_what_an_evaluation_leaves(config, tmp_path, capsys):

@@ -41,6 +41,9 @@ def run(*arguments, code=None):
 MISTAKES = [
   ([], "--config is missing"),
   (["--config=configs/camvid.py"], "--workdir is missing"),
+  (["--config=configs/camvid.py", "--workdir=gs://bucket/run"], "must be a local path"),
+  (["--config=setup_that_is_no_config.py", "--workdir=W"], "setup_that_is_no_config.py"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.data.crop_size=('a',3)"], "whole numbers of pixels"),
   (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
   (["--config=configs/quickstart.py:large", "--workdir=W"], "large is unknown; choose one of gcn, pointwise"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.optimizer.rate=1"], "no field 'rate'"),
@@ -87,6 +90,9 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
     scored = run(*common, "--mode=eval", f"--checkpoint={checkpoint}")
     assert scored.returncode == 0, scored.stderr
     assert json.loads((tmp_path / "eval_validation.json").read_text()) == first
+  config_json = (tmp_path / "config.json").read_text()
+  other_batches = run(*common, "--mode=eval", "--config.batch_size=64", "--config.total_steps=9")
+  assert other_batches.returncode == 0 and (tmp_path / "config.json").read_text() == config_json
   missing = run(*common, "--mode=eval", "--checkpoint=3")
   assert missing.returncode == 1 and "no checkpoint of step 3; there are: 2" in missing.stderr
   other = run(*common, "--mode=eval", "--config.model.kernel_size=5")

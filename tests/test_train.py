@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -85,6 +86,65 @@ def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path,
     assert checkpoints.score(2) is not None
 
 
+def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path, monkeypatch):
+  config.eval_every_steps = 2
+  original = build.eval_batches
+
+  def interrupted(*args):
+    for batch in original(*args):
+      os.kill(os.getpid(), signal.SIGTERM)
+      yield batch
+      yield batch
+
+  with monkeypatch.context() as patch:
+    patch.setattr(build, "eval_batches", interrupted)
+    train(config, tmp_path)
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest() == 2 and checkpoints.score(2) is None
+  train(config, tmp_path)
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.score(2) is not None and checkpoints.latest() == 4
+
+
+def test_a_start_that_failed_does_not_bind_the_workdir(config, tmp_path):
+  config.total_steps = 1
+  config.init_from = str(tmp_path / "nowhere")
+  with pytest.raises(ValueError, match="no checkpoint in .*nowhere"):
+    train(config, tmp_path / "run")
+  config.init_from = ""
+  train(config, tmp_path / "run")
+  assert json.loads((tmp_path / "run/config.json").read_text())["init_from"] == ""
+
+
+def test_a_refused_start_leaves_the_record_of_the_run(config, tmp_path):
+  config.total_steps = 2
+  train(config, tmp_path)
+  before = (tmp_path / "config.json").read_text()
+  config.total_steps = 1
+  with pytest.raises(ValueError, match="stands at step 2, past config.total_steps=1"):
+    train(config, tmp_path)
+  assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [("eval_size", (32, 96), "larger than 32 x 96"), ("data_dir", "/nowhere", "not prepared in '/nowhere'")],
+)
+def test_data_that_do_not_fit_are_refused_before_the_first_step(config, tmp_path, field, value, message):
+  config.data[field] = value
+  with pytest.raises(ValueError, match=message):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_speed_is_plausible_from_the_first_line_on(config, tmp_path):
+  start = time.monotonic()
+  train(config, tmp_path)
+  passed = time.monotonic() - start
+  lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+  assert sum(config.batch_size / line["images_per_second"] for line in lines) < passed
+
+
 def test_metrics_past_the_restored_step_and_cut_lines_are_removed(config, tmp_path):
   config.total_steps = 2
   train(config, tmp_path)
@@ -126,11 +186,12 @@ def test_divergence_is_noticed(config, tmp_path):
   config.total_steps = 30
   config.checkpoint_every_steps = 1
   config.eval_every_steps = 30
-  config.optimizer.learning_rate = 1e30
+  config.optimizer.learning_rate = 1e5
   config.optimizer.clip_norm = 0.0
-  with pytest.raises(FloatingPointError, match=r"at step \d+ .*learning_rate=1e\+30"):
+  with pytest.raises(FloatingPointError, match=r"at step \d+ .*learning_rate=100000.0"):
     train(config, tmp_path)
   with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+    assert checkpoints.steps()
     for step in checkpoints.steps():
       state = checkpoints.restore(step, build.build(config).state_shapes)
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -145,15 +206,12 @@ def test_a_setting_that_may_not_change_is_refused_by_name(config, tmp_path):
     train(config, tmp_path)
 
 
-def test_a_finished_run_does_nothing_and_a_shorter_one_is_refused(config, tmp_path):
+def test_a_finished_run_does_nothing(config, tmp_path):
   config.total_steps = 2
   train(config, tmp_path)
   before = without_clock(tmp_path / "metrics.jsonl")
   train(config, tmp_path)
   assert without_clock(tmp_path / "metrics.jsonl") == before
-  config.total_steps = 1
-  with pytest.raises(ValueError, match="stands at step 2, past config.total_steps=1"):
-    train(config, tmp_path)
 
 
 def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):
@@ -175,6 +233,3 @@ def test_init_from_another_network_names_the_leaves(config, tmp_path):
   config.model.kernel_size = 5
   with pytest.raises(ValueError, match=r"params/head2/left_first/kernel is \(3, 1, 16, 11\) in the checkpoint"):
     train(config, tmp_path / "second")
-  config.init_from = str(tmp_path / "nowhere")
-  with pytest.raises(ValueError, match="no checkpoint in .*nowhere"):
-    train(config, tmp_path / "third")

@@ -13,8 +13,6 @@ import jax.numpy as jnp
 
 from gcn_flax.models.layers import conv
 
-NORMS = ("sync", "frozen")
-
 
 def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNorm:
   """Batch normalisation with torchvision's momentum and epsilon.

@@ -1,17 +1,21 @@
 """Checkpoints by Orbax: the newest few and the best, saved in the background, restored whole."""
 
+import json
+import math
+import os
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
-
-BEST_METRIC = "mean_iou"
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 
 class Checkpoints:
-  """The checkpoints in one directory, one folder per step.
+  """The checkpoints in one directory, one folder per step, and beside them `scores.json`.
+
+  A score may come later than its checkpoint: of a run stopped before an
+  evaluation that was due. So it is not part of the checkpoint.
 
   Args:
     directory: where they are; made where it is missing, unless `read_only`.
@@ -20,11 +24,13 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | pathlib.Path, keep: int = 1, read_only: bool = False):
-    self.directory = pathlib.Path(directory).absolute() if "://" not in str(directory) else directory
-    policies = [LatestN(keep), BestN(get_metric_fn=_mean_iou, n=1, keep_checkpoints_without_metrics=False)]
+    self.directory = pathlib.Path(directory).absolute()
+    self._scores_file = self.directory / "scores.json"
+    self._scores = {}
+    if self._scores_file.exists():
+      self._scores = {int(step): score for step, score in json.loads(self._scores_file.read_text()).items()}
     options = ocp.CheckpointManagerOptions(
-      best_fn=None if read_only else _mean_iou,
-      preservation_policy=None if read_only else AnyPreservationPolicy(policies),
+      preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep), _KeepBest(self._scores)]),
       create=not read_only,
       read_only=read_only,
     )
@@ -41,21 +47,28 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The step of highest mean IoU, the later of equals; the newest where none was scored."""
-    scores = {step: score for step in self.steps() if (score := self.score(step)) is not None}
-    return max(scores, key=lambda step: (scores[step], step)) if scores else self.latest()
+    best = _best(self.steps(), self._scores)
+    return self.latest() if best is None else best
 
   def score(self, step: int) -> float | None:
-    """The mean IoU saved with a checkpoint; None where it was not scored."""
-    metrics = self._manager.metrics(step)
-    return metrics[BEST_METRIC] if metrics else None
+    """The mean IoU of a step; None where it was not scored."""
+    return self._scores.get(step)
 
-  def save(self, step: int, state: Any, mean_iou: float | None = None) -> None:
-    """Starts to save in the background. Anything saved for the same step is replaced."""
-    if step in self.steps():
-      self.wait()  # It may still be on its way to disk.
-      self._manager.delete(step)
-    metrics = None if mean_iou is None else {BEST_METRIC: mean_iou}
-    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)), metrics=metrics)
+  def set_score(self, step: int, mean_iou: float) -> None:
+    """Notes the mean IoU of a step, before or after it is saved. NaN, of a set that is all void, is no score."""
+    if not math.isnan(mean_iou):
+      self._scores[step] = mean_iou
+      self._write_scores()
+
+  def forget_scores_after(self, step: int) -> None:
+    """Drops the scores of steps that a resumed run has yet to come to."""
+    for later in [known for known in self._scores if known > step]:
+      del self._scores[later]
+    self._write_scores()
+
+  def save(self, step: int, state: Any) -> None:
+    """Starts to save in the background."""
+    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
 
   def restore(self, step: int, target: Any) -> Any:
     """Reads the checkpoint of a step.
@@ -88,6 +101,12 @@ class Checkpoints:
   def __exit__(self, *_):
     self.close()
 
+  def _write_scores(self) -> None:
+    if jax.process_index() == 0:
+      temporary = self._scores_file.with_name("scores.json.tmp")
+      temporary.write_text(json.dumps(self._scores) + "\n")
+      os.replace(temporary, self._scores_file)
+
   def _restore(self, step: int, target: Any) -> Any:
     if step not in self.steps():
       there = ", ".join(map(str, self.steps())) or "none"
@@ -111,8 +130,20 @@ def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:
   raise ValueError(f"there is no checkpoint in {str(directory)!r}: train first, or name another workdir.")
 
 
-def _mean_iou(metrics: dict[str, float]) -> float:
-  return metrics[BEST_METRIC]
+class _KeepBest:
+  """Orbax's `PreservationPolicy` that keeps the checkpoint of highest score."""
+
+  def __init__(self, scores: dict[int, float]):
+    self._scores = scores  # Shared with `Checkpoints`, which fills it.
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    best = _best([checkpoint.step for checkpoint in checkpoints], self._scores)
+    return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _best(steps: list[int], scores: dict[int, float]) -> int | None:
+  """The step of highest score, the later of equals; None where no step has one."""
+  return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

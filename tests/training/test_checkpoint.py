@@ -22,8 +22,10 @@ def target(width=3):
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
-    for step, score in ((1, 0.2), (2, 0.7), (3, None), (4, 0.5), (5, None), (6, 0.6)):
-      checkpoints.save(step, state(step), score)
+    for step, score in ((1, 0.2), (2, 0.7), (3, None), (4, float("nan")), (5, None), (6, 0.6)):
+      if score is not None:
+        checkpoints.set_score(step, score)
+      checkpoints.save(step, state(step))
     checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert (checkpoints.latest(), checkpoints.best()) == (6, 2)
@@ -43,13 +45,24 @@ def test_without_scores_the_newest_is_best(tmp_path):
     assert checkpoints.best() == 2
 
 
-def test_a_step_saved_again_is_replaced(tmp_path):
-  with Checkpoints(tmp_path, keep=2) as checkpoints:
+def test_a_score_may_come_after_its_checkpoint_and_is_kept(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
-    checkpoints.save(1, state(5), 0.5)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.set_score(1, 0.5)
+    for step in (2, 3):
+      checkpoints.save(step, state(step))
     checkpoints.wait()
-    assert checkpoints.score(1) == 0.5
-    assert int(checkpoints.restore(1, target()).step) == 5
+    assert checkpoints.steps() == [1, 3] and checkpoints.best() == 1
+
+
+def test_scores_of_steps_yet_to_come_are_forgotten(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    for step in (1, 2, 3):
+      checkpoints.set_score(step, step / 10)
+    checkpoints.forget_scores_after(2)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert [checkpoints.score(step) for step in (1, 2, 3)] == [0.1, 0.2, None]
 
 
 def test_another_network_is_told_which_leaves_differ(tmp_path):

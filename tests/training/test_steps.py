@@ -14,7 +14,7 @@ from gcn_flax.training import optimizer, partition, steps
 from gcn_flax.training.state import TrainState
 
 
-def random_batch(size=8, height=64, width=64, classes=11, seed=0):
+def random_batch(size=16, height=64, width=64, classes=11, seed=0):
   rng = np.random.default_rng(seed)
   label = rng.integers(0, classes + 1, (size, height, width)).astype(np.uint8)
   label[label == classes] = 255
@@ -39,8 +39,10 @@ def assert_close(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_one_device_equals_eight(config):
-  """Batch statistics, loss and gradient are those of the global batch."""
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_one_device_equals_eight(config, accumulate_steps):
+  """Batch statistics, loss and gradient are those of the global batch, also where it is worked off in parts."""
+  config.accumulate_steps = accumulate_steps
   config.optimizer.learning_rate = 1e-3
   losses, state, confusion, _ = run(config, jax.devices()[:1])
   other_losses, other_state, other_confusion, _ = run(config, jax.devices())
