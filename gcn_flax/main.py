@@ -29,9 +29,6 @@ _SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; conf
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint that --mode=eval takes: best, last or a step.")
 
 
-_log = logging.getLogger("gcn_flax.main")
-
-
 class UserError(Exception):
   """A mistake on the command line; its text says what, where and how to mend it."""
 
@@ -61,9 +58,10 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
 
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
-  config_lib.validate(config, jax.device_count(), training=False)
+  config_lib.validate(config, training=False)
   build.open_split(config, split)
   check_workdir(config, workdir, only=("model", "data.dataset"))
+  config_lib.validate(config, jax.device_count(), training=False)
   with open_checkpoints(workdir) as checkpoints:
     step = choose_step(checkpoints, checkpoint)
     setup = build.build(config)
@@ -97,12 +95,9 @@ def main(argv: Sequence[str]) -> int:
   """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
   try:
     config = parse(argv)
-    training = _MODE.value == "train"
-    config_lib.validate(config, training=training)  # Before the devices are woken, which takes seconds.
     show_progress()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
-    _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
-    if training:
+    if _MODE.value == "train":
       train(config, workdir)
     else:
       run_eval(config, workdir, _SPLIT.value or config.data.eval_split, _CHECKPOINT.value)

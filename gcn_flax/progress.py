@@ -69,11 +69,12 @@ class Log:
   def __init__(self, config: ml_collections.ConfigDict, schedule: optax.Schedule, writer: Writer, start: int):
     self._config, self._schedule, self._writer = config, schedule, writer
     self._pending = None
-    self._first_step = start + 1
-    self._begin_window(start)
+    self._first_step, self._started_step = start + 1, start
+    self._begin_window()
 
   def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     """Takes the metrics of `step`, still being computed, and looks at those of the step before."""
+    self._started_step = step
     self.flush()
     self._pending = (step, metrics)
 
@@ -93,29 +94,34 @@ class Log:
     if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
       self._report(step, metrics)
     elif step == self._first_step:
-      self._begin_window(step)  # Its time was that of compilation.
+      self._begin_window()  # Its time was that of compilation.
 
   def _report(self, step: int, metrics: Mapping[str, float]) -> None:
-    seconds = time.monotonic() - self._window_start - self._pause_seconds
-    steps = step - self._window_step
+    self._measure_speed()
     scalars = {
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm"]),
       "learning_rate": float(self._schedule(step - 1)),
-      "images_per_second": steps * self._config.batch_size / max(seconds, 1e-9),
-      "input_wait": self._wait_seconds / max(seconds, 1e-9),
+      "images_per_second": self._config.batch_size / self._seconds_per_step,
+      "input_wait": self._input_wait,
     }
     self._writer.scalars(step, scalars)
-    left = (self._config.total_steps - step) * seconds / steps
     _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
       step, self._config.total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
-      100 * scalars["input_wait"], _clock(left),
+      100 * self._input_wait, _clock((self._config.total_steps - step) * self._seconds_per_step),
     )  # fmt: skip
-    self._begin_window(step)
 
-  def _begin_window(self, step: int) -> None:
-    self._window_step, self._window_start = step, time.monotonic()
+  def _measure_speed(self) -> None:
+    """Takes the mean over the steps started since the last report; keeps the last figure where there was none."""
+    steps = self._started_step - self._window_step
+    if steps:
+      seconds = max(time.monotonic() - self._window_start - self._pause_seconds, 1e-9)
+      self._seconds_per_step, self._input_wait = seconds / steps, self._wait_seconds / seconds
+      self._begin_window()
+
+  def _begin_window(self) -> None:
+    self._window_step, self._window_start = self._started_step, time.monotonic()
     self._pause_seconds = self._wait_seconds = 0.0
 
   @contextlib.contextmanager

@@ -27,12 +27,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     ValueError: for settings that do not fit each other, the data or the workdir.
     FloatingPointError: where loss, gradient or weights stop being finite.
   """
-  config_lib.validate(config, jax.device_count())
+  config_lib.validate(config)
   config = fit_intervals(config)
   source = open_training(config)
+  check_workdir(config, workdir)
+  config_lib.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
+  _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)
   with contextlib.ExitStack() as stack:
-    check_workdir(config, workdir)
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
     state, start = first_state(config, setup, checkpoints)
     checkpoints.forget_scores_after(start)

@@ -1,0 +1,92 @@
+"""Speed, time left and input wait, on a clock of the test's own."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from gcn_flax import config as config_lib
+from gcn_flax import progress
+from gcn_flax.progress import Log
+
+
+class Clock:
+  """Stands still until it is told to go on."""
+
+  now = 0.0
+
+  def monotonic(self):
+    return self.now
+
+
+class Lines(list):
+  """Keeps what a writer would write."""
+
+  def scalars(self, step, scalars):
+    self.append({"step": step, **scalars})
+
+
+def metrics(finite=True):
+  return {"loss": np.float32(1.5), "grad_norm": np.float32(2.0), "finite": np.bool_(finite)}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  clock = Clock()
+  monkeypatch.setattr(progress, "time", clock)
+  return clock
+
+
+def make_log(lines, total_steps=100, log_every_steps=2):
+  config = config_lib.get_config()
+  config.batch_size, config.total_steps, config.log_every_steps = 8, total_steps, log_every_steps
+  return Log(config, lambda step: 0.1, lines, start=0)
+
+
+def test_speed_leaves_out_compilation_and_pauses_and_counts_waiting(clock, caplog):
+  lines = Lines()
+  log = make_log(lines, log_every_steps=4)
+  clock.now += 60.0  # The first step compiles.
+  log.push(1, metrics())
+  for step in range(2, 10):
+    with log.waiting():
+      clock.now += 0.5
+    clock.now += 1.5
+    if step == 7:
+      with log.paused():
+        clock.now += 1000.0
+    with caplog.at_level(logging.INFO, logger="gcn_flax"):
+      log.push(step, metrics())
+  assert [line["step"] for line in lines] == [4, 8]
+  for line in lines:
+    np.testing.assert_allclose(line["images_per_second"], 8 / 2.0)
+    np.testing.assert_allclose(line["input_wait"], 0.25)
+  assert "0:03:04 left" in caplog.text  # 92 steps of 2 s.
+
+
+def test_a_step_waited_for_out_of_turn_does_not_count_as_instant(clock):
+  lines = Lines()
+  log = make_log(lines, log_every_steps=1)
+  for step in (1, 2, 3):
+    clock.now += 2.0
+    log.push(step, metrics())
+  log.flush()  # As before a save.
+  assert [line["step"] for line in lines] == [1, 2, 3]
+  np.testing.assert_allclose([line["images_per_second"] for line in lines], 4.0)
+
+
+def test_a_run_of_one_step_has_a_speed(clock):
+  lines = Lines()
+  log = make_log(lines, total_steps=1, log_every_steps=1)
+  clock.now += 4.0
+  log.push(1, metrics())
+  log.flush()
+  assert lines[0]["images_per_second"] == 2.0
+
+
+def test_a_step_that_is_not_finite_is_named(clock):
+  log = make_log(Lines())
+  log.push(1, metrics())
+  log.push(2, metrics(finite=False))
+  with pytest.raises(FloatingPointError, match="at step 2 loss=1.5"):
+    log.push(3, metrics())
