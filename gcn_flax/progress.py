@@ -94,7 +94,7 @@ class Log:
     if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
       self._report(step, metrics)
     elif step == self._first_step:
-      self._begin_window()  # Its time was that of compilation.
+      self._measure_speed()  # Of compilation: shown only where no later step was measured.
 
   def _report(self, step: int, metrics: Mapping[str, float]) -> None:
     self._measure_speed()

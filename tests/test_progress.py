@@ -75,13 +75,15 @@ def test_a_step_waited_for_out_of_turn_does_not_count_as_instant(clock):
   np.testing.assert_allclose([line["images_per_second"] for line in lines], 4.0)
 
 
-def test_a_run_of_one_step_has_a_speed(clock):
+@pytest.mark.parametrize("total_steps", [1, 2])
+def test_the_shortest_runs_have_a_speed(clock, total_steps):
   lines = Lines()
-  log = make_log(lines, total_steps=1, log_every_steps=1)
-  clock.now += 4.0
-  log.push(1, metrics())
+  log = make_log(lines, total_steps=total_steps, log_every_steps=total_steps)
+  for step in range(1, total_steps + 1):
+    clock.now += 4.0
+    log.push(step, metrics())
   log.flush()
-  assert lines[0]["images_per_second"] == 2.0
+  assert [line["images_per_second"] for line in lines] == [2.0]
 
 
 def test_a_step_that_is_not_finite_is_named(clock):
