@@ -80,11 +80,23 @@ class Checkpoints:
     Raises:
       ValueError: where there is no such step, or its leaves are not those of `target`.
     """
-    return self._restore(step, target)
+    if step not in self.steps():
+      there = ", ".join(map(str, self.steps())) or "none"
+      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
+    saved = self._manager.item_metadata(step).get("state")
+    if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
+      raise ValueError(f"{self.directory}/{step} is incomplete: remove that folder to take another step.")
+    differences = compare(shapes(saved.tree), shapes(target))
+    if differences:
+      raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
+    args = ocp.args.PyTreeRestore(
+      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+    )
+    return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
   def restore_weights(self, step: int, target: Any) -> tuple[Any, Any]:
     """Reads only `params` and `batch_stats` of a step, as in `target`. Raises ValueError as `restore`."""
-    weights = self._restore(step, {"params": target.params, "batch_stats": target.batch_stats})
+    weights = self.restore(step, {"params": target.params, "batch_stats": target.batch_stats})
     return weights["params"], weights["batch_stats"]
 
   def wait(self) -> None:
@@ -106,18 +118,6 @@ class Checkpoints:
       temporary = self._scores_file.with_name("scores.json.tmp")
       temporary.write_text(json.dumps(self._scores) + "\n")
       os.replace(temporary, self._scores_file)
-
-  def _restore(self, step: int, target: Any) -> Any:
-    if step not in self.steps():
-      there = ", ".join(map(str, self.steps())) or "none"
-      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
-    differences = compare(shapes(self._manager.item_metadata(step)["state"].tree), shapes(target))
-    if differences:
-      raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
-    args = ocp.args.PyTreeRestore(
-      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-    )
-    return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
 
 def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:

@@ -1,5 +1,7 @@
 """What is kept, what is best, and what another network is told."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,14 @@ def test_another_network_is_told_which_leaves_differ(tmp_path):
       checkpoints.restore(1, other)
     with pytest.raises(ValueError, match="no checkpoint of step 7; there are: 1"):
       checkpoints.restore(7, target())
+
+
+def test_a_checkpoint_that_is_half_removed_is_named(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  shutil.rmtree(tmp_path / "1" / "state")
+  with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(ValueError, match="1 is incomplete: remove"):
+    checkpoints.restore(1, target())
 
 
 def test_weights_alone_can_be_read(tmp_path):
