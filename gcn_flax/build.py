@@ -105,8 +105,15 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Set
 
 
 def open_split(config: ml_collections.ConfigDict, split: str) -> Source:
-  """One split of the config's data set."""
-  return open_source(config.data.dataset, split, config.data.data_dir)
+  """One split of the config's data set, to train on or to score.
+
+  Raises ValueError where it is not prepared, is empty, or has no true labels.
+  """
+  source = open_source(config.data.dataset, split, config.data.data_dir)
+  if not source.has_labels or not len(source):
+    lack = "no true labels" if len(source) else "no example"
+    raise ValueError(f"{config.data.dataset} {split!r} has {lack}: use another split.")
+  return source
 
 
 def train_batches(config: ml_collections.ConfigDict, source: Source, first_step: int) -> Iterator[loader.Batch]:

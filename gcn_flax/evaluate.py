@@ -60,15 +60,10 @@ def evaluate(
   valid pixel of each image, once, in one confusion matrix over the set.
 
   Raises:
-    ValueError: where the split has no labels or is empty.
+    ValueError: where the split is not prepared, is empty or has no labels, and where an
+      image is larger than `config.data.eval_size`.
   """
   source = build.open_split(config, split)
-  if not source.has_labels:
-    raise ValueError(
-      f"{config.data.dataset} has no true labels for {split!r}, so there is no score; use another split."
-    )
-  if not len(source):
-    raise ValueError(f"{config.data.dataset} {split!r} holds no example.")
   pictures = _Pictures(source, config.eval.num_pictures)
   matrix = np.zeros((source.label_set.num_classes,) * 2, np.int64)
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)

@@ -126,13 +126,9 @@ def open_training(config: ml_collections.ConfigDict) -> sources.Source:
   Raises ValueError for a split that is missing, empty or without labels, and for
   images that do not fit.
   """
-  opened = [build.open_split(config, split) for split in (config.data.train_split, config.data.eval_split)]
-  for source in opened:
-    if not source.has_labels or not len(source):
-      lack = "no labels" if len(source) else "no example"
-      raise ValueError(f"{source.dataset} {source.split!r} has {lack}: use another split.")
-  transforms.pad(opened[1][0], tuple(config.data.eval_size), tuple(config.model.pixel_mean))
-  return opened[0]
+  train_source, eval_source = (build.open_split(config, config.data[name]) for name in ("train_split", "eval_split"))
+  transforms.pad(eval_source[0], tuple(config.data.eval_size), tuple(config.model.pixel_mean))
+  return train_source
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:

@@ -38,7 +38,7 @@ class Source(Sequence):
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    record = self._records[int(index)]
+    record = self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
     image_id = record["image_id"]
     image_id = image_id.decode() if isinstance(image_id, bytes) else str(image_id)
     example = {"image": decode_image(record[self._image_key], image_id), "image_id": image_id}

@@ -8,15 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
+from configs import cityscapes as cityscapes_recipe
 from data.prepare import main, prepare
 from data.shapes.scene import draw_scene
+from gcn_flax import build
 from gcn_flax.input_pipeline.sources import open_source, split_sizes
 from gcn_flax.labels import CITYSCAPES
 from tests.conftest import write_street
 
 
 def by_id(source):
-  return {example["image_id"]: example for example in (source[index] for index in range(len(source)))}
+  return {example["image_id"]: example for example in source}
 
 
 def test_a_source_gives_back_images_and_masks(street, data_dir):
@@ -28,6 +30,8 @@ def test_a_source_gives_back_images_and_masks(street, data_dir):
     assert example["image"].dtype == example["label"].dtype == np.uint8
     np.testing.assert_array_equal(example["image"], image)
     np.testing.assert_array_equal(example["label"], mask)
+  source = open_source("camvid", "validation", data_dir)
+  assert len(list(source)) == 5 and source[-1]["image_id"] == source[4]["image_id"]
   assert split_sizes("camvid", data_dir) == {"train": 12, "validation": 5}
 
 
@@ -165,8 +169,12 @@ def test_cityscapes_raw_ids_become_train_ids(cityscapes_data):
   assert list(CITYSCAPES.classes) == names and list(CITYSCAPES.palette) == colours
 
 
-def test_cityscapes_test_has_no_labels(cityscapes_data):
+def test_cityscapes_test_has_images_but_no_labels_to_score(cityscapes_data):
   assert "label" not in open_source("cityscapes", "test", cityscapes_data)[0]
+  config = cityscapes_recipe.get_config()
+  config.data.data_dir = cityscapes_data
+  with pytest.raises(ValueError, match="cityscapes 'test' has no true labels"):
+    build.open_split(config, "test")
 
 
 def test_cityscapes_archives_are_counted_before_anything_is_unpacked(cityscapes, tmp_path):
