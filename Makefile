@@ -16,7 +16,7 @@ quickstart-pointwise: $(VENV)/product  ## The same with 1 x 1 heads, the paper's
 	$(RUN) -m gcn_flax.main --config=configs/quickstart.py:pointwise --workdir=runs/quickstart_pointwise
 
 test: $(VENV)/dev  ## The default tests: under 10 minutes on 2 cores.
-	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=loadfile
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal
 
 test-slow: $(VENV)/dev  ## The tests that take minutes each.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow
