@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,9 +12,9 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from gcn_flax import labels
-from gcn_flax.input_pipeline import loader, transforms
-from gcn_flax.input_pipeline.sources import Source, open_source
+from gcn_flax import config as config_lib
+from gcn_flax.input_pipeline import loader, sources, transforms
+from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.models.gcn import GCN
 from gcn_flax.training import optimizer, partition, steps
 from gcn_flax.training.state import TrainState
@@ -44,10 +44,10 @@ class Setup:
 
 
 def network(config: ml_collections.ConfigDict) -> GCN:
-  """The network of a config."""
+  """The network of a config. Raises ValueError where its classes are those of a folder that is not prepared."""
   model = config.model
   return GCN(
-    num_classes=labels.label_set(config.data.dataset).num_classes,
+    num_classes=sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes,
     backbone=model.backbone,
     kernel_size=model.kernel_size,
     head=model.head,
@@ -104,19 +104,47 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Set
   )
 
 
-def open_split(config: ml_collections.ConfigDict, split: str) -> Source:
-  """One split of the config's data set, to train on or to score.
+def open_split(config: ml_collections.ConfigDict, dataset: str, split: str) -> Source:
+  """One split, to train on or to score.
 
-  Raises ValueError where it is not prepared, is empty, or has no true labels.
+  Raises ValueError where it is not prepared, is empty, has no true labels, or has
+  other classes than `config.data.dataset`.
   """
-  source = open_source(config.data.dataset, split, config.data.data_dir)
+  source = sources.open_source(dataset, split, config.data.data_dir)
   if not source.has_labels or not len(source):
     lack = "no true labels" if len(source) else "no example"
-    raise ValueError(f"{config.data.dataset} {split!r} has {lack}: use another split.")
+    raise ValueError(f"{dataset} {split!r} has {lack}: use another split.")
+  classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
+  if source.label_set.classes != classes:
+    raise ValueError(
+      f"{dataset} has other classes than config.data.dataset={config.data.dataset!r}: they cannot be trained together."
+    )
   return source
 
 
-def train_batches(config: ml_collections.ConfigDict, source: Source, first_step: int) -> Iterator[loader.Batch]:
+def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
+  """The sources that the config trains on. Raises ValueError as `open_split`."""
+  return [open_split(config, dataset, split) for dataset, split, _ in config.data.train_mix]
+
+
+def data_sets(config: ml_collections.ConfigDict) -> list[str]:
+  """Every data set that the config trains on or scores."""
+  return sorted({config.data.dataset, *(dataset for dataset, _, _ in config.data.train_mix)})
+
+
+def data_counts(config: ml_collections.ConfigDict) -> dict[str, dict[str, int]]:
+  """Number of examples of each split of each data set. Raises ValueError where one is not prepared."""
+  return {dataset: sources.split_sizes(dataset, config.data.data_dir) for dataset in data_sets(config)}
+
+
+def partial_data(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
+  """The data sets that are not whole, and what they lack, as far as they are here."""
+  prepared = [dataset for dataset in data_sets(config) if sources.is_prepared(dataset, config.data.data_dir)]
+  found = {dataset: sources.lacks(dataset, config.data.data_dir) for dataset in prepared}
+  return {dataset: lacks for dataset, lacks in found.items() if lacks}
+
+
+def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], first_step: int) -> Iterator[loader.Batch]:
   """This host's augmented batches from `first_step` on."""
   data = config.data
   augment = functools.partial(
@@ -126,9 +154,12 @@ def train_batches(config: ml_collections.ConfigDict, source: Source, first_step:
     scales=tuple(data.scales) if data.random_scale else None,
     crop=data.random_crop,
     flip=data.random_flip,
+    jitter=data.color_jitter,
   )
+  weights = [weight for _, _, weight in data.train_mix]
   return loader.train_batches(
-    source,
+    mix,
+    loader.Order([len(source) for source in mix], None if config_lib.ALL_ONCE in weights else weights, config.seed),
     loader.this_host(config.batch_size, first_step, config.total_steps),
     seed=config.seed,
     augment=augment,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from gcn_flax.labels import LABELS
+from gcn_flax.labels import DATASETS
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
@@ -12,8 +12,10 @@ MUTABLE = (
   "profile_at_step", "data.data_dir", "data.num_threads", "data.num_workers", "eval", "mesh",
 )  # fmt: skip
 
+ALL_ONCE = "all once"  # In place of a weight: each epoch shows every example once.
+
 _CHOICES = {
-  "data.dataset": tuple(LABELS),
+  "data.dataset": DATASETS,
   "model.backbone": ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
   "model.head": ("gcn", "trivial", "stack", "pointwise"),
   "model.norm": ("sync", "frozen"),
@@ -31,6 +33,7 @@ _RANGES = {
   "checkpoint_every_steps": (1, None),
   "keep_checkpoints": (1, None),
   "profile_at_step": (0, None),
+  "data.color_jitter": (0.0, 1.0),
   "data.num_threads": (1, None),
   "data.num_workers": (0, None),
   "eval.batch_size": (1, None),
@@ -65,16 +68,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.init_from = ""  # Workdir whose best checkpoint gives the first weights; '' = random ones.
 
   config.data = data = ml_collections.ConfigDict()
-  data.dataset = "shapes"  # A key of gcn_flax.labels.LABELS.
+  data.dataset = "shapes"  # One of gcn_flax.labels.DATASETS; gives the classes, and is scored.
   data.data_dir = "~/tensorflow_datasets"  # Where data.prepare wrote it; a local path.
-  data.train_split = "train"
   data.eval_split = "validation"
+  # (data set, split, weight) of all that is trained on; the classes must be those of `dataset`. Weights are shares of
+  # what is seen, in any unit; or all are "all once", and each epoch shows every example once. Shuffled over all.
+  data.train_mix = (("shapes", "train", "all once"),)
   data.crop_size = (512, 512)  # (height, width) trained on, pixels, multiples of 32; smaller images are padded.
   data.eval_size = (512, 512)  # (height, width) images are padded to for scoring, multiples of 32; all must fit.
   data.random_flip = True  # Left and right; the paper's.
   data.random_crop = True  # The paper's on Cityscapes; without it every image must fit into crop_size.
   data.random_scale = False  # The paper does not scale.
   data.scales = (0.5, 2.0)  # (smallest, largest) factor of random_scale.
+  data.color_jitter = 0.0  # Largest relative change of brightness, contrast, saturation; 0 = none, as the paper.
   data.num_threads = 4  # That decode and augment, in each worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
 
@@ -146,15 +152,28 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     raise ValueError(f"config.data.scales={scales} must be (smallest, largest) with 0 < smallest <= largest.")
   if data.random_scale and not data.random_crop:
     raise ValueError("config.data.random_scale=True makes images of any size: set config.data.random_crop=True too.")
-  known = LABELS[data.dataset].split_sizes
-  for field in ("train_split", "eval_split"):
-    if data[field] not in known:
-      raise ValueError(f"config.data.{field}={data[field]!r}: {data.dataset} has the splits {', '.join(known)}.")
+  _validate_mix(tuple(data.train_mix))
   if "://" in data.data_dir:
     raise ValueError(
       f"config.data.data_dir={data.data_dir!r}: records are read from local paths only (google/array_record#120); "
       "mount the bucket with gcsfuse or copy the data set to a local disk."
     )
+
+
+def _validate_mix(mix: tuple) -> None:
+  example = '(("cityscapes", "train", "all once"),)'
+  if not mix or any(isinstance(part, str) or len(part) != 3 for part in mix):
+    raise ValueError(f"config.data.train_mix={mix} must list (data set, split, weight), for instance {example}.")
+  for dataset, _, weight in mix:
+    if dataset not in DATASETS:
+      raise ValueError(f"config.data.train_mix: data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")
+    if weight != ALL_ONCE and (not _are_numbers((weight,)) or not 0 < weight < float("inf")):
+      raise ValueError(f"config.data.train_mix: weight {weight!r} of {dataset} must be a number above 0 or {ALL_ONCE!r}.")
+  weights = [weight for _, _, weight in mix]
+  if ALL_ONCE in weights and set(weights) != {ALL_ONCE}:
+    raise ValueError(f"config.data.train_mix mixes weights with {ALL_ONCE!r}: give {ALL_ONCE!r} to all or a number to all.")
+  if len({part[:2] for part in map(tuple, mix)}) < len(mix):
+    raise ValueError(f"config.data.train_mix={mix} lists a split twice.")
 
 
 def _validate_model(model: ml_collections.ConfigDict) -> None:
@@ -227,8 +246,13 @@ def _flatten(tree: Mapping, prefix: str = "") -> dict:
     if isinstance(value, Mapping):
       flat.update(_flatten(value, f"{prefix}{key}."))
     else:
-      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+      flat[prefix + key] = _plain(value)
   return flat
+
+
+def _plain(value):
+  """Tuples as lists, as they come back from JSON."""
+  return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _get(config: ml_collections.ConfigDict, field: str):

@@ -12,10 +12,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, labels
+from gcn_flax import build
 from gcn_flax.evaluation import confusion
 from gcn_flax.input_pipeline import loader
 from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.labels import LabelSet
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
 from gcn_flax.writers import write_text
@@ -31,11 +32,15 @@ class Scores:
   Attributes:
     matrix: int64 `[C, C]`, rows = ground truth, over all valid pixels of the split.
     num_images: that were scored.
+    label_set: the classes.
+    partial: data sets, of those trained on or scored, that are not whole, and what they lack.
     sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
   """
 
   matrix: np.ndarray
   num_images: int
+  label_set: LabelSet
+  partial: dict[str, list[str]]
   sheet: np.ndarray | None
 
   @property
@@ -63,7 +68,7 @@ def evaluate(
     ValueError: where the split is not prepared, is empty or has no labels, and where an
       image is larger than `config.data.eval_size`.
   """
-  source = build.open_split(config, split)
+  source = build.open_split(config, config.data.dataset, split)
   pictures = _Pictures(source, config.eval.num_pictures)
   matrix = np.zeros((source.label_set.num_classes,) * 2, np.int64)
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
@@ -80,7 +85,9 @@ def evaluate(
       left = (now - started) / step * (num_steps - step)
       _log.info("evaluating %s: batch %d of %d, %.0f s left", split, step, num_steps, left)
       reported = now
-  return Scores(matrix, len(source) if jax.process_count() > 1 else num_images, pictures.sheet())
+  if jax.process_count() > 1:
+    num_images = len(source)
+  return Scores(matrix, num_images, source.label_set, build.partial_data(config), pictures.sheet())
 
 
 class _Pictures:
@@ -120,18 +127,21 @@ def write_scores(
   """Prints the table by class; writes `eval_<split>.json` and `eval_<split>.png`, the contact sheet.
 
   `iou` is by class name, null where a class neither occurs nor is predicted;
-  `confusion` has the ground truth in rows.
+  `confusion` has the ground truth in rows; `partial` is what the data sets lack.
   """
-  classes = labels.label_set(config.data.dataset).classes
+  classes = scores.label_set.classes
   iou = confusion.iou_per_class(scores.matrix)
   pixels = scores.matrix.sum(1)
   print(f"\n{config.data.dataset} {split}, step {step}, {scores.num_images} images")
   print(overlay.class_table(classes, iou, pixels / max(1, pixels.sum()), scores.mean_iou), flush=True)
+  for dataset, lacks in scores.partial.items():
+    print(f"PARTIAL DATA, not comparable with published scores: {dataset} {', '.join(lacks)}", flush=True)
   result = {
     "dataset": config.data.dataset,
     "split": split,
     "step": step,
     "num_images": scores.num_images,
+    "partial": scores.partial,
     "mean_iou": _number(scores.mean_iou),
     "pixel_accuracy": _number(scores.pixel_accuracy),
     "iou": {name: _number(value) for name, value in zip(classes, iou, strict=True)},

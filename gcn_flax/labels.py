@@ -1,4 +1,4 @@
-"""What the pixel values of every data set mean: class names, colours, the ignore label, split sizes."""
+"""What the pixel values of every data set mean: class names, colours, the ignore label, published split sizes."""
 
 import dataclasses
 
@@ -14,36 +14,47 @@ class LabelSet:
   Attributes:
     classes: names, in the order of the train ids 0, 1, ...
     palette: RGB of each class, 0 to 255.
-    split_sizes: published number of examples of each split.
+    split_sizes: published number of examples of each split; empty where none is published.
     raw_to_train: uint8 `[256]`, from stored label values to train ids.
+    raw_values: the values that stored labels may hold.
   """
 
   classes: tuple[str, ...]
   palette: tuple[tuple[int, int, int], ...]
   split_sizes: dict[str, int]
   raw_to_train: np.ndarray
+  raw_values: frozenset[int]
 
   @property
   def num_classes(self) -> int:
     return len(self.classes)
 
 
-def identity_table(num_classes: int) -> np.ndarray:
-  """The table (uint8 `[256]`) of stored values that are train ids already; all others are ignored."""
+def plain_labels(
+  classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], split_sizes: dict[str, int]
+) -> LabelSet:
+  """The label set of labels that are stored as train ids, 255 for void."""
   table = np.full(256, IGNORE, np.uint8)
-  table[:num_classes] = np.arange(num_classes)
-  return table
+  table[: len(classes)] = np.arange(len(classes))
+  return LabelSet(classes, palette, split_sizes, table, frozenset({*range(len(classes)), IGNORE}))
 
 
-SHAPES = LabelSet(
+def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+  """VOC's colour map: bit i of the class number is bit 7 - i // 3 of channel i % 3 (VOC devkit, VOClabelcolormap)."""
+  palette = np.zeros((num_classes, 3), int)
+  for bit in range(8):
+    palette[:, bit % 3] |= (np.arange(num_classes) >> bit & 1) << (7 - bit // 3)
+  return tuple(tuple(colour) for colour in palette.tolist())
+
+
+SHAPES = plain_labels(
   classes=("background", "red", "green", "blue", "yellow"),
   palette=((40, 40, 40), (210, 60, 50), (60, 170, 70), (60, 90, 215), (215, 190, 50)),
   split_sizes={"train": 3000, "validation": 300},
-  raw_to_train=identity_table(5),
 )
 
 # SegNet's 11 classes and split (Badrinarayanan et al., 2017) of CamVid (Brostow et al., 2009).
-CAMVID = LabelSet(
+CAMVID = plain_labels(
   classes=(
     "sky",
     "building",
@@ -71,7 +82,6 @@ CAMVID = LabelSet(
     (0, 128, 192),
   ),  # fmt: skip
   split_sizes={"train": 367, "validation": 101},
-  raw_to_train=identity_table(11),
 )
 
 # Name, raw id and colour of the 19 evaluated classes, from cityscapesScripts' helpers/labels.py;
@@ -111,13 +121,40 @@ CITYSCAPES = LabelSet(
   palette=tuple(colour for _, _, colour in _CITYSCAPES),
   split_sizes={"train": 2975, "validation": 500, "test": 1525},
   raw_to_train=_cityscapes_table(),
+  raw_values=frozenset(range(34)),
 )
 
-LABELS = {"shapes": SHAPES, "camvid": CAMVID, "cityscapes": CITYSCAPES}
+# Coarse labels exist for the fine images too; those are left out, so that nobody validates on them by mistake.
+CITYSCAPES_COARSE = dataclasses.replace(CITYSCAPES, split_sizes={"train_extra": 19_998})
+
+_VOC_CLASSES = (
+  "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+  "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+# train_aug is VOC's train with SBD's train and val, without VOC's val: the 10,582 images of the paper.
+VOC = plain_labels(
+  classes=_VOC_CLASSES,
+  palette=voc_palette(21),
+  split_sizes={"train": 1464, "validation": 1449, "trainval": 2913, "train_aug": 10_582, "test": 1456},
+)
+
+# How many of COCO's images hold one of VOC's classes is published nowhere; data/coco_voc checks how many it read.
+COCO_VOC = dataclasses.replace(VOC, split_sizes={})
+
+LABELS = {
+  "shapes": SHAPES,
+  "camvid": CAMVID,
+  "cityscapes": CITYSCAPES,
+  "cityscapes_coarse": CITYSCAPES_COARSE,
+  "voc_segmentation": VOC,
+  "coco_voc": COCO_VOC,
+}
+# `folder` is the user's own: its classes stand in the prepared data set.
+DATASETS = (*LABELS, "folder")
 
 
-def label_set(dataset: str) -> LabelSet:
-  """The classes of a data set. Raises ValueError for an unknown one."""
-  if dataset not in LABELS:
-    raise ValueError(f"data set {dataset!r} is unknown; choose one of {', '.join(LABELS)}.")
-  return LABELS[dataset]
+def check_dataset(dataset: str) -> None:
+  """Raises ValueError for an unknown data set."""
+  if dataset not in DATASETS:
+    raise ValueError(f"data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")

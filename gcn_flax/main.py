@@ -59,7 +59,7 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   config_lib.validate(config, training=False)
-  build.open_split(config, split)
+  build.open_split(config, config.data.dataset, split)
   check_workdir(config, workdir, only=("model", "data.dataset"))
   config_lib.validate(config, jax.device_count(), training=False)
   with open_checkpoints(workdir) as checkpoints:

@@ -29,8 +29,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   config_lib.validate(config)
   config = fit_intervals(config)
-  source = open_training(config)
+  mix = open_training(config)
   check_workdir(config, workdir)
+  check_data(config, workdir)
   config_lib.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)
@@ -40,12 +41,12 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
       writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
-      writers.write_run_json(workdir, start, sources.split_sizes(config.data.dataset, config.data.data_dir))
+      writers.write_run_json(workdir, start, build.data_counts(config))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
     log = Log(config, setup.schedule, writer, start)
-    _Loop(config, workdir, setup, checkpoints, log, tracer, stop).run(state, start, source)
+    _Loop(config, workdir, setup, checkpoints, log, tracer, stop).run(state, start, mix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +61,10 @@ class _Loop:
   tracer: Tracer
   stop: StopSignal
 
-  def run(self, state: TrainState, start: int, source: sources.Source) -> None:
+  def run(self, state: TrainState, start: int, mix: list[sources.Source]) -> None:
     """Evaluates, saves, and only then takes the next batch: so a saved state and its input always agree."""
     total = self.config.total_steps
-    batches = build.train_batches(self.config, source, start)
+    batches = build.train_batches(self.config, mix, start)
     for step in range(start, total + 1):
       self._evaluate_if_due(state, step)
       stopping = self.stop.requested
@@ -120,15 +121,16 @@ def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
   return config
 
 
-def open_training(config: ml_collections.ConfigDict) -> sources.Source:
-  """Opens the split to train on, and looks at both splits for what would stop the run later.
+def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
+  """Opens what is trained on, and looks at the split to score for what would stop the run later.
 
-  Raises ValueError for a split that is missing, empty or without labels, and for
-  images that do not fit.
+  Raises ValueError for a split that is missing, empty or without labels, for classes
+  that differ, and for images that do not fit.
   """
-  train_source, eval_source = (build.open_split(config, config.data[name]) for name in ("train_split", "eval_split"))
+  mix = build.open_mix(config)
+  eval_source = build.open_split(config, config.data.dataset, config.data.eval_split)
   transforms.pad(eval_source[0], tuple(config.data.eval_size), tuple(config.model.pixel_mean))
-  return train_source
+  return mix
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:
@@ -149,6 +151,23 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only
   except json.JSONDecodeError as error:
     raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
   config_lib.check_unchanged(before, json.loads(config.to_json()), only)
+
+
+def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Compares the data sets' counts with those that a workdir was begun with.
+
+  Raises ValueError where one differs, because the order of examples would be another.
+  """
+  path = workdir / "run.json"
+  if not path.exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
+    return
+  before = json.loads(path.read_text())["data"]
+  for dataset, sizes in build.data_counts(config).items():
+    if before.get(dataset, sizes) != sizes:
+      raise ValueError(
+        f"{dataset} in {config.data.data_dir} has {sizes}, but {before[dataset]} when the workdir was begun: "
+        "bring that data set back or take a new workdir."
+      )
 
 
 def first_state(

@@ -104,13 +104,13 @@ def _tensorboard(workdir: pathlib.Path):
   return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
 
 
-def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, int]) -> None:
+def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, Mapping[str, int]]) -> None:
   """Writes `run.json`: how this run was started, on what, and when it was started before.
 
   Args:
     workdir: of the run.
     step: the step it starts from.
-    examples: number of examples of each split in use.
+    examples: number of examples by data set and split.
   """
   path = workdir / "run.json"
   starts = json.loads(path.read_text())["starts"] if path.exists() else []
@@ -121,7 +121,7 @@ def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, int]
     "commit": _commit(),
     "versions": {"python": platform.python_version(), **_versions()},
     "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
-    "data": dict(examples),
+    "data": {dataset: dict(sizes) for dataset, sizes in examples.items()},
     "starts": starts,
   }
   write_text(path, json.dumps(run, indent=2) + "\n")

@@ -1,39 +1,19 @@
-"""TFDS builder of CamVid with SegNet's 11 classes, from a folder of images and masks."""
+"""TFDS builder of CamVid with SegNet's 11 classes: a folder whose classes are known."""
 
 import pathlib
 
 import tensorflow_datasets as tfds
 
-from data.camvid.folder import list_pairs
+from data.folder.classes import Classes, given
+from data.folder.folder_dataset_builder import Builder as FolderBuilder
+from gcn_flax.labels import CAMVID
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
-  """CamVid (Brostow et al., 2009): 367 street photos for training, 101 for validation, 360 x 480 pixels."""
+class Builder(FolderBuilder):
+  """CamVid (Brostow et al., 2009): street photos of 360 x 480 pixels; masks hold 0 to 10 in order, 255 for void."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "First version."}
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """
-  images/train/*.jpg or *.png, images/val/*, and masks/train/*.png, masks/val/*.png of the same
-  names: one channel, 0 to 10 for the classes in order, 255 for void.
-  """
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {"1.1.0": "Classes and counts in the metadata.", "1.0.0": "First version."}
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(
-        {
-          "image_id": tfds.features.Text(),
-          "image": tfds.features.Image(shape=(None, None, 3)),
-          "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-        }
-      ),
-      description="Street scenes with 11 classes; 255 is void.",
-      homepage="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
-    )
-
-  def _split_generators(self, dl_manager):
-    root = pathlib.Path(dl_manager.manual_dir)
-    return {split: self._generate_examples(root, split) for split in ("train", "validation")}
-
-  def _generate_examples(self, root, split):
-    for image, mask in list_pairs(root, split):
-      yield image.stem, {"image_id": image.stem, "image": str(image), "label": str(mask)}
+  def classes(self, root: pathlib.Path) -> Classes:
+    return given(CAMVID)

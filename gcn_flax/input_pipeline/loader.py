@@ -7,8 +7,10 @@ position follows from (seed, position) alone, so a run goes on at any step, on a
 number of hosts, with nothing of the input saved.
 """
 
+import bisect
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -63,29 +65,87 @@ def this_host(batch_size: int, first_step: int, last_step: int) -> HostShare:
   return HostShare(batch_size, first_step, last_step, jax.process_index(), jax.process_count())
 
 
-def shuffled(num_examples: int, seed: int) -> grain.MapDataset:
-  """The endless line: a new permutation of `0 ... num_examples - 1` in each epoch; `[position]` -> example."""
-  return grain.MapDataset.range(num_examples).shuffle(seed=seed).repeat()
+class Order(Sequence):
+  """The endless line of a mix of sources: `[position]` -> (source, index).
+
+  An epoch has as many positions as the sources have examples together, in a
+  random order of their own, over all sources at once. Without weights every
+  example stands in each epoch once. With weights a source has its share of each epoch's
+  positions, and goes through its own examples, in an order of its own that is
+  drawn anew each time, so that none comes twice before all have come.
+
+  Args:
+    sizes: number of examples of each source.
+    weights: share of each source, in any unit; None for all examples once.
+    seed: of every order.
+
+  Raises ValueError where a weight is so small that its source would never be seen.
+  """
+
+  def __init__(self, sizes: Sequence[int], weights: Sequence[float] | None, seed: int):
+    self._weighted = weights is not None
+    counts = _shares(sum(sizes), weights) if self._weighted else list(sizes)
+    if not all(counts):
+      raise ValueError(f"weights {tuple(weights)} give a source none of the {sum(sizes)} positions of an epoch: raise it.")
+    self._ends = list(itertools.accumulate(counts))
+    self._counts = counts
+    self._slots = _endless(sum(counts), seed)
+    self._lines = [_endless(size, (seed + 1 + number) % 2**32) for number, size in enumerate(sizes)]
+
+  def __len__(self) -> int:
+    return len(self._slots)
+
+  def __getitem__(self, position: int) -> tuple[int, int]:
+    slot = self._slots[position]
+    source = bisect.bisect_right(self._ends, slot)
+    place = slot - (self._ends[source] - self._counts[source])
+    if not self._weighted:
+      return source, place
+    epoch = position // self._ends[-1]
+    return source, self._lines[source][epoch * self._counts[source] + place]
+
+
+def _endless(size: int, seed: int) -> grain.MapDataset:
+  """A new permutation of `0 ... size - 1` in each epoch."""
+  return grain.MapDataset.range(size).shuffle(seed=seed).repeat()
+
+
+def _shares(total: int, weights: Sequence[float]) -> list[int]:
+  """Whole numbers in the proportion of the weights that add up to `total` (largest remainders)."""
+  exact = [total * weight / sum(weights) for weight in weights]
+  counts = [int(share) for share in exact]
+  order = sorted(range(len(exact)), key=lambda index: counts[index] - exact[index])
+  for index in order[: total - sum(counts)]:
+    counts[index] += 1
+  return counts
 
 
 def train_batches(
-  source: Source, share: HostShare, *, seed: int, augment: Callable, num_threads: int, num_workers: int
+  sources: Sequence[Source],
+  order: Order,
+  share: HostShare,
+  *,
+  seed: int,
+  augment: Callable,
+  num_threads: int,
+  num_workers: int,
 ) -> Iterator[Batch]:
   """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]`.
 
   Args:
-    source: labelled examples.
+    sources: labelled examples.
+    order: which example stands at a position.
     share: the positions to prepare.
-    seed: of order and augmentation.
+    seed: of augmentation.
     augment: `(example, rng) -> example` of a fixed size.
     num_threads: that decode and augment, in each worker.
     num_workers: processes, 0 for threads of this one alone.
   """
-  order = shuffled(len(source), seed)
 
   def prepare(position: int) -> Batch:
     rng = np.random.default_rng([seed, position])
-    example = augment(source[order[position]], rng)
+    source, index = order[position]
+    example = augment(sources[source][index], rng)
     return {"image": example["image"], "label": example["label"]}
 
   return _batches(share, prepare, num_threads, num_workers)

@@ -1,5 +1,7 @@
 """Opens prepared data sets as random-access sequences of images and train-id labels."""
 
+import bisect
+import itertools
 import json
 import os
 import pathlib
@@ -10,14 +12,17 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gcn_flax.labels import label_set
+from gcn_flax import labels
 
-# Where `data.prepare` leaves a data set below `data_dir`: "<builder>[/<config>]".
-_FOLDERS = {"shapes": "shapes", "camvid": "camvid", "cityscapes": "cityscapes/semantic_segmentation"}
-# The names TFDS's own builders give to what ours call image and label.
-_FEATURES = {"cityscapes": ("image_left", "segmentation_label")}
-# Splits whose stored labels are dummies.
-_UNLABELLED = {("cityscapes", "test")}
+cv2.setNumThreads(0)  # The loader's own threads fill the cores; OpenCV's would only get in their way.
+
+# Where `data.prepare` leaves a data set below `data_dir`, where that is not its name.
+_FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
+# Splits that are put together of stored ones.
+_TOGETHER = {
+  ("voc_segmentation", "trainval"): ("train", "validation"),
+  ("voc_segmentation", "train_aug"): ("train", "sbd"),
+}
 
 
 class Source(Sequence):
@@ -25,88 +30,158 @@ class Source(Sequence):
 
   An example is `{'image': uint8 [H, W, 3] RGB, 'label': uint8 [H, W], 'image_id': str}`;
   labels are train ids, 255 = ignore. `label` is absent where the split has none.
+
+  Attributes:
+    dataset, split: as opened.
+    label_set: the classes.
+    has_labels: whether the split has true labels.
   """
 
-  def __init__(self, dataset: str, split: str, records: Sequence[Any]):
+  def __init__(self, dataset: str, split: str, records: Sequence[Any], metadata: dict[str, Any]):
     self.dataset, self.split = dataset, split
-    self.label_set = label_set(dataset)
-    self.has_labels = (dataset, split) not in _UNLABELLED
+    self.label_set = _label_set(dataset, metadata)
+    self.has_labels = split not in metadata["unlabelled"]
     self._records = records
-    self._image_key, self._label_key = _FEATURES.get(dataset, ("image", "label"))
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    record = self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
+    record = self._record(index)
     image_id = record["image_id"]
     image_id = image_id.decode() if isinstance(image_id, bytes) else str(image_id)
-    example = {"image": decode_image(record[self._image_key], image_id), "image_id": image_id}
+    example = {"image": decode_image(record["image"], image_id), "image_id": image_id}
     if self.has_labels:
-      label = self.label_set.raw_to_train[decode_label(record[self._label_key], image_id)]
+      label = self.label_set.raw_to_train[decode_label(record["label"], image_id)]
       if label.shape != example["image"].shape[:2]:
         raise ValueError(f"{image_id}: the label is {label.shape}, the image {example['image'].shape[:2]}.")
       example["label"] = label
     return example
+
+  def instances(self, index: int) -> np.ndarray:
+    """The instance ids uint16 `[H, W]` of example `index`, as Cityscapes stores them.
+
+    A pixel of an instance holds raw label id * 1000 + number, any other its raw label id.
+    Raises ValueError for a data set without instance ids.
+    """
+    record = self._record(index)
+    if "instances" not in record:
+      raise ValueError(f"{self.dataset} has no instance ids; cityscapes and cityscapes_coarse have.")
+    return cv2.imdecode(np.frombuffer(record["instances"], np.uint8), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+
+  def _record(self, index: int) -> dict[str, Any]:
+    return self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
+
+
+class Mix(Sequence):
+  """Several sources one after the other, as one."""
+
+  def __init__(self, parts: Sequence[Sequence[Any]]):
+    self.parts = tuple(parts)
+    self._ends = list(itertools.accumulate(map(len, self.parts)))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    index = range(len(self))[index]
+    part = bisect.bisect_right(self._ends, index)
+    return self.parts[part][index - (self._ends[part - 1] if part else 0)]
 
 
 def open_source(dataset: str, split: str, data_dir: str) -> Source:
   """Opens one split of a prepared data set.
 
   Args:
-    dataset: a key of `gcn_flax.labels.LABELS`.
-    split: `train` or `validation`, `test` where the data set has it.
+    dataset: one of `gcn_flax.labels.DATASETS`.
+    split: `train` or `validation`; also VOC's `trainval`, `train_aug` and `test`, Cityscapes' `test`, and
+      `train_extra`, the only one of `cityscapes_coarse`.
     data_dir: the directory that was given to `data.prepare`.
 
   Raises:
     ValueError: for an unknown data set or split, or one that is not prepared yet.
   """
   builder = _builder(dataset, data_dir)
-  if split not in builder.info.splits:
-    raise ValueError(f"{dataset} has no split {split!r}; choose one of {', '.join(sorted(builder.info.splits))}.")
-  image_key, label_key = _FEATURES.get(dataset, ("image", "label"))
-  skip = {image_key: tfds.decode.SkipDecoding(), label_key: tfds.decode.SkipDecoding()}
-  return Source(dataset, split, builder.as_data_source(split, decoders=skip))
+  stored = _TOGETHER.get((dataset, split), (split,))
+  if split not in split_sizes(dataset, data_dir):
+    raise ValueError(
+      f"{dataset} has no split {split!r}; choose one of {', '.join(sorted(split_sizes(dataset, data_dir)))}."
+    )
+  skip = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name != "image_id"}
+  parts = [builder.as_data_source(name, decoders=skip) for name in stored if name in builder.info.splits]
+  return Source(dataset, split, parts[0] if len(parts) == 1 else Mix(parts), _metadata(builder))
+
+
+def open_label_set(dataset: str, data_dir: str) -> labels.LabelSet:
+  """The classes of a data set; those of `folder` are read from what was prepared.
+
+  Raises ValueError as `open_source`.
+  """
+  labels.check_dataset(dataset)
+  return labels.LABELS[dataset] if dataset in labels.LABELS else _label_set(dataset, _metadata(_builder(dataset, data_dir)))
 
 
 def split_sizes(dataset: str, data_dir: str) -> dict[str, int]:
-  """Number of examples of each prepared split. Raises ValueError as `open_source`."""
-  return {name: info.num_examples for name, info in _builder(dataset, data_dir).info.splits.items()}
+  """Number of examples of each split that can be opened. Raises ValueError as `open_source`."""
+  stored = {name: info.num_examples for name, info in _builder(dataset, data_dir).info.splits.items()}
+  together = {
+    split: sum(stored.get(name, 0) for name in names) for (name, split), names in _TOGETHER.items() if name == dataset
+  }
+  return stored | together
+
+
+def lacks(dataset: str, data_dir: str) -> list[str]:
+  """Which counts differ from the published ones: "train 8 instead of 2975". Raises ValueError as `open_source`."""
+  return _metadata(_builder(dataset, data_dir))["partial"]
 
 
 def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
   """The directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
-  label_set(dataset)
+  labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(f"data_dir={data_dir!r}: records are read from local paths only; mount the bucket or copy it.")
-  return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS[dataset]
+  return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
+
+
+def is_prepared(dataset: str, data_dir: str) -> bool:
+  """Whether a data set can be opened. Raises ValueError for an unknown one."""
+  return bool(_versions(dataset, data_dir))
+
+
+def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
+  # TFDS writes into a folder of another name and renames it at the end.
+  files = dataset_folder(dataset, data_dir).glob("[0-9]*.[0-9]*.[0-9]*/metadata.json")
+  return sorted(path.parent for path in files)
 
 
 def _builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
-  folder = dataset_folder(dataset, data_dir)
-  # TFDS writes into a folder of another name and renames it at the end.
-  versions = sorted(path.parent for path in folder.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json"))
+  versions = _versions(dataset, data_dir)
   if not versions:
     raise ValueError(
       f"data set {dataset!r} is not prepared in {data_dir!r}; run: "
       f"python -m data.prepare --dataset={dataset} --data_dir={data_dir} --manual_dir=DOWNLOADS (see data/README.md)."
     )
-  info = json.loads((versions[-1] / "dataset_info.json").read_text())
-  if info.get("fileFormat") != "array_record":
-    raise ValueError(
-      f"{versions[-1]} holds {info.get('fileFormat', 'tfrecord')} files; only array_record can be read at random. "
-      f"Move it away and run: python -m data.prepare --dataset={dataset} --data_dir={data_dir}"
-    )
   return tfds.builder_from_directory(versions[-1])
+
+
+def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+  return json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text())
+
+
+def _label_set(dataset: str, metadata: dict[str, Any]) -> labels.LabelSet:
+  if dataset in labels.LABELS:
+    return labels.LABELS[dataset]
+  palette = tuple(tuple(colour) for colour in metadata["palette"])
+  return labels.plain_labels(tuple(metadata["classes"]), palette, {})
 
 
 def decode_image(data: bytes, image_id: str) -> np.ndarray:
   """Decodes an encoded picture to RGB uint8 `[H, W, 3]`. Raises ValueError where it is broken."""
-  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
   image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if image is None:
     raise ValueError(f"{image_id}: the image cannot be decoded ({len(data)} bytes).")
-  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+  return image
 
 
 def decode_label(data: bytes, image_id: str) -> np.ndarray:

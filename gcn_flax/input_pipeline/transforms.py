@@ -11,17 +11,51 @@ from gcn_flax.labels import IGNORE
 Example = dict[str, Any]
 
 
-def random_scale(example: Example, scales: Sequence[float], rng: np.random.Generator) -> Example:
-  """Resizes by a factor drawn uniformly from `scales` = (smallest, largest).
+def random_crop(
+  example: Example, size: Sequence[int], rng: np.random.Generator, scales: Sequence[float] | None = None
+) -> Example:
+  """Cuts a window of at most `size` = (height, width) out of the example, resized by a random factor before.
 
-  Bilinear for the image, nearest for the label, both with half-pixel centres.
+  Only what the window shows is resized: a window of `size / factor` is cut out and
+  brought to `size`, bilinear for the image, nearest for the label, both with
+  half-pixel centres.
+
+  Args:
+    example: to cut from.
+    size: (height, width) of the window; a smaller example gives a smaller one.
+    rng: of factor and place.
+    scales: (smallest, largest) factor, drawn uniformly; None for no resizing.
   """
-  factor = rng.uniform(*scales)
+  factor = 1.0 if scales is None else rng.uniform(*scales)
   height, width = example["label"].shape
-  size = (max(1, round(width * factor)), max(1, round(height * factor)))
-  image = cv2.resize(example["image"], size, interpolation=cv2.INTER_LINEAR)
-  label = cv2.resize(example["label"], size, interpolation=cv2.INTER_NEAREST_EXACT)
+  window = [min(side, max(1, round(target / factor))) for side, target in zip((height, width), size, strict=True)]
+  top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip((height, width), window, strict=True))
+  image, label = (example[key][top : top + window[0], left : left + window[1]] for key in ("image", "label"))
+  target = [min(most, max(1, round(cut * factor))) for cut, most in zip(window, size, strict=True)]
+  if target != window:
+    image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
+    label = cv2.resize(label, target[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
   return {**example, "image": image, "label": label}
+
+
+def color_jitter(example: Example, strength: float, rng: np.random.Generator) -> Example:
+  """Changes brightness, contrast, saturation and hue of the image at random.
+
+  The first three by factors from `1 - strength` to `1 + strength`, contrast about the middle grey,
+  saturation about the pixel's own grey; hue by up to `strength / 5` of a full turn, in the plane of
+  chroma (YIQ). All four are linear in RGB, so one matrix does them at once.
+  """
+  brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+  angle = 2 * np.pi * rng.uniform(-strength, strength) / 5
+  turn = np.eye(3)
+  turn[1:, 1:] = saturation * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+  matrix = brightness * contrast * _TO_RGB @ turn @ _TO_YIQ
+  offset = np.full((3, 1), 128 * (1 - contrast) * brightness)
+  return {**example, "image": cv2.transform(np.ascontiguousarray(example["image"]), np.hstack([matrix, offset]))}
+
+
+_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TO_RGB = np.linalg.inv(_TO_YIQ)
 
 
 def random_flip(example: Example, rng: np.random.Generator) -> Example:
@@ -29,15 +63,6 @@ def random_flip(example: Example, rng: np.random.Generator) -> Example:
   if rng.random() < 0.5:
     return example
   return {**example, "image": example["image"][:, ::-1], "label": example["label"][:, ::-1]}
-
-
-def random_crop(example: Example, size: Sequence[int], rng: np.random.Generator) -> Example:
-  """Cuts out a window of at most `size` = (height, width) at a random place."""
-  height, width = example["label"].shape
-  top = int(rng.integers(0, max(0, height - size[0]) + 1))
-  left = int(rng.integers(0, max(0, width - size[1]) + 1))
-  window = np.s_[top : top + size[0], left : left + size[1]]
-  return {**example, "image": example["image"][window], "label": example["label"][window]}
 
 
 def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Example:
@@ -69,15 +94,16 @@ def augment(
   scales: Sequence[float] | None,
   crop: bool,
   flip: bool,
+  jitter: float,
 ) -> Example:
-  """Random scale, crop and flip, each if asked for, then padding to `crop_size`.
+  """Random scale and crop, flip and colour, each if asked for, then padding to `crop_size`.
 
-  The paper flips and pads (VOC), or flips and crops (Cityscapes), and never scales.
+  The paper flips and pads (VOC), or flips and crops (Cityscapes), and does nothing else.
   """
-  if scales is not None:
-    example = random_scale(example, scales, rng)
   if crop:
-    example = random_crop(example, crop_size, rng)
+    example = random_crop(example, crop_size, rng, scales)
   if flip:
     example = random_flip(example, rng)
+  if jitter:
+    example = color_jitter(example, jitter, rng)
   return pad(example, crop_size, pixel)

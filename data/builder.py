@@ -1,0 +1,181 @@
+"""What all builders share: a plan made of names alone, a check of every example, and the records' form."""
+
+import abc
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from data import pictures
+from data.faults import raise_all, wrong_values
+from gcn_flax.labels import LabelSet
+
+# What a data set can store without loss as it came.
+_STORED_AS_IS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What will be prepared, found without reading a picture.
+
+  Attributes:
+    splits: split -> items, each one argument of `Builder.load`.
+    counts: what was counted, by name; `published` says what it should be.
+    published: the sizes that the owners of the data state, for some or all of `counts`.
+    label_set: of the stored labels.
+    unlabelled: splits that have no true labels.
+    notes: lines worth telling.
+  """
+
+  splits: Mapping[str, Sequence[Any]]
+  counts: dict[str, int]
+  published: dict[str, int]
+  label_set: LabelSet
+  unlabelled: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One example as it lies in the archives.
+
+  Attributes:
+    image_id: unique within the data set.
+    image: the picture, encoded.
+    label: stored values uint8 `[H, W]`; None in a split without labels.
+    instances: PNG of uint16 instance ids; None where the data set has none.
+    image_name, label_name: the files, for errors.
+  """
+
+  image_id: str
+  image: bytes
+  label: np.ndarray | None
+  instances: bytes | None = None
+  image_name: str = ""
+  label_name: str = ""
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A TFDS builder that checks all it was given before it writes.
+
+  A subclass plans and loads; this class checks, re-encodes and stores.
+
+  Attributes:
+    published_pictures: whether grey and turned pictures are known and right as they are.
+    has_instances: whether records carry instance ids.
+  """
+
+  published_pictures = False
+  has_instances = False
+  _plan: Plan | None = None
+  image_format = "original"
+
+  @abc.abstractmethod
+  def plan(self, root: pathlib.Path) -> Plan:
+    """Finds the examples of every split in `root`. Raises ValueError listing all that is wrong."""
+
+  @abc.abstractmethod
+  def load(self, item: Any) -> Example:
+    """Reads one item of the plan. Raises ValueError naming the file."""
+
+  def check(self, plan: Plan) -> None:
+    """Reads every example once; raises ValueError listing every fault, by file."""
+
+    def fault_of(item):
+      try:
+        self.check_example(self.load(item), plan.label_set)
+      except ValueError as error:
+        return str(error)
+      return None
+
+    items = [item for items in plan.splits.values() for item in items]
+    progress = tqdm(in_threads(fault_of, items), desc=f"checking {self.name}", total=len(items), mininterval=1)
+    raise_all([fault for fault in progress if fault])
+
+  def check_example(self, example: Example, label_set: LabelSet) -> None:
+    """Raises ValueError where an example cannot be trained on as it is."""
+    image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
+    if example.label is None:
+      return
+    if example.label.shape != image.shape[:2]:
+      raise ValueError(
+        f"{example.label_name} is {_size(example.label)}, its image {example.image_name} is {_size(image)}."
+      )
+    values = np.flatnonzero(np.bincount(example.label.ravel(), minlength=256)).tolist()
+    wrong = [value for value in values if value not in label_set.raw_values]
+    if wrong:
+      raise ValueError(wrong_values(example.label_name, wrong, label_set.raw_values))
+
+  def write(self, plan: Plan, metadata: Mapping[str, Any], image_format: str) -> None:
+    """Writes the records of a checked plan; TFDS renames the folder when all of it is there."""
+    self._plan, self.image_format = plan, image_format
+    self.info.metadata.update(metadata)
+    tfds.disable_progress_bar()  # It shows nothing of use; ours is in `_generate_examples`.
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+      self.download_and_prepare(download_dir=downloads, download_config=config)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image_id": tfds.features.Text(),
+      "image": tfds.features.Image(shape=(None, None, 3)),
+      "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+    }
+    if self.has_instances:
+      features["instances"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features),
+      description=type(self).__doc__,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager):
+    return {split: self._generate_examples(split, items) for split, items in self._plan.splits.items()}
+
+  def _generate_examples(self, split, items):
+    yield from tqdm(in_threads(self._record, items), desc=f"writing {split}", total=len(items), mininterval=1)
+
+  def _record(self, item: Any) -> tuple[str, dict[str, Any]]:
+    example = self.load(item)
+    record = {"image_id": example.image_id, "image": io.BytesIO(self._encoded(example))}
+    # A split without labels stores one void pixel, which no reader looks at.
+    label = np.full((1, 1), 255, np.uint8) if example.label is None else example.label
+    record["label"] = io.BytesIO(pictures.encode_mask(label))
+    if self.has_instances:
+      record["instances"] = io.BytesIO(example.instances)
+    return example.image_id, record
+
+  def _encoded(self, example: Example) -> bytes:
+    as_jpeg = self.image_format == "jpeg"
+    if example.image.startswith(_STORED_AS_IS[:1] if as_jpeg else _STORED_AS_IS):
+      return example.image
+    image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
+    return pictures.encode_jpeg(image) if as_jpeg else pictures.encode_png(image)
+
+
+def in_threads(function: Callable, items: Iterable) -> Iterator:
+  """Yields `function(item)` in order, worked out by one thread for each core, only a few items ahead."""
+  num_threads = os.cpu_count() or 1
+  waiting = deque()
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) > 2 * num_threads:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+
+
+def _size(array: np.ndarray) -> str:
+  return f"{array.shape[0]} x {array.shape[1]}"
+

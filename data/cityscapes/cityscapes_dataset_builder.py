@@ -1,0 +1,102 @@
+"""TFDS builder of Cityscapes: fine labels, or coarse ones of the extra images."""
+
+import dataclasses
+import pathlib
+import re
+
+import tensorflow_datasets as tfds
+
+from data import pictures
+from data.archives import Archive, open_archives
+from data.builder import Builder as BaseBuilder
+from data.builder import Example, Plan
+from data.faults import raise_all
+from gcn_flax.labels import CITYSCAPES, CITYSCAPES_COARSE, LabelSet
+
+_ORIGIN = "https://www.cityscapes-dataset.com/downloads, with an account"
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+  """Which archives to read.
+
+  Attributes:
+    images, labels: names of the archives.
+    kind: of the labels, `gtFine` or `gtCoarse`, as their files are called.
+    splits: folder in the archives -> split.
+    label_set: with the published counts.
+  """
+
+  images: str = ""
+  labels: str = ""
+  kind: str = ""
+  splits: dict[str, str] = dataclasses.field(default_factory=dict)
+  label_set: LabelSet = CITYSCAPES
+
+
+class Builder(BaseBuilder):
+  """Cityscapes (Cordts et al., 2016): street scenes of 1024 x 2048 pixels, raw label ids and instance ids.
+
+  `coarse` holds the extra images alone. Coarse labels of the fine images exist too; they are
+  left out, because nothing should be scored on them. The labels of `test` are dummies.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "First version."}
+  BUILDER_CONFIGS = [
+    Config(
+      name="fine",
+      images="leftImg8bit_trainvaltest.zip",
+      labels="gtFine_trainvaltest.zip",
+      kind="gtFine",
+      splits={"train": "train", "val": "validation", "test": "test"},
+      label_set=CITYSCAPES,
+    ),
+    Config(
+      name="coarse",
+      images="leftImg8bit_trainextra.zip",
+      labels="gtCoarse.zip",
+      kind="gtCoarse",
+      splits={"train_extra": "train_extra"},
+      label_set=CITYSCAPES_COARSE,
+    ),
+  ]
+  has_instances = True
+
+  def plan(self, root: pathlib.Path) -> Plan:
+    config = self.builder_config
+    self._images, self._labels = open_archives(root, {config.images: _ORIGIN, config.labels: _ORIGIN})
+    with_image = _stems(self._images, r"leftImg8bit/(.+)_leftImg8bit\.png", config.splits)
+    with_label = _stems(self._labels, rf"{config.kind}/(.+)_{config.kind}_labelIds\.png", config.splits)
+    faults = [f"{stem} has an image in {config.images}, no labels." for stem in sorted(with_image - with_label)]
+    faults += [f"{stem} has labels in {config.labels}, no image." for stem in sorted(with_label - with_image)]
+    folders = {folder: sorted(stem for stem in with_image if stem.startswith(f"{folder}/")) for folder in config.splits}
+    faults += [f"{config.images} has no images in leftImg8bit/{name}." for name, stems in folders.items() if not stems]
+    raise_all(faults)
+    splits = {config.splits[folder]: stems for folder, stems in folders.items()}
+    return Plan(
+      splits=splits,
+      counts={split: len(stems) for split, stems in splits.items()},
+      published=config.label_set.split_sizes,
+      label_set=config.label_set,
+      unlabelled=("test",) if "test" in splits else (),
+    )
+
+  def load(self, item: str) -> Example:
+    kind = self.builder_config.kind
+    image_name = f"leftImg8bit/{item}_leftImg8bit.png"
+    label_name = f"{kind}/{item}_{kind}_labelIds.png"
+    return Example(
+      image_id=item.rpartition("/")[2],
+      image=self._images.read(image_name),
+      label=pictures.decode_mask(self._labels.read(label_name), label_name),
+      instances=self._labels.read(f"{kind}/{item}_{kind}_instanceIds.png"),
+      image_name=image_name,
+      label_name=label_name,
+    )
+
+
+def _stems(archive: Archive, pattern: str, folders: dict[str, str]) -> set[str]:
+  """What the pattern's group finds in the names of an archive, below `folders`: "train/aachen/aachen_000000_000019"."""
+  found = (re.fullmatch(pattern, name) for name in archive.names)
+  return {match[1] for match in found if match and match[1].partition("/")[0] in folders}

@@ -1,0 +1,140 @@
+"""Reads `classes.txt`: the names of a folder's classes, and what its masks' values or colours mean."""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+
+from data.faults import raise_all, wrong_values
+from gcn_flax.labels import IGNORE, LabelSet, plain_labels, voc_palette
+
+_MOST = 255  # Train ids are 0 to 254; 255 is void.
+_COLOUR = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """The classes of a folder.
+
+  Attributes:
+    label_set: names, colours; labels are stored as train ids.
+    values: mask value -> train id or 255; empty where `colours` is not.
+    colours: mask colour as RGB -> train id or 255; empty where `values` is not.
+  """
+
+  label_set: LabelSet
+  values: dict[int, int]
+  colours: dict[tuple[int, int, int], int]
+
+  def to_train(self, mask: np.ndarray, name: str) -> np.ndarray:
+    """The train ids uint8 `[H, W]` of a mask: of numbers `[H, W]`, or RGB `[H, W, 3]`.
+
+    Raises ValueError listing the values or colours that have no meaning.
+    """
+    codes = mask if mask.ndim == 2 else mask.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    known = self.values or {red << 16 | green << 8 | blue: to for (red, green, blue), to in self.colours.items()}
+    found, places = np.unique(codes, return_inverse=True)
+    unknown = [code for code in found.tolist() if code not in known]
+    if unknown and self.values:
+      raise ValueError(wrong_values(name, unknown, known))
+    if unknown:
+      shown = " ".join(f"{code >> 16},{code >> 8 & 255},{code & 255}" for code in unknown[:20])
+      raise ValueError(f"{name} holds {len(unknown)} colours that classes.txt does not know: {shown}.")
+    return np.array([known[code] for code in found.tolist()], np.uint8)[places].reshape(codes.shape)
+
+
+def given(label_set: LabelSet) -> Classes:
+  """Classes known beforehand, whose masks hold train ids and 255."""
+  return Classes(label_set, {value: value for value in sorted(label_set.raw_values)}, {})
+
+
+def read_classes(path: pathlib.Path) -> Classes:
+  """Reads a `classes.txt`, either names alone or names with what stands for them.
+
+  Names alone, one a line: the first is value 0, and so on; 255 is void.
+
+      background
+      road
+
+  Or `name = what stands for it`, values or colours, several by spaces. Classes are numbered in
+  this order; `ignore` means void. Of values, 255 is void unless it is said to be a class.
+
+      road    = 7 8              road    = 128,64,128
+      ignore  = 0 255            ignore  = 0,0,0
+
+  Empty lines and what follows a `#` do not count.
+
+  Raises:
+    ValueError: listing every line that does not fit.
+  """
+  if not path.is_file():
+    raise ValueError(f"{path} not found: it lists the classes, one a line, see data/README.md.")
+  lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(_text(path).splitlines(), 1)]
+  lines = [(number, line) for number, line in lines if line]
+  if not lines:
+    raise ValueError(f"{path} lists no class.")
+  with_table = [line for _, line in lines if "=" in line]
+  if not with_table:
+    return _from_names(path, lines)
+  faults = [f"{path} line {number}: {line!r} has no '=', others have one." for number, line in lines if "=" not in line]
+  raise_all(faults)
+  return _from_table(path, lines)
+
+
+def _text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path} is no text in UTF-8 ({error}).") from error
+
+
+def _from_names(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
+  names = [name for _, name in lines]
+  _check_names(path, names)
+  return given(plain_labels(tuple(names), voc_palette(len(names)), {}))
+
+
+def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
+  names, values, colours, faults = [], {}, {}, []
+  for number, line in lines:
+    name, _, right = (part.strip() for part in line.partition("="))
+    train_id = IGNORE if name == "ignore" else len(names)
+    if name != "ignore":
+      names.append(name)
+    for token in right.split():
+      try:
+        key, table = _key(token), values if token.isdigit() else colours
+        if key in table:
+          raise ValueError(f"{token} stands there twice")
+        table[key] = train_id
+      except ValueError as error:
+        faults.append(f"{path} line {number}: {error}.")
+    if not right:
+      faults.append(f"{path} line {number}: nothing stands for {name!r}.")
+  if values and colours:
+    faults.append(f"{path} mixes values and colours: masks hold either the one or the other.")
+  raise_all(faults)
+  _check_names(path, names)
+  if values:
+    values.setdefault(IGNORE, IGNORE)
+  first = {train_id: colour for colour, train_id in reversed(colours.items())}
+  palette = tuple(first[index] for index in range(len(names))) if colours else voc_palette(len(names))
+  return Classes(plain_labels(tuple(names), palette, {}), values, colours)
+
+
+def _key(token: str) -> int | tuple[int, int, int]:
+  match = _COLOUR.fullmatch(token)
+  numbers = tuple(map(int, match.groups())) if match else (int(token),) if token.isdigit() else (-1,)
+  if min(numbers) < 0 or max(numbers) > 255:
+    raise ValueError(f"{token!r} is neither a value 0 to 255 nor a colour like 128,64,128")
+  return numbers if match else numbers[0]
+
+
+def _check_names(path: pathlib.Path, names: list[str]) -> None:
+  faults = [f"{path} names {name!r} twice." for name in sorted({name for name in names if names.count(name) > 1})]
+  if not all(names):
+    faults.append(f"{path} has a class without a name.")
+  if not 2 <= len(names) <= _MOST:
+    faults.append(f"{path} lists {len(names)} classes; from 2 to {_MOST} are possible.")
+  raise_all(faults)

@@ -1,0 +1,102 @@
+"""TFDS builder of a folder of images and masks."""
+
+import hashlib
+import pathlib
+from collections import Counter
+
+import tensorflow_datasets as tfds
+
+from data import pictures
+from data.builder import Builder as BaseBuilder
+from data.builder import Example, Plan
+from data.faults import raise_all
+from data.folder.classes import Classes, read_classes
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_SPLITS = {"val": "validation"}  # Other folders give a split of their own name.
+
+
+class Builder(BaseBuilder):
+  """The user's own images and masks, with the classes of their `classes.txt`."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "First version."}
+
+  def classes(self, root: pathlib.Path) -> Classes:
+    """The classes, and what the masks' values mean. Raises ValueError where they cannot be read."""
+    return read_classes(root / "classes.txt")
+
+  def plan(self, root: pathlib.Path) -> Plan:
+    if not (root / "images").is_dir():
+      raise ValueError(f"{root} has no folder images: it must hold images/<split>/ and masks/<split>/.")
+    self._root, self._classes, self._seen = root, self.classes(root), {}
+    folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir())
+    names = [_SPLITS.get(folder, folder) for folder in folders]
+    faults = [f"{root / 'images'} has no folder {name}." for name in ("train", "val") if not _has(folders, name)]
+    if len(set(names)) < len(names):
+      faults.append(f"{root / 'images'} has both val and validation: they would be one split.")
+    splits = {}
+    for folder in folders:
+      try:
+        splits[_SPLITS.get(folder, folder)] = _pairs(root, folder)
+      except ValueError as error:
+        faults.append(str(error))
+    raise_all(faults)
+    label_set = self._classes.label_set
+    return Plan(
+      splits=splits,
+      counts={split: len(pairs) for split, pairs in splits.items()},
+      published=label_set.split_sizes,
+      label_set=label_set,
+      unlabelled=tuple(split for split, pairs in splits.items() if pairs[0][2] is None),
+    )
+
+  def load(self, item: tuple[str, pathlib.Path, pathlib.Path | None]) -> Example:
+    _, image, mask = item
+    label = None
+    if mask is not None:
+      decode = pictures.decode_colours if self._classes.colours else pictures.decode_mask
+      label = self._classes.to_train(decode(mask.read_bytes(), str(mask)), str(mask))
+    return Example(image.stem, image.read_bytes(), label, image_name=str(image), label_name=str(mask))
+
+  def check_example(self, example: Example, label_set) -> None:
+    super().check_example(example, label_set)
+    image = pictures.decode_rgb(example.image, example.image_name)
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
+    first = self._seen.setdefault(digest, example.image_name)
+    if first != example.image_name and pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
+      raise ValueError(f"{example.image_name} is the same picture as {first}: no image may stand in two splits.")
+
+
+def _has(folders: list[str], name: str) -> bool:
+  return name in folders or _SPLITS.get(name, name) in folders
+
+
+def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pathlib.Path | None]]:
+  """(folder, image, mask) by name; the masks are None where `test` has none.
+
+  Raises ValueError listing what has no partner, stands twice, or is no picture.
+  """
+  images, faults = _files(root / "images" / folder, _SUFFIXES)
+  if not images and not faults:
+    faults.append(f"{root / 'images' / folder} holds no image.")
+  if folder == "test" and not (root / "masks" / folder).is_dir():
+    raise_all(faults)
+    return [(folder, image, None) for _, image in sorted(images.items())]
+  masks, more = _files(root / "masks" / folder, (".png",))
+  faults += more
+  faults += [f"{images[name]} has no mask in {root / 'masks' / folder}." for name in sorted(images.keys() - masks.keys())]
+  faults += [f"{masks[name]} has no image in {root / 'images' / folder}." for name in sorted(masks.keys() - images.keys())]
+  raise_all(faults)
+  return [(folder, images[name], masks[name]) for name in sorted(images)]
+
+
+def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[dict[str, pathlib.Path], list[str]]:
+  """The files of a folder by name without suffix, and what is wrong with them."""
+  if not folder.is_dir():
+    return {}, []
+  paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "Thumbs.db")
+  faults = [f"{path} is none of {' '.join(suffixes)}." for path in paths if path.suffix.lower() not in suffixes]
+  counts = Counter(path.stem for path in paths)
+  faults += [f"{path} has a namesake: its name without suffix must be unique." for path in paths if counts[path.stem] > 1]
+  return {path.stem: path for path in paths}, faults

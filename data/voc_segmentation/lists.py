@@ -1,0 +1,76 @@
+"""Which image of VOC and SBD belongs to which split."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from data.faults import raise_all
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+  """Image ids as the lists of VOC 2012 (`ImageSets/Segmentation`) and of SBD (`benchmark_RELEASE/dataset`) give them."""
+
+  voc_train: Sequence[str]
+  voc_val: Sequence[str]
+  voc_test: Sequence[str]
+  sbd_train: Sequence[str]
+  sbd_val: Sequence[str]
+
+
+def splits(lists: Lists) -> dict[str, list[str]]:
+  """The ids that are stored, each once: `train`, `validation`, `test`, and `sbd`.
+
+  `sbd` is what SBD adds to VOC's training set: its train and val without all of VOC's train,
+  whose own masks are used, and without VOC's val, some 500 of which stand in SBD's lists and
+  would leak. `train_aug` is `train` with `sbd`, `trainval` is `train` with `validation`.
+
+  Raises:
+    ValueError: listing ids that stand twice in a list or in two lists of VOC, and empty lists of VOC.
+  """
+  faults = []
+  for name, ids in vars(lists).items():
+    twice = sorted(image_id for image_id, count in Counter(ids).items() if count > 1)
+    faults += [f"{_FILES[name]} lists {image_id} more than once." for image_id in twice]
+    if not ids and name.startswith("voc"):
+      faults.append(f"{_FILES[name]} is empty.")
+  train, validation, test = set(lists.voc_train), set(lists.voc_val), set(lists.voc_test)
+  faults += [f"{image_id} is in both train and val of VOC." for image_id in sorted(train & validation)]
+  faults += [f"{image_id} is in both test and trainval of VOC." for image_id in sorted(test & (train | validation))]
+  raise_all(faults)
+  sbd = set(lists.sbd_train) | set(lists.sbd_val)
+  return {
+    "train": sorted(train),
+    "validation": sorted(validation),
+    "sbd": sorted(sbd - train - validation),
+    "test": sorted(test),
+  }
+
+
+def counts(stored: dict[str, list[str]]) -> dict[str, int]:
+  """Number of images of each split that can be opened, those put together of others included."""
+  sizes = {split: len(ids) for split, ids in stored.items()}
+  return {
+    "train": sizes["train"],
+    "validation": sizes["validation"],
+    "trainval": sizes["train"] + sizes["validation"],
+    "train_aug": sizes["train"] + sizes["sbd"],
+    "test": sizes["test"],
+  }
+
+
+VOC_ROOT = "VOCdevkit/VOC2012"
+SBD_ROOT = "benchmark_RELEASE/dataset"
+_FILES = {
+  "voc_train": f"{VOC_ROOT}/ImageSets/Segmentation/train.txt",
+  "voc_val": f"{VOC_ROOT}/ImageSets/Segmentation/val.txt",
+  "voc_test": f"{VOC_ROOT}/ImageSets/Segmentation/test.txt",
+  "sbd_train": f"{SBD_ROOT}/train.txt",
+  "sbd_val": f"{SBD_ROOT}/val.txt",
+}
+
+
+def read(trainval, test, sbd) -> Lists:
+  """Reads the lists from the three archives, each a `data.archives.Archive`. Raises ValueError where one is missing."""
+  holders = {"voc_train": trainval, "voc_val": trainval, "voc_test": test, "sbd_train": sbd, "sbd_val": sbd}
+  return Lists(**{name: holders[name].read_lines(file) for name, file in _FILES.items()})
