@@ -9,13 +9,13 @@ Scores: docs/RESULTS.md.
 
 from gcn_flax import config as config_lib
 
-BACKBONES = ("resnet_tiny", "resnet18", "resnet50")
+ARGUMENTS = ("resnet_tiny", "resnet18", "resnet50")
 
 
 def get_config(backbone: str = "resnet_tiny"):
   """`resnet_tiny`, or `resnet18` and `resnet50` for a GPU."""
-  if backbone not in BACKBONES:
-    raise ValueError(f"configs/camvid.py:{backbone} is unknown; choose one of {', '.join(BACKBONES)}.")
+  if backbone not in ARGUMENTS:
+    raise ValueError(f"configs/camvid.py:{backbone} is unknown; choose one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()
   config.total_steps = 2_000
   config.batch_size = 8

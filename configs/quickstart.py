@@ -10,13 +10,13 @@ refinement. The recipe is ours.
 
 from gcn_flax import config as config_lib
 
-VARIANTS = ("gcn", "pointwise")
+ARGUMENTS = ("gcn", "pointwise")
 
 
 def get_config(variant: str = "gcn"):
   """`gcn` (k = 15) or `pointwise` (the 1 x 1 baseline)."""
-  if variant not in VARIANTS:
-    raise ValueError(f"configs/quickstart.py:{variant} is unknown; choose one of {', '.join(VARIANTS)}.")
+  if variant not in ARGUMENTS:
+    raise ValueError(f"configs/quickstart.py:{variant} is unknown; choose one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()
   config.total_steps = 600
   config.batch_size = 4

@@ -39,7 +39,7 @@ class Archive:
       self._file = zipfile.ZipFile(self.path)
       members = [(info.filename, info) for info in self._file.infolist() if not info.is_dir()]
     else:
-      self._file = tarfile.open(fileobj=self._uncompressed())
+      self._file = tarfile.open(fileobj=self._uncompressed())  # noqa: SIM115, open as long as the archive.
       members = [(info.name.removeprefix("./"), info) for info in self._file.getmembers() if info.isfile()]
     self._members = dict(members)
     twice = [name for name, count in collections.Counter(name for name, _ in members).items() if count > 1]
@@ -49,7 +49,7 @@ class Archive:
   def _uncompressed(self):
     if self.path.suffix != ".tgz":
       return open(self.path, "rb")
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the archive.
     with gzip.open(self.path) as compressed:
       shutil.copyfileobj(compressed, file, 2**20)
     file.seek(0)

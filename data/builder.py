@@ -178,4 +178,3 @@ def in_threads(function: Callable, items: Iterable) -> Iterator:
 
 def _size(array: np.ndarray) -> str:
   return f"{array.shape[0]} x {array.shape[1]}"
-

@@ -36,7 +36,7 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
 
 
 _MODES = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "four inks", "RGBA": "with transparency"}
-_MODES.update({mode: "16 or 32 bits" for mode in ("I", "I;16", "I;16B", "F")})
+_MODES.update(dict.fromkeys(("I", "I;16", "I;16B", "F"), "16 or 32 bits"))
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:

@@ -168,10 +168,14 @@ def _validate_mix(mix: tuple) -> None:
     if dataset not in DATASETS:
       raise ValueError(f"config.data.train_mix: data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")
     if weight != ALL_ONCE and (not _are_numbers((weight,)) or not 0 < weight < float("inf")):
-      raise ValueError(f"config.data.train_mix: weight {weight!r} of {dataset} must be a number above 0 or {ALL_ONCE!r}.")
+      raise ValueError(
+        f"config.data.train_mix: weight {weight!r} of {dataset} must be a number above 0 or {ALL_ONCE!r}."
+      )
   weights = [weight for _, _, weight in mix]
   if ALL_ONCE in weights and set(weights) != {ALL_ONCE}:
-    raise ValueError(f"config.data.train_mix mixes weights with {ALL_ONCE!r}: give {ALL_ONCE!r} to all or a number to all.")
+    raise ValueError(
+      f"config.data.train_mix mixes weights with {ALL_ONCE!r}: give {ALL_ONCE!r} to all or a number to all."
+    )
   if len({part[:2] for part in map(tuple, mix)}) < len(mix):
     raise ValueError(f"config.data.train_mix={mix} lists a split twice.")
 

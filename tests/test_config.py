@@ -25,7 +25,14 @@ REFUSED = [
   ("init_from", "gs://bucket/run", "must be a local path"),
   ("model.pixel_mean", (300.0, 0.0, 0.0), "config.model.pixel_mean=.* 0 to 255"),
   ("data.scales", (2.0, 0.5), "config.data.scales=.* 0 < smallest <= largest"),
-  ("data.train_split", "val", "config.data.train_split='val': shapes has the splits train, validation"),
+  ("data.train_mix", (), r"config.data.train_mix=\(\) must list \(data set, split, weight\), for instance"),
+  ("data.train_mix", ("shapes", "train", "all once"), "must list .data set, split, weight."),
+  ("data.train_mix", (("voc", "train", "all once"),), "config.data.train_mix: data set 'voc' is unknown"),
+  ("data.train_mix", (("shapes", "train", 0),), "weight 0 of shapes must be a number above 0 or 'all once'"),
+  ("data.train_mix", (("shapes", "train", "once"),), "weight 'once' of shapes must be a number above 0"),
+  ("data.train_mix", (("shapes", "train", 2), ("shapes", "validation", "all once")), "mixes weights with 'all once'"),
+  ("data.train_mix", (("shapes", "train", 2), ("shapes", "train", 1)), "lists a split twice"),
+  ("data.color_jitter", 1.5, "config.data.color_jitter=1.5 must be from 0.0 to 1.0"),
   ("data.data_dir", "gs://bucket/data", "local paths only .*; mount the bucket"),
   ("model.backbone", "vgg16", "config.model.backbone='vgg16' is unknown; choose one of resnet_tiny"),
   ("model.head", "aspp", "config.model.head='aspp' is unknown"),
@@ -69,7 +76,7 @@ def test_recipes_are_possible_and_say_how_to_run_them(recipe):
   module = importlib.import_module(f"configs.{recipe}")
   config_lib.validate(module.get_config())
   assert f"--config=configs/{recipe}.py" in module.__doc__
-  for argument in getattr(module, "VARIANTS", getattr(module, "BACKBONES", ())):
+  for argument in getattr(module, "ARGUMENTS", ()):
     config_lib.validate(module.get_config(argument))
 
 

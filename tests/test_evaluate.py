@@ -16,7 +16,7 @@ from gcn_flax.visualize import overlay
 
 def reference(config, setup, state, split):
   """The confusion matrix counted image by image, in NumPy."""
-  source = build.open_split(config, split)
+  source = build.open_split(config, "camvid", split)
   matrix = np.zeros((11, 11), np.int64)
   apply = jax.jit(lambda images: setup.network.apply(
     {"params": state.params, "batch_stats": state.batch_stats}, images, train=False
@@ -40,7 +40,7 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   state = setup.init(3)
   scores = evaluate(config, setup, state, "validation")
   assert scores.num_images == 5
-  source = build.open_split(config, "validation")
+  source = build.open_split(config, "camvid", "validation")
   assert scores.matrix.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
   expected = reference(config, setup, state, "validation")
   # A pixel of two nearly equal scores may fall to either side.
@@ -56,7 +56,7 @@ def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatc
   setup = build.build(config)
   state = setup.init(3)
   evaluate(config, setup, state, "validation")
-  source = build.open_split(config, "validation")
+  source = build.open_split(config, "camvid", "validation")
   examples = {source[index]["image_id"]: source[index] for index in range(5)}
   matrix = np.zeros((11, 11), np.int64)
   for image, label, prediction, name in shown:
@@ -82,6 +82,9 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   assert sheet.shape[1] > 3 * 360
   table = capsys.readouterr().out
   assert "pavement" in table and "mean IoU" in table
+  lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
+  assert result["partial"] == {"camvid": lacks}
+  assert f"PARTIAL DATA, not comparable with published scores: camvid {', '.join(lacks)}" in table
 
 
 def test_an_image_that_does_not_fit_is_named(config):

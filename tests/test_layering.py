@@ -63,7 +63,8 @@ def test_recipes_know_the_config_alone(path):
 @pytest.mark.parametrize("path", sorted(pathlib.Path("data").rglob("*.py")), ids=str)
 def test_builders_know_the_labels_alone(path):
   ours = {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("gcn_flax")}
-  assert ours <= {"gcn_flax.labels"}
+  also = {"gcn_flax.input_pipeline", "gcn_flax.visualize"} if path.name == "browse.py" else set()
+  assert ours <= {"gcn_flax.labels", *also}
 
 
 def test_the_standard_library_has_no_namesake():

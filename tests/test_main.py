@@ -80,7 +80,7 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
   first = json.loads((tmp_path / "eval_validation.json").read_text())
   assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [2, 2]
   run_json = json.loads((tmp_path / "run.json").read_text())
-  assert run_json["data"] == {"train": 12, "validation": 5} and "-m gcn_flax.main" in run_json["command"]
+  assert run_json["data"] == {"camvid": {"train": 12, "validation": 5}} and "-m gcn_flax.main" in run_json["command"]
   assert any((tmp_path / "tensorboard").iterdir())
 
   (tmp_path / "eval_validation.json").unlink()

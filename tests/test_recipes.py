@@ -2,16 +2,24 @@
 
 import importlib
 
+import jax
 import numpy as np
 import pytest
 
+from configs import cityscapes, pascal_voc
 from gcn_flax import build
-from gcn_flax.input_pipeline import sources
-from gcn_flax.labels import label_set
+from gcn_flax.labels import LABELS
 from gcn_flax.train import train
+from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.writers import read_metrics
 
-RECIPES = [("quickstart", "gcn"), ("quickstart", "pointwise"), ("camvid", "resnet_tiny"), ("cityscapes", None)]
+RECIPES = [
+  ("quickstart", "gcn"),
+  ("quickstart", "pointwise"),
+  ("camvid", "resnet_tiny"),
+  *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS),
+  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS),
+]
 
 
 class RandomSource:
@@ -20,7 +28,7 @@ class RandomSource:
   has_labels = True
 
   def __init__(self, dataset):
-    self.label_set = label_set(dataset)
+    self.label_set = LABELS[dataset]
 
   def __len__(self):
     return 16
@@ -32,19 +40,60 @@ class RandomSource:
     return {"image": rng.integers(0, 256, (64, 96, 3)).astype(np.uint8), "label": label, "image_id": f"random{index}"}
 
 
-@pytest.mark.parametrize("recipe, argument", RECIPES)
-def test_a_shrunk_recipe_trains(recipe, argument, tmp_path, monkeypatch):
-  module = importlib.import_module(f"configs.{recipe}")
-  config = module.get_config(argument) if argument else module.get_config()
+@pytest.fixture(autouse=True)
+def random_sources(monkeypatch):
+  """Every split of every data set is there, with random pictures."""
+  monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
+  monkeypatch.setattr(build, "data_counts", lambda config: {})
+
+
+def shrunk(recipe, argument):
+  config = importlib.import_module(f"configs.{recipe}").get_config(argument)
   config.total_steps = 2
   config.batch_size = 8
   config.eval.batch_size = 8
   config.data.crop_size = (64, 96)
   config.data.eval_size = (64, 96)
+  config.data.data_dir = "nowhere"
   config.model.backbone = "resnet_tiny"
-  monkeypatch.setattr(build, "open_split", lambda config, split: RandomSource(config.data.dataset))
-  monkeypatch.setattr(sources, "split_sizes", lambda *_: {"train": 16, "validation": 16})
+  return config
+
+
+@pytest.mark.parametrize("recipe, argument", RECIPES)
+def test_a_shrunk_recipe_trains(recipe, argument, tmp_path):
+  config = shrunk(recipe, argument)
+  config.init_from = ""
   train(config, tmp_path)
   lines = read_metrics(tmp_path / "metrics.jsonl")
   assert [line["step"] for line in lines] == [2, 2]
   assert np.isfinite(lines[0]["loss"]) and 0 <= lines[1]["validation/mean_iou"] <= 1
+
+
+@pytest.mark.parametrize("recipe, stages", [("pascal_voc", 3), ("cityscapes", 2)])
+def test_each_stage_starts_where_the_one_before_ended(recipe, stages, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # Recipes look for the stage before below runs/.
+  workdirs = [tmp_path / "runs" / f"{recipe}_stage{stage}" for stage in range(1, stages + 1)]
+  with pytest.raises(ValueError, match=f"runs/{recipe}_stage1"):
+    train(shrunk(recipe, "stage2"), workdirs[1])
+  for stage, workdir in enumerate(workdirs, 1):
+    config = shrunk(recipe, f"stage{stage}")
+    config.optimizer.learning_rate = 0.0 if stage > 1 else 1e-3
+    train(config, workdir)
+  first, *later = (weights(workdir, config) for workdir in workdirs)
+  for other in later:
+    for a, b in zip(first, other, strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+def weights(workdir, config):
+  with open_checkpoints(workdir) as checkpoints:
+    return jax.tree.leaves(jax.device_get(checkpoints.restore(2, build.build(config).state_shapes).params))
+
+
+def test_the_papers_mixes_have_the_papers_sizes():
+  """22,973 images in stage 1 of Cityscapes; 10,582 of VOC and SBD."""
+  sizes = {
+    "cityscapes": [LABELS[dataset].split_sizes[split] for dataset, split, _ in cityscapes._MIXES["stage1"]],
+    "pascal_voc": [LABELS[dataset].split_sizes[split] for dataset, split, _ in pascal_voc._MIXES["ablation"]],
+  }
+  assert {name: sum(counts) for name, counts in sizes.items()} == {"cityscapes": 22_973, "pascal_voc": 10_582}

@@ -85,8 +85,12 @@ def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pat
     return [(folder, image, None) for _, image in sorted(images.items())]
   masks, more = _files(root / "masks" / folder, (".png",))
   faults += more
-  faults += [f"{images[name]} has no mask in {root / 'masks' / folder}." for name in sorted(images.keys() - masks.keys())]
-  faults += [f"{masks[name]} has no image in {root / 'images' / folder}." for name in sorted(masks.keys() - images.keys())]
+  faults += [
+    f"{images[name]} has no mask in {root / 'masks' / folder}." for name in sorted(images.keys() - masks.keys())
+  ]
+  faults += [
+    f"{masks[name]} has no image in {root / 'images' / folder}." for name in sorted(masks.keys() - images.keys())
+  ]
   raise_all(faults)
   return [(folder, images[name], masks[name]) for name in sorted(images)]
 
@@ -98,5 +102,7 @@ def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[dict[str, p
   paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "Thumbs.db")
   faults = [f"{path} is none of {' '.join(suffixes)}." for path in paths if path.suffix.lower() not in suffixes]
   counts = Counter(path.stem for path in paths)
-  faults += [f"{path} has a namesake: its name without suffix must be unique." for path in paths if counts[path.stem] > 1]
+  faults += [
+    f"{path} has a namesake: its name without suffix must be unique." for path in paths if counts[path.stem] > 1
+  ]
   return {path.stem: path for path in paths}, faults

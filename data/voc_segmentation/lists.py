@@ -9,7 +9,7 @@ from data.faults import raise_all
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-  """Image ids as the lists of VOC 2012 (`ImageSets/Segmentation`) and of SBD (`benchmark_RELEASE/dataset`) give them."""
+  """Image ids as the lists of VOC 2012 (`ImageSets/Segmentation`) and of SBD give them."""
 
   voc_train: Sequence[str]
   voc_val: Sequence[str]

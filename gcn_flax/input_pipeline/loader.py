@@ -86,7 +86,9 @@ class Order(Sequence):
     self._weighted = weights is not None
     counts = _shares(sum(sizes), weights) if self._weighted else list(sizes)
     if not all(counts):
-      raise ValueError(f"weights {tuple(weights)} give a source none of the {sum(sizes)} positions of an epoch: raise it.")
+      raise ValueError(
+        f"weights {tuple(weights)} give a source none of the {sum(sizes)} positions of an epoch: raise it."
+      )
     self._ends = list(itertools.accumulate(counts))
     self._counts = counts
     self._slots = _endless(sum(counts), seed)

@@ -48,15 +48,20 @@ class Source(Sequence):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     record = self._record(index)
-    image_id = record["image_id"]
-    image_id = image_id.decode() if isinstance(image_id, bytes) else str(image_id)
+    image_id = _image_id(record)
     example = {"image": decode_image(record["image"], image_id), "image_id": image_id}
     if self.has_labels:
-      label = self.label_set.raw_to_train[decode_label(record["label"], image_id)]
+      label = self._label(record)
       if label.shape != example["image"].shape[:2]:
         raise ValueError(f"{image_id}: the label is {label.shape}, the image {example['image'].shape[:2]}.")
       example["label"] = label
     return example
+
+  def label(self, index: int) -> np.ndarray:
+    """The train ids uint8 `[H, W]` of example `index`, without its image. Raises ValueError where there are none."""
+    if not self.has_labels:
+      raise ValueError(f"{self.dataset} {self.split!r} has no true labels.")
+    return self._label(self._record(index))
 
   def instances(self, index: int) -> np.ndarray:
     """The instance ids uint16 `[H, W]` of example `index`, as Cityscapes stores them.
@@ -69,8 +74,16 @@ class Source(Sequence):
       raise ValueError(f"{self.dataset} has no instance ids; cityscapes and cityscapes_coarse have.")
     return cv2.imdecode(np.frombuffer(record["instances"], np.uint8), cv2.IMREAD_UNCHANGED).astype(np.uint16)
 
+  def _label(self, record: dict[str, Any]) -> np.ndarray:
+    return self.label_set.raw_to_train[decode_label(record["label"], _image_id(record))]
+
   def _record(self, index: int) -> dict[str, Any]:
     return self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
+
+
+def _image_id(record: dict[str, Any]) -> str:
+  image_id = record["image_id"]
+  return image_id.decode() if isinstance(image_id, bytes) else str(image_id)
 
 
 class Mix(Sequence):
@@ -118,7 +131,9 @@ def open_label_set(dataset: str, data_dir: str) -> labels.LabelSet:
   Raises ValueError as `open_source`.
   """
   labels.check_dataset(dataset)
-  return labels.LABELS[dataset] if dataset in labels.LABELS else _label_set(dataset, _metadata(_builder(dataset, data_dir)))
+  if dataset in labels.LABELS:
+    return labels.LABELS[dataset]
+  return _label_set(dataset, _metadata(_builder(dataset, data_dir)))
 
 
 def split_sizes(dataset: str, data_dir: str) -> dict[str, int]:

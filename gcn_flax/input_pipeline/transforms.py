@@ -27,15 +27,20 @@ def random_crop(
     scales: (smallest, largest) factor, drawn uniformly; None for no resizing.
   """
   factor = 1.0 if scales is None else rng.uniform(*scales)
-  height, width = example["label"].shape
-  window = [min(side, max(1, round(target / factor))) for side, target in zip((height, width), size, strict=True)]
-  top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip((height, width), window, strict=True))
-  image, label = (example[key][top : top + window[0], left : left + window[1]] for key in ("image", "label"))
-  target = [min(most, max(1, round(cut * factor))) for cut, most in zip(window, size, strict=True)]
-  if target != window:
-    image = cv2.resize(image, target[::-1], interpolation=cv2.INTER_LINEAR)
-    label = cv2.resize(label, target[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+  axes = [_window(side, most, factor) for side, most in zip(example["label"].shape, size, strict=True)]
+  cuts, targets = zip(*axes, strict=True)
+  top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(example["label"].shape, cuts, strict=True))
+  image, label = (example[key][top : top + cuts[0], left : left + cuts[1]] for key in ("image", "label"))
+  if targets != cuts:
+    image = cv2.resize(image, targets[::-1], interpolation=cv2.INTER_LINEAR)
+    label = cv2.resize(label, targets[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
   return {**example, "image": image, "label": label}
+
+
+def _window(side: int, most: int, factor: float) -> tuple[int, int]:
+  """(pixels to cut out of a side, pixels they become) for a window of at most `most`."""
+  cut = max(1, round(most / factor))
+  return (cut, most) if cut <= side else (side, min(most, max(1, round(side * factor))))
 
 
 def color_jitter(example: Example, strength: float, rng: np.random.Generator) -> Example:

@@ -26,6 +26,63 @@ def colorize(label: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
   return table[label]
 
 
+def blend(image: np.ndarray, label: np.ndarray, label_set: LabelSet) -> np.ndarray:
+  """The image, RGB uint8 `[H, W, 3]`, half covered by its classes' colours, void left as it is, borders drawn."""
+  colours = colorize(label, label_set.palette)
+  mixed = cv2.addWeighted(image, 0.45, colours, 0.55, 0)
+  mixed[label >= label_set.num_classes] = image[label >= label_set.num_classes]
+  mixed[cv2.morphologyEx(label, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = VOID_COLOUR
+  return mixed
+
+
+def name_regions(picture: np.ndarray, label: np.ndarray, label_set: LabelSet, least: int = 400) -> np.ndarray:
+  """A copy of the picture with each class's name on its largest region, if that has at least `least` pixels."""
+  named = picture.copy()
+  for index in np.unique(label[label < label_set.num_classes]):
+    _, regions, stats, _ = cv2.connectedComponentsWithStats((label == index).astype(np.uint8))
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    if stats[largest, cv2.CC_STAT_AREA] < least:
+      continue
+    # The place deepest inside, which a centre of gravity may miss.
+    depth = cv2.distanceTransform(np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3)
+    bottom, left = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    name = label_set.classes[index]
+    start = (max(0, int(left) - 4 * len(name)), int(bottom) + 5)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+      cv2.putText(named, name, start, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
+  return named
+
+
+def browse_sheet(
+  images: Sequence[np.ndarray],
+  labels: Sequence[np.ndarray],
+  names: Sequence[str],
+  label_set: LabelSet,
+  width: int = 480,
+) -> np.ndarray:
+  """One row per example: image and overlay with class names, with a legend of the classes below.
+
+  Args:
+    images: RGB uint8 `[H, W, 3]` each.
+    labels: train ids uint8 `[H, W]` each.
+    names: a caption for each row.
+    label_set: names and colours of the classes.
+    width: of one picture on the sheet, pixels.
+
+  Returns:
+    RGB uint8 `[H', W', 3]`.
+  """
+  total = 2 * width + 3 * _GAP
+  rows = [_text_row(("image", "labels"), width, total)]
+  for image, label, name in zip(images, labels, names, strict=True):
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    overlay = name_regions(blend(image, label, label_set), label, label_set)
+    rows += [_picture_row((image, overlay), width, total), _text_row((name,), width, total)]
+  return np.concatenate([*rows, _legend(label_set, total, void="void: not covered")])
+
+
 def contact_sheet(
   images: Sequence[np.ndarray],
   labels: Sequence[np.ndarray],
@@ -72,9 +129,9 @@ def _text_row(texts: Sequence[str], width: int, total: int) -> np.ndarray:
   return row
 
 
-def _legend(label_set: LabelSet, total: int) -> np.ndarray:
+def _legend(label_set: LabelSet, total: int, void: str = "void") -> np.ndarray:
   """A coloured square and a name for each class and for void, in as many lines as it takes."""
-  entries = [*zip(label_set.classes, label_set.palette, strict=True), ("void", VOID_COLOUR)]
+  entries = [*zip(label_set.classes, label_set.palette, strict=True), (void, VOID_COLOUR)]
   columns = max(1, (total - _GAP) // 150)
   legend = np.full(((-(-len(entries) // columns)) * _LINE + _GAP, total, 3), 255, np.uint8)
   for index, (name, colour) in enumerate(entries):

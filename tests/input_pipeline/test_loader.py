@@ -31,8 +31,9 @@ def jitter(example, rng):
 
 
 def batches(share, seed=0, num_threads=2, num_workers=0):
+  order = loader.Order([10], None, seed)
   found = loader.train_batches(
-    FakeSource(), share, seed=seed, augment=jitter, num_threads=num_threads, num_workers=num_workers
+    [FakeSource()], order, share, seed=seed, augment=jitter, num_threads=num_threads, num_workers=num_workers
   )
   return np.stack([batch["image"][:, 0, 0, :2] for batch in found])  # [steps, b, (number, random)]
 
@@ -72,6 +73,51 @@ def test_a_repeated_example_is_augmented_anew():
   drawn = batches(HostShare(5, 0, 4, 0, 1)).reshape(-1, 2)
   first = dict(drawn[:10])
   assert any(first[number] != random for number, random in drawn[10:])
+
+
+def drawn(order, first, last):
+  return [order[position] for position in range(first, last)]
+
+
+def test_a_mix_shows_every_example_of_every_source_once_an_epoch():
+  order = loader.Order([3, 5, 2], None, seed=1)
+  everything = [(source, index) for source, size in enumerate([3, 5, 2]) for index in range(size)]
+  epochs = [drawn(order, 10 * epoch, 10 * epoch + 10) for epoch in range(4)]
+  assert all(sorted(epoch) == everything for epoch in epochs)
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  assert any(epoch[0][0] != 0 for epoch in epochs), "one shuffle over all, not one source after the other"
+
+
+def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
+  order = loader.Order([6, 30, 4], [1, 1, 2], seed=0)
+  for epoch in range(5):
+    sources = [source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)]
+    assert [sources.count(number) for number in range(3)] == [10, 10, 20]
+  # Ten an epoch: three epochs run through the thirty examples once.
+  seen = [index for source, index in drawn(order, 0, 240) if source == 1]
+  for run in range(2):
+    assert sorted(seen[30 * run : 30 * run + 30]) == list(range(30))
+
+
+def test_a_small_share_changes_from_epoch_to_epoch():
+  order = loader.Order([90, 10], [1, 9], seed=0)
+  firsts = [
+    {index for source, index in drawn(order, 100 * epoch, 100 * epoch + 100) if source == 0} for epoch in range(9)
+  ]
+  assert [len(first) for first in firsts] == [10] * 9
+  assert set().union(*firsts) == set(range(90))
+
+
+def test_a_weight_that_shows_nothing_is_refused():
+  with pytest.raises(ValueError, match="give a source none of the 20 positions"):
+    loader.Order([10, 10], [1e-6, 1], 0)
+
+
+def test_the_order_of_a_mix_starts_anywhere_and_follows_the_seed():
+  whole = drawn(loader.Order([6, 5], [2, 1], 3), 0, 50)
+  again = loader.Order([6, 5], [2, 1], 3)
+  assert [again[position] for position in (49, 7, 22)] == [whole[49], whole[7], whole[22]]
+  assert drawn(loader.Order([6, 5], [2, 1], 4), 0, 50) != whole
 
 
 def test_a_batch_that_hosts_cannot_share_is_refused():

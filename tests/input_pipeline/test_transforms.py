@@ -1,5 +1,6 @@
 """Augmentation keeps image and label together, and pads with void."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,8 @@ def example(height, width):
 
 
 def options(**changes):
-  return {"crop_size": (32, 64), "pixel": (100, 101, 102.6), "scales": None, "crop": False, "flip": False, **changes}
+  settings = {"crop_size": (32, 64), "pixel": (100, 101, 102.6), "scales": None}
+  return {**settings, "crop": False, "flip": False, "jitter": 0.0, **changes}
 
 
 @pytest.mark.parametrize("height, width", [(20, 30), (100, 30), (20, 100), (100, 100), (32, 64)])
@@ -43,22 +45,72 @@ def test_flip_mirrors_in_half_of_the_cases():
 
 def test_scale_keeps_label_values_and_centres():
   before = example(64, 64)
-  result = transforms.random_scale(before, (2.0, 2.0), np.random.default_rng(0))
-  assert result["label"].shape == (128, 128)
+  result = transforms.random_crop(before, (200, 200), np.random.default_rng(0), scales=(2.0, 2.0))
   np.testing.assert_array_equal(result["label"], np.kron(before["label"], np.ones((2, 2))))
   inside = result["label"][8:-8, 8:-8]
   agreement = (result["image"][8:-8, 8:-8, 0] == inside).mean()
   assert agreement > 0.7  # All but the pixels that bilinear interpolation mixes at class borders.
-  smaller = transforms.random_scale(before, (0.4, 0.4), np.random.default_rng(0))
+  smaller = transforms.random_crop(before, (200, 200), np.random.default_rng(0), scales=(0.4, 0.4))
+  assert smaller["label"].shape == (26, 26)
   assert set(np.unique(smaller["label"])) <= set(np.unique(before["label"]))
+
+
+def test_a_scaled_crop_is_full_wherever_the_image_is_large_enough():
+  for seed in range(200):
+    result = transforms.random_crop(example(90, 70), (40, 30), np.random.default_rng(seed), scales=(0.45, 3.0))
+    assert result["label"].shape == (40, 30) and result["image"].shape == (40, 30, 3)
 
 
 def test_scales_cover_their_range():
   sides = [
-    transforms.random_scale(example(100, 100), (0.5, 2.0), np.random.default_rng(seed))["label"].shape[0]
+    transforms.random_crop(example(100, 100), (300, 300), np.random.default_rng(seed), scales=(0.5, 2.0))["label"].shape
     for seed in range(60)
   ]
-  assert 50 <= min(sides) < 70 and 180 < max(sides) <= 200
+  assert all(height == width for height, width in sides)
+  assert 50 <= min(sides)[0] < 70 and 180 < max(sides)[0] <= 200
+
+
+def test_a_scaled_crop_is_a_window_of_the_scaled_image():
+  """A ramp of 2 a pixel rises by 2 / factor, and the label with it."""
+  ramp = np.repeat(2 * np.arange(120, dtype=np.uint8)[:, None], 160, 1)
+  before = {"image": np.stack([ramp] * 3, -1), "label": ramp}
+  for seed in range(20):
+    result = transforms.random_crop(before, (60, 60), np.random.default_rng(seed), scales=(1.5, 1.5))
+    rows = result["image"][:, 30, 0].astype(float)
+    np.testing.assert_allclose(np.diff(rows[2:-2]).mean(), 2 / 1.5, atol=0.05)
+    assert np.abs(result["label"][2:-2, 30].astype(float) - rows[2:-2]).max() <= 2
+
+
+def test_colour_changes_the_image_alone_and_by_no_more_than_asked():
+  pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
+  before = {**example(32, 64), "image": pixels}
+  assert transforms.color_jitter(before, 0.5, np.random.default_rng(0))["label"] is before["label"]
+  images = [transforms.color_jitter(before, 0.4, np.random.default_rng(seed))["image"] for seed in range(20)]
+  assert len({image.tobytes() for image in images}) == 20 and all(image.dtype == np.uint8 for image in images)
+  np.testing.assert_array_equal(
+    transforms.color_jitter(before, 0.0, np.random.default_rng(0))["image"], before["image"]
+  )
+
+
+def test_colour_keeps_grey_grey():
+  """Saturation and hue turn colours about the grey axis: on it only brightness and contrast are left."""
+  grey = {"image": np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, -1).repeat(4, 1)}
+  for seed in range(20):
+    image = transforms.color_jitter(grey, 0.5, np.random.default_rng(seed))["image"].astype(int)
+    assert np.ptp(image, axis=-1).max() <= 1
+    slope = (image[150, 0, 0] - image[100, 0, 0]) / 50
+    assert 0.25 - 0.03 <= slope <= 2.25 + 0.03
+    assert abs(image[128, 0, 0] - 128) <= 0.5 * 128 + 1
+
+
+def test_hue_turns_by_at_most_a_fifth_of_the_strength():
+  red = {"image": np.full((4, 4, 3), (150, 100, 100), np.uint8)}
+  hues = []
+  for seed in range(100):
+    image = transforms.color_jitter(red, 0.4, np.random.default_rng(seed))["image"]
+    hues.append(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[0, 0, 0] * 2.0)
+  turned = np.minimum(np.array(hues), 360 - np.array(hues))
+  assert 15 < turned.max() < 50  # 0.4 / 5 of a turn are 29 degrees in YIQ; hexagonal hue stretches them.
 
 
 def test_crops_reach_every_corner():

@@ -1,0 +1,55 @@
+"""The look at a prepared data set counts every pixel and shows what training sees."""
+
+import cv2
+import numpy as np
+
+from data.browse import class_counts, main
+from gcn_flax.input_pipeline.sources import open_source
+from gcn_flax.labels import CAMVID
+from gcn_flax.visualize import overlay
+
+
+def test_counts_are_those_of_the_whole_split(data_dir):
+  source = open_source("camvid", "train", data_dir)
+  pixels, images = class_counts(source)
+  maps = [example["label"] for example in source]
+  for value in range(256):
+    assert pixels[value] == sum(int((label == value).sum()) for label in maps)
+    assert images[value] == sum(bool((label == value).any()) for label in maps)
+
+
+def test_a_sheet_and_a_table_from_the_command_line(data_dir, tmp_path, capsys):
+  sheet = tmp_path / "looks" / "sheet.png"
+  arguments = [f"--data_dir={data_dir}", f"--output={sheet}"]
+  assert main(["--dataset=camvid", "--split=validation", "--count=3", *arguments]) == 0
+  output = capsys.readouterr().out
+  assert "5 examples; 3 of them in" in output and "PARTIAL: train 12 instead of 367" in output
+  assert all(name in output for name in CAMVID.classes)
+  picture = cv2.imread(str(sheet))
+  assert picture.shape[1] == 2 * 480 + 3 * 8 and picture.shape[0] > 3 * 320
+
+
+def test_mistakes_are_one_line(data_dir, tmp_path, capsys):
+  for arguments, message in [
+    (["--dataset=camvid", "--split=val"], "no split 'val'; choose one of train, validation"),
+    (["--dataset=kitti"], "data set 'kitti' is unknown"),
+    (["--dataset=camvid", "--count=0"], "--count=0 must be at least 1"),
+  ]:
+    assert main([*arguments, f"--data_dir={data_dir}", f"--output={tmp_path / 'no.png'}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+  assert not (tmp_path / "no.png").exists()
+
+
+def test_an_overlay_colours_classes_leaves_void_and_names_regions():
+  image = np.full((80, 120, 3), 200, np.uint8)
+  label = np.zeros((80, 120), np.uint8)
+  label[:, 60:] = 3
+  label[:10] = 255
+  blended = overlay.blend(image, label, CAMVID)
+  expected = 0.45 * 200 + 0.55 * np.array(CAMVID.palette[3])
+  assert np.abs(blended[50, 100] - expected).max() <= 1
+  assert (blended[3, 3] == 200).all() and (blended[40, 60] == 255).all()
+  named = overlay.name_regions(blended, label, CAMVID)
+  assert (named[:, 60:] != blended[:, 60:]).any() and (named[:, :50] != blended[:, :50]).any()
+  assert (overlay.name_regions(blended, label, CAMVID, least=10_000) == blended).all()
