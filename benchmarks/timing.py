@@ -1,6 +1,7 @@
 """Timing rivals side by side, and what a measurement must say of the machine it was made on."""
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -28,22 +29,28 @@ def interleave(rivals: Mapping[str, Callable[[], object]], repeats: int) -> dict
   for rival in rivals.values():
     rival()
     rival()
-  seconds = {name: [] for name in rivals}
-  order = list(rivals)
-  for _ in range(repeats):
+  return in_rounds({name: functools.partial(_time, rival) for name, rival in rivals.items()}, repeats)
+
+
+def in_rounds(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+  """Calls every function once a round, each round beginning with another one: name -> what it returned, by round."""
+  results = {name: [] for name in measures}
+  order = list(measures)
+  for _ in range(rounds):
     for name in order:
       time.sleep(PAUSE_S)
-      seconds[name].append(_time(rivals[name]))
+      results[name].append(measures[name]())
     order.append(order.pop(0))
-  return seconds
+  return results
 
 
-def summarise(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-  """Of each rival the median as `NAME_s`, the extremes as `NAME_min_s` and `NAME_max_s`."""
-  result = {}
-  for name, values in seconds.items():
-    result |= {f"{name}_s": statistics.median(values), f"{name}_min_s": min(values), f"{name}_max_s": max(values)}
-  return result
+def summarise(results: Mapping[str, Sequence[float]], unit: str = "s") -> dict[str, float]:
+  """Of each rival the median as `NAME_UNIT`, the extremes as `NAME_min_UNIT` and `NAME_max_UNIT`."""
+  summary = {}
+  for name, values in results.items():
+    summary[f"{name}_{unit}"] = statistics.median(values)
+    summary |= {f"{name}_min_{unit}": min(values), f"{name}_max_{unit}": max(values)}
+  return summary
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
