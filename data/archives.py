@@ -1,6 +1,7 @@
 """Reads downloaded archives where they lie, file by file, without unpacking them."""
 
 import collections
+import errno
 import gzip
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 
-from data.faults import raise_all
+from data.faults import one_line, raise_all
 
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, NotImplementedError)
 
@@ -22,7 +23,8 @@ class Archive:
   A tgz is decompressed once into a nameless temporary file (in `$TMPDIR`), because it can
   only be read from its beginning.
 
-  Raises ValueError where the file is damaged or holds a name twice.
+  Raises ValueError where the file is damaged or holds a name twice, OSError where there
+  is no room to decompress it.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -31,7 +33,11 @@ class Archive:
     try:
       self._open()
     except _DAMAGE as error:
-      raise ValueError(f"{path} is damaged ({error}): download it again.") from error
+      if getattr(error, "errno", None) == errno.ENOSPC:
+        raise OSError(
+          f"{tempfile.gettempdir()} has no room to decompress {path}: set TMPDIR to a larger one."
+        ) from error
+      raise ValueError(f"{path} is damaged ({one_line(error)}): download it again.") from error
     self.names = frozenset(self._members)
 
   def _open(self) -> None:
@@ -65,7 +71,7 @@ class Archive:
       with self._lock:
         data = self._file.extractfile(self._members[name]).read()
     except _DAMAGE as error:
-      raise ValueError(f"{name} in {self.path} is damaged ({error}): download it again.") from error
+      raise ValueError(f"{name} in {self.path} is damaged ({one_line(error)}): download it again.") from error
     if len(data) != self._members[name].size:
       raise ValueError(f"{name} in {self.path} is cut off: download it again.")
     return data

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import pictures
-from data.faults import raise_all, wrong_values
+from data.faults import raise_all, size, wrong_values
 from gcn_flax.labels import LabelSet
 
 # What a data set can store without loss as it came.
@@ -109,7 +109,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       return
     if example.label.shape != image.shape[:2]:
       raise ValueError(
-        f"{example.label_name} is {_size(example.label)}, its image {example.image_name} is {_size(image)}."
+        f"{example.label_name} is {size(example.label)}, its image {example.image_name} is {size(image)}."
       )
     values = np.flatnonzero(np.bincount(example.label.ravel(), minlength=256)).tolist()
     wrong = [value for value in values if value not in label_set.raw_values]
@@ -174,7 +174,3 @@ def in_threads(function: Callable, items: Iterable) -> Iterator:
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()
-
-
-def _size(array: np.ndarray) -> str:
-  return f"{array.shape[0]} x {array.shape[1]}"

@@ -2,6 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+
+def one_line(error: Exception) -> str:
+  """The text of an error of a library, on one line and not too long."""
+  return " ".join(str(error).split())[:300]
+
 
 def raise_all(faults: Sequence[str]) -> None:
   """Raises ValueError listing every fault, one a line, if there is any."""
@@ -14,6 +21,11 @@ def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:
   return [
     f"{name} {found.get(name, 0)} instead of {size}" for name, size in published.items() if found.get(name, 0) != size
   ]
+
+
+def size(array: np.ndarray) -> str:
+  """The height and width of a picture."""
+  return f"{array.shape[0]} x {array.shape[1]}"
 
 
 def wrong_values(name: str, wrong: Iterable[int], allowed: Iterable[int]) -> str:

@@ -6,8 +6,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.faults import one_line
+
 _ORIENTATION = 0x0112  # The EXIF tag.
-_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF_DEPTH = 258  # The tag BitsPerSample.
+_PNG_DEPTH = 24  # Place of the bit depth, before the colour type, in the header chunk (PNG specification, 11.2.1).
 _JPEG_QUALITY = 95
 
 
@@ -62,27 +65,42 @@ def decode_colours(data: bytes, name: str) -> np.ndarray:
   return np.asarray(image.convert("RGB"))
 
 
+def decode_instances(data: bytes, name: str) -> np.ndarray:
+  """Decodes a PNG of 16-bit instance ids to uint16 `[H, W]`. Raises ValueError where it is something else."""
+  image, _ = _open(data, name)
+  if image.format != "PNG" or image.mode not in ("I;16", "I"):
+    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: instance ids are a PNG of one 16-bit channel.")
+  return np.asarray(image).astype(np.uint16)
+
+
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
   """The picture, decoded to its end, and its EXIF orientation, 1 where it has none."""
   try:
     image = Image.open(io.BytesIO(data))
+    depth = _depth(image, data)
+    # TIFF files are turned, and their tag removed, by loading them; PNG files may tell it only after their pixels.
+    before = image.getexif().get(_ORIENTATION, 1)
     image.load()
-    if data[:8] == _PNG:
-      _check_header(data)
-    return image, image.getexif().get(_ORIENTATION, 1)
+    orientation = max(before, image.getexif().get(_ORIENTATION, 1))
   except Exception as error:  # Pillow raises whatever its parsers stumble over.
-    raise ValueError(f"{name} cannot be read to its end ({error}).") from error
+    raise ValueError(f"{name} cannot be read to its end ({one_line(error)}).") from error
+  if depth > 8 and image.mode in ("RGB", "RGBA"):  # Pillow rounds these to 8 bits without a word.
+    raise ValueError(f"{name} has {depth} bits a channel: convert it to 8-bit RGB.")
+  return image, orientation
 
 
-def _check_header(png: bytes) -> None:
-  """Raises ValueError for 16-bit colours, which Pillow would round to 8 bits without a word."""
-  if png[24] == 16 and png[25] in (2, 6):
-    raise ValueError("it has 16 bits a channel, convert it to 8-bit RGB")
+def _depth(image: Image.Image, data: bytes) -> int:
+  """Bits of a channel, where the format can have more than 8."""
+  if image.format == "PNG":
+    return data[_PNG_DEPTH]
+  if image.format == "TIFF":
+    return max(image.tag_v2.get(_TIFF_DEPTH, (8,)))
+  return 8
 
 
 def _grey_step(png: bytes) -> int:
   """What decoders multiply the values of a grey PNG of fewer than 8 bits by, to spread them to 255."""
-  depth, colour_type = png[24], png[25]  # Of the header chunk, which comes first (PNG specification, 11.2.1).
+  depth, colour_type = png[_PNG_DEPTH], png[_PNG_DEPTH + 1]
   return 255 // (2**depth - 1) if colour_type == 0 and depth < 8 else 1
 
 

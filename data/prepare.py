@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from data.faults import differences
+from data.faults import differences, one_line
 from gcn_flax import labels
 
 # Data set -> module in this folder and configuration of its builder.
@@ -140,7 +140,7 @@ def _write(builder, plan, different: list[str], image_format: str) -> None:
       raise
     free = shutil.disk_usage(folder if folder.exists() else folder.anchor).free
     raise OSError(
-      f"{builder.data_path} could not be written ({' '.join(str(error).split())[:300]}); {free / 1e9:.1f} GB are free, "
+      f"{builder.data_path} could not be written ({one_line(error)}); {free / 1e9:.1f} GB are free, "
       "about twice the archives' size is needed. Nothing was kept."
     ) from error
 

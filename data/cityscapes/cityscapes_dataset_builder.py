@@ -10,7 +10,7 @@ from data import pictures
 from data.archives import Archive, open_archives
 from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
-from data.faults import raise_all
+from data.faults import raise_all, size
 from gcn_flax.labels import CITYSCAPES, CITYSCAPES_COARSE, LabelSet
 
 _ORIGIN = "https://www.cityscapes-dataset.com/downloads, with an account"
@@ -81,6 +81,13 @@ class Builder(BaseBuilder):
       label_set=config.label_set,
       unlabelled=("test",) if "test" in splits else (),
     )
+
+  def check_example(self, example: Example, label_set: LabelSet) -> None:
+    super().check_example(example, label_set)
+    name = example.label_name.replace("_labelIds", "_instanceIds")
+    instances = pictures.decode_instances(example.instances, name)
+    if instances.shape != example.label.shape:
+      raise ValueError(f"{name} is {size(instances)}, its labels {size(example.label)}.")
 
   def load(self, item: str) -> Example:
     kind = self.builder_config.kind

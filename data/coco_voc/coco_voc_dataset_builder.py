@@ -10,7 +10,7 @@ from data.archives import Archive, open_archives
 from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
 from data.coco_voc import masks
-from data.faults import raise_all
+from data.faults import one_line, raise_all
 from gcn_flax.labels import COCO_VOC, VOC
 
 _IMAGES = "http://images.cocodataset.org/zips"
@@ -61,10 +61,14 @@ class Builder(BaseBuilder):
     split, file_name, height, width, annotations = item
     folder = _FOLDERS[split]
     name = f"{folder}/{file_name}"
+    try:
+      label = masks.class_map(height, width, annotations)
+    except Exception as error:  # pycocotools raises whatever its parser stumbles over.
+      raise ValueError(f"the annotation of {name} cannot be drawn ({one_line(error)}).") from error
     return Example(
       image_id=pathlib.PurePath(file_name).stem,
       image=self._images[split].read(name),
-      label=masks.class_map(height, width, annotations),
+      label=label,
       image_name=name,
       label_name=f"the annotation of {name}",
     )
@@ -79,7 +83,7 @@ def _items(split: str, archive: Archive) -> tuple[list, int]:
   try:
     document = json.loads(archive.read(name))
     train_ids = masks.train_ids(document["categories"])
-    images = document["images"]
+    images = [(image["id"], image["file_name"], image["height"], image["width"]) for image in document["images"]]
     annotations = defaultdict(list)
     for annotation in document["annotations"]:
       if annotation["category_id"] in train_ids:
@@ -87,11 +91,11 @@ def _items(split: str, archive: Archive) -> tuple[list, int]:
         annotations[annotation["image_id"]].append((train_id, bool(annotation["iscrowd"]), annotation["segmentation"]))
   except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
     raise ValueError(f"{name} in {archive.path} is no list of COCO instances ({error!r}).") from error
-  twice = [image_id for image_id, count in Counter(image["id"] for image in images).items() if count > 1]
+  twice = [image_id for image_id, count in Counter(image_id for image_id, *_ in images).items() if count > 1]
   raise_all([f"{name} lists image {image_id} more than once." for image_id in sorted(twice)])
   items = [
-    (split, image["file_name"], image["height"], image["width"], annotations[image["id"]])
-    for image in sorted(images, key=lambda image: image["id"])
-    if image["id"] in annotations
+    (split, file_name, height, width, annotations[image_id])
+    for image_id, file_name, height, width in sorted(images)
+    if image_id in annotations
   ]
   return items, len(images)

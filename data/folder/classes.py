@@ -74,11 +74,8 @@ def read_classes(path: pathlib.Path) -> Classes:
   lines = [(number, line) for number, line in lines if line]
   if not lines:
     raise ValueError(f"{path} lists no class.")
-  with_table = [line for _, line in lines if "=" in line]
-  if not with_table:
+  if not any("=" in line for _, line in lines):
     return _from_names(path, lines)
-  faults = [f"{path} line {number}: {line!r} has no '=', others have one." for number, line in lines if "=" not in line]
-  raise_all(faults)
   return _from_table(path, lines)
 
 
@@ -98,7 +95,10 @@ def _from_names(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
 def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
   names, values, colours, faults = [], {}, {}, []
   for number, line in lines:
-    name, _, right = (part.strip() for part in line.partition("="))
+    name, separator, right = (part.strip() for part in line.partition("="))
+    if not separator:
+      faults.append(f"{path} line {number}: {line!r} has no '=', others have one.")
+      continue
     train_id = IGNORE if name == "ignore" else len(names)
     if name != "ignore":
       names.append(name)

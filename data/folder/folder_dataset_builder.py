@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import re
 from collections import Counter
 
 import tensorflow_datasets as tfds
@@ -30,9 +31,14 @@ class Builder(BaseBuilder):
     if not (root / "images").is_dir():
       raise ValueError(f"{root} has no folder images: it must hold images/<split>/ and masks/<split>/.")
     self._root, self._classes, self._seen = root, self.classes(root), {}
-    folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir())
+    folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir() and path.name[0] != ".")
     names = [_SPLITS.get(folder, folder) for folder in folders]
     faults = [f"{root / 'images'} has no folder {name}." for name in ("train", "val") if not _has(folders, name)]
+    faults += [
+      f"{root / 'images' / name} cannot be a split: take letters, digits and _, beginning with a letter, and not 'all'."
+      for name in folders
+      if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name == "all"
+    ]
     if len(set(names)) < len(names):
       faults.append(f"{root / 'images'} has both val and validation: they would be one split.")
     splits = {}

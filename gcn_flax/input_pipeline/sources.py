@@ -72,7 +72,7 @@ class Source(Sequence):
     record = self._record(index)
     if "instances" not in record:
       raise ValueError(f"{self.dataset} has no instance ids; cityscapes and cityscapes_coarse have.")
-    return cv2.imdecode(np.frombuffer(record["instances"], np.uint8), cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    return _decode(record["instances"], cv2.IMREAD_UNCHANGED).astype(np.uint16)
 
   def _label(self, record: dict[str, Any]) -> np.ndarray:
     return self.label_set.raw_to_train[decode_label(record["label"], _image_id(record))]
@@ -192,8 +192,7 @@ def _label_set(dataset: str, metadata: dict[str, Any]) -> labels.LabelSet:
 
 def decode_image(data: bytes, image_id: str) -> np.ndarray:
   """Decodes an encoded picture to RGB uint8 `[H, W, 3]`. Raises ValueError where it is broken."""
-  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-  image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
   if image is None:
     raise ValueError(f"{image_id}: the image cannot be decoded ({len(data)} bytes).")
   return image
@@ -201,8 +200,12 @@ def decode_image(data: bytes, image_id: str) -> np.ndarray:
 
 def decode_label(data: bytes, image_id: str) -> np.ndarray:
   """Decodes a single-channel PNG to its stored values, uint8 `[H, W]`. Raises ValueError where it is broken."""
-  label = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  label = _decode(data, cv2.IMREAD_UNCHANGED)
   if label is None or label.ndim != 2 or label.dtype != np.uint8:
     found = "nothing" if label is None else f"{label.dtype} {label.shape}"
     raise ValueError(f"{image_id}: the label must decode to uint8 [H, W], not to {found}.")
   return label
+
+
+def _decode(data: bytes, flags: int) -> np.ndarray | None:
+  return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None  # OpenCV takes no empty array.

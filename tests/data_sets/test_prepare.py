@@ -1,28 +1,48 @@
 """Preparation writes what it was given, once, or nothing; sources give it back as train ids."""
 
+import json
 import os
-import shutil
-import zipfile
+import re
+import subprocess
+import sys
+import types
 
 import cv2
 import numpy as np
 import pytest
+from array_record.python import array_record_module
+from PIL import Image
 
-from configs import cityscapes as cityscapes_recipe
+from data.builder import in_threads
+from data.faults import wrong_values
 from data.prepare import main, prepare
-from data.shapes.scene import draw_scene
-from gcn_flax import build
-from gcn_flax.input_pipeline.sources import open_source, split_sizes
-from gcn_flax.labels import CITYSCAPES
+from gcn_flax.input_pipeline.sources import (
+  dataset_folder,
+  decode_image,
+  decode_label,
+  is_prepared,
+  lacks,
+  open_label_set,
+  open_source,
+  split_sizes,
+)
+from gcn_flax.labels import CAMVID, LABELS
 from tests.conftest import write_street
+from tests.data_sets.archives import blocks, jpeg, picture, png
+from tests.data_sets.checks import by_id, error_lines, faults, files_in, stored_pictures
+from tests.data_sets.folders import SHAPE, write_files, write_folder
+
+PHOTO = picture(np.random.default_rng(20), SHAPE)
+DEEP = PHOTO[..., 0].astype(np.uint16)
 
 
-def by_id(source):
-  return {example["image_id"]: example for example in source}
+def times(folder):
+  return {path: os.stat(path).st_mtime_ns for path in files_in(folder)}
 
 
 def test_a_source_gives_back_images_and_masks(street, data_dir):
-  examples = by_id(open_source("camvid", "validation", data_dir))
+  source = open_source("camvid", "validation", data_dir)
+  examples = by_id(source)
   assert sorted(examples) == [f"val{index}" for index in range(5)]
   for name, example in examples.items():
     image = cv2.imread(str(street / "images/val" / f"{name}.png"))[..., ::-1]
@@ -30,157 +50,214 @@ def test_a_source_gives_back_images_and_masks(street, data_dir):
     assert example["image"].dtype == example["label"].dtype == np.uint8
     np.testing.assert_array_equal(example["image"], image)
     np.testing.assert_array_equal(example["label"], mask)
-  source = open_source("camvid", "validation", data_dir)
+  assert source.has_labels and source.label_set is CAMVID
   assert len(list(source)) == 5 and source[-1]["image_id"] == source[4]["image_id"]
   assert split_sizes("camvid", data_dir) == {"train": 12, "validation": 5}
 
 
 def test_preparing_again_changes_nothing(street, data_dir, capsys):
-  before = {path: os.stat(path).st_mtime_ns for path in _files(data_dir)}
+  before = times(data_dir)
   prepare("camvid", str(street), data_dir, partial=True)
-  assert before == {path: os.stat(path).st_mtime_ns for path in _files(data_dir)}
+  assert before == times(data_dir) and before
   output = capsys.readouterr().out
   assert "is there already" in output and "PARTIAL: published are 367" in output
 
 
-def _files(folder):
-  return [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
+def test_what_is_prepared_needs_the_downloads_no_more(data_dir, capsys):
+  assert main(["--dataset=camvid", f"--data_dir={data_dir}"]) == 0
+  assert "is there already" in capsys.readouterr().out
 
 
-def test_other_counts_than_published_stop_unless_partial(street, tmp_path, capsys):
-  arguments = ["--dataset=camvid", f"--manual_dir={street}", f"--data_dir={tmp_path / 'data'}"]
-  assert main(arguments) == 1
-  error = capsys.readouterr().err
-  assert error.startswith("error: ") and error.count("\n") == 1
-  assert "train 12 instead of 367, validation 5 instead of 101" in error and "--partial" in error
+def test_other_counts_than_published_stop_unless_partial(street, data_dir, tmp_path, capfd):
+  (line,) = faults(capfd, "camvid", street, tmp_path / "data")
+  assert "train 12 instead of 367, validation 5 instead of 101" in line and "--partial" in line
   assert not (tmp_path / "data").exists()
+  assert lacks("camvid", data_dir) == ["train 12 instead of 367", "validation 5 instead of 101"]
+  (version,) = dataset_folder("camvid", data_dir).glob("*.*.*")
+  metadata = json.loads((version / "metadata.json").read_text())
+  assert metadata["partial"] == lacks("camvid", data_dir) and metadata["counts"] == {"train": 12, "validation": 5}
 
 
-@pytest.mark.parametrize(
-  "fault, message",
-  [
-    (lambda root: (root / "masks/val/val3.png").unlink(), "val3.png has no mask"),
-    (lambda root: (root / "images/val/val3.png").unlink(), "val3.png has no image"),
-    (lambda root: (root / "images/train/train0.png").write_bytes(b"no picture"), "train0.png cannot be read"),
-    (
-      lambda root: cv2.imwrite(str(root / "masks/train/train1.png"), np.full((64, 96), 11, np.uint8)),
-      r"train1.png holds the values \[11\], not 0 to 10 or 255",
-    ),
-    (
-      lambda root: cv2.imwrite(str(root / "masks/train/train1.png"), np.zeros((64, 95), np.uint8)),
-      r"train1.png is \(64, 95\), its image \(64, 96\)",
-    ),
-    (
-      lambda root: cv2.imwrite(str(root / "masks/train/train1.png"), np.zeros((64, 96, 3), np.uint8)),
-      "train1.png is no 8-bit single-channel PNG",
-    ),
-    (lambda root: shutil.rmtree(root / "images/val"), "no images in"),
-  ],
-)
-def test_faulty_files_are_named_and_nothing_is_written(tmp_path, fault, message):
-  root = tmp_path / "street"
-  write_street(root, "train", 3, seed=1)
-  write_street(root, "val", 4, seed=2)
-  fault(root)
-  with pytest.raises(ValueError, match=message):
-    prepare("camvid", str(root), str(tmp_path / "data"), partial=True)
-  assert not (tmp_path / "data").exists()
-
-
-def test_every_fault_is_listed(tmp_path):
+def test_camvid_takes_its_own_classes_alone(tmp_path, capfd):
   write_street(tmp_path, "train", 3, seed=1)
-  write_street(tmp_path, "val", 1, seed=2)
-  for index in range(3):
-    (tmp_path / f"images/train/train{index}.png").write_bytes(b"")
-  with pytest.raises(ValueError, match=r"train0.png .*train1.png .*train2.png"):
-    prepare("camvid", str(tmp_path), str(tmp_path / "data"), partial=True)
+  write_street(tmp_path, "val", 2, seed=2)
+  cv2.imwrite(str(tmp_path / "masks/train/train1.png"), np.full((64, 96), 11, np.uint8))
+  assert faults(capfd, "camvid", tmp_path, tmp_path / "data", "--partial") == [
+    f"{tmp_path}/masks/train/train1.png holds the values 11; allowed are 0 to 10 and 255."
+  ]
 
 
-def test_what_is_not_prepared_is_said_with_the_command(tmp_path):
-  with pytest.raises(ValueError, match="not prepared .* run: python -m data.prepare --dataset=camvid"):
-    open_source("camvid", "train", str(tmp_path))
+def test_unknown_names_are_told_with_those_there_are(tmp_path, capfd, data_dir):
+  (line,) = faults(capfd, "voc", tmp_path, tmp_path / "data")
+  assert line == f"data set 'voc' is unknown; choose one of {', '.join([*LABELS, 'folder'])}."
   with pytest.raises(ValueError, match="'voc' is unknown; choose one of"):
     open_source("voc", "train", str(tmp_path))
-
-
-def test_an_unknown_split_is_refused(data_dir):
   with pytest.raises(ValueError, match="no split 'val'; choose one of train, validation"):
     open_source("camvid", "val", data_dir)
 
 
-def test_scenes_are_the_same_everywhere_and_hold_one_class():
-  for seed in range(20):
-    image, label = draw_scene(np.random.default_rng(seed))
-    again, label_again = draw_scene(np.random.default_rng(seed))
-    np.testing.assert_array_equal(image, again)
-    np.testing.assert_array_equal(label, label_again)
-    values = set(np.unique(label).tolist())
-    assert image.shape == (256, 256, 3) and label.shape == (256, 256)
-    assert {0, 255} < values and len(values) == 3 and max(values - {255}) <= 4
+def test_what_is_not_prepared_is_said_with_the_command(tmp_path):
+  for dataset in ("camvid", "folder", "cityscapes_coarse"):
+    with pytest.raises(ValueError, match=f"not prepared .* run: python -m data.prepare --dataset={dataset}"):
+      open_source(dataset, "train", str(tmp_path))
+  assert not is_prepared("camvid", str(tmp_path)) and open_label_set("camvid", str(tmp_path)) is CAMVID
+  with pytest.raises(ValueError, match="'folder' is not prepared"):
+    open_label_set("folder", str(tmp_path))
 
 
-def test_void_lies_between_bar_and_background():
-  """No background pixel touches a pixel of the bar."""
-  _, label = draw_scene(np.random.default_rng(0))
-  bar = ((label > 0) & (label < 255)).astype(np.uint8)
-  touched = cv2.dilate(bar, np.ones((3, 3), np.uint8)) > 0
-  assert not (touched & (label == 0)).any()
+def test_stored_data_that_is_broken_is_named():
+  for broken in (b"", b"no picture", png(PHOTO)[:99]):
+    with pytest.raises(ValueError, match="photo7: the image cannot be decoded"):
+      decode_image(broken, "photo7")
+  for broken, found in ((b"", "nothing"), (png(PHOTO), "uint8 (42, 56, 3)"), (png(DEEP), "uint16 (42, 56)")):
+    with pytest.raises(ValueError, match="photo7: the label must decode to uint8 .* not to " + re.escape(found)):
+      decode_label(broken, "photo7")
 
 
-@pytest.fixture(scope="module")
-def cityscapes(tmp_path_factory):
-  return write_cityscapes(tmp_path_factory.mktemp("archives"))
+def test_buckets_are_refused(street, tmp_path, capsys):
+  assert main(["--dataset=camvid", f"--manual_dir={street}", "--data_dir=gs://bucket/data"]) == 1
+  (line,) = error_lines(capsys.readouterr().err)
+  assert "'gs://bucket/data' must be a local path" in line
+  with pytest.raises(ValueError, match="local paths only"):
+    open_source("camvid", "train", "gs://bucket/data")
 
 
-def write_cityscapes(root):
-  """The two archives with three images of 1024 x 2048 whose raw ids run through all of 0 to 33."""
-  ids = np.repeat(np.repeat(np.arange(32).reshape(4, 8) + 2, 256, 0), 256, 1).astype(np.uint8)
-  ids[:10], ids[10:20] = 0, 1
-  mask = cv2.imencode(".png", ids)[1].tobytes()
-  image = cv2.imencode(".png", np.stack([ids * 7] * 3, -1))[1].tobytes()
-  names = [f"{split}/aachen/aachen_00000{split_id}_000019" for split_id, split in enumerate(("train", "val", "test"))]
-  with zipfile.ZipFile(root / "leftImg8bit_trainvaltest.zip", "w") as archive:
-    for name in names:
-      archive.writestr(f"leftImg8bit/{name}_leftImg8bit.png", image)
-  with zipfile.ZipFile(root / "gtFine_trainvaltest.zip", "w") as archive:
-    for name in names:
-      archive.writestr(f"gtFine/{name}_gtFine_labelIds.png", mask)
+@pytest.fixture
+def mixed(tmp_path):
+  """A folder whose images a and d are JPEG, the rest PNG but c, which is BMP."""
+  root = write_folder(tmp_path / "mine")
+  for split, name in (("train", "a"), ("val", "d")):
+    (root / f"images/{split}/{name}.png").unlink()
+    write_files(root, {f"images/{split}/{name}.jpg": jpeg(PHOTO if name == "a" else 255 - PHOTO)})
+  Image.open(root / "images/train/c.png").save(root / "images/train/c.bmp")
+  (root / "images/train/c.png").unlink()
   return root
 
 
-@pytest.fixture(scope="module")
-def cityscapes_data(cityscapes, tmp_path_factory):
-  target = str(tmp_path_factory.mktemp("cityscapes"))
-  prepare("cityscapes", str(cityscapes), target, partial=True)
-  return target
+def test_as_jpeg_other_pictures_are_stored_anew_and_jpegs_as_they_are(mixed, tmp_path):
+  data_dir = str(tmp_path / "data")
+  prepare("folder", str(mixed), data_dir, image_format="jpeg")
+  stored = stored_pictures("folder", "train", data_dir)
+  assert stored["a"] == (mixed / "images/train/a.jpg").read_bytes()
+  examples = by_id(open_source("folder", "train", data_dir))
+  for name in ("b.png", "c.bmp"):
+    assert stored[name[0]].startswith(b"\xff\xd8\xff")
+    original = np.asarray(Image.open(mixed / "images/train" / name), int)
+    error = np.abs(examples[name[0]]["image"] - original)
+    assert 0 < error.mean() < 4
+  for name, example in examples.items():
+    np.testing.assert_array_equal(example["label"], np.asarray(Image.open(mixed / f"masks/train/{name}.png")))
 
 
-def test_cityscapes_raw_ids_become_train_ids(cityscapes_data):
-  """Against cityscapesScripts' own table."""
-  helpers = pytest.importorskip("cityscapesscripts.helpers.labels")
-  raw = np.repeat(np.repeat(np.arange(32).reshape(4, 8) + 2, 256, 0), 256, 1)
-  raw[:10], raw[10:20] = 0, 1
-  official = np.array([helpers.id2label[value].trainId for value in range(34)])
-  example = open_source("cityscapes", "train", cityscapes_data)[0]
-  np.testing.assert_array_equal(example["label"], official[raw])
-  assert example["image_id"] == "aachen_000000_000019"
-  names = [helpers.trainId2label[index].name for index in range(19)]
-  colours = [tuple(helpers.trainId2label[index].color) for index in range(19)]
-  assert list(CITYSCAPES.classes) == names and list(CITYSCAPES.palette) == colours
+def test_as_original_pictures_are_stored_as_they_are(mixed, tmp_path):
+  data_dir = str(tmp_path / "data")
+  prepare("folder", str(mixed), data_dir)
+  stored = stored_pictures("folder", "train", data_dir)
+  for name in ("a.jpg", "b.png"):
+    assert stored[name[0]] == (mixed / "images/train" / name).read_bytes()
+  assert stored["c"].startswith(b"\x89PNG")
 
 
-def test_cityscapes_test_has_images_but_no_labels_to_score(cityscapes_data):
-  assert "label" not in open_source("cityscapes", "test", cityscapes_data)[0]
-  config = cityscapes_recipe.get_config()
-  config.data.data_dir = cityscapes_data
-  with pytest.raises(ValueError, match="cityscapes 'test' has no true labels"):
-    build.open_split(config, "test")
+@pytest.mark.parametrize("first, then", [("original", "jpeg"), ("jpeg", "original")])
+def test_another_format_of_what_is_there_is_refused(mixed, tmp_path, capsys, first, then):
+  arguments = ["--dataset=folder", f"--manual_dir={mixed}", f"--data_dir={tmp_path / 'data'}"]
+  assert main([*arguments, f"--image_format={first}"]) == 0
+  before = times(tmp_path / "data")
+  assert main([*arguments, f"--image_format={first}"]) == 0
+  capsys.readouterr()
+  assert main([*arguments, f"--image_format={then}"]) == 1
+  (line,) = error_lines(capsys.readouterr().err)
+  assert f"was prepared with --image_format={first}, not {then}: remove it first" in line
+  assert before == times(tmp_path / "data")
 
 
-def test_cityscapes_archives_are_counted_before_anything_is_unpacked(cityscapes, tmp_path):
-  with pytest.raises(ValueError, match="train 1 instead of 2975, validation 1 instead of 500, test 1 instead of 1525"):
-    prepare("cityscapes", str(cityscapes), str(tmp_path / "data"))
-  with pytest.raises(ValueError, match="gtFine_trainvaltest.zip not found"):
-    (tmp_path / "leftImg8bit_trainvaltest.zip").write_bytes(b"")
-    prepare("cityscapes", str(tmp_path), str(tmp_path / "data"))
-  assert not (tmp_path / "data").exists()
+def test_remains_of_a_broken_off_preparation_are_no_data_set_and_go_with_the_next(tmp_path, capsys):
+  root, data_dir = write_folder(tmp_path / "mine"), str(tmp_path / "data")
+  prepare("folder", str(root), data_dir)
+  remains = tmp_path / "data/folder/incomplete.ABC123_1.0.0"
+  (tmp_path / "data/folder/1.0.0").rename(remains)
+  assert not is_prepared("folder", data_dir)
+  with pytest.raises(ValueError, match="not prepared"):
+    open_source("folder", "train", data_dir)
+  prepare("folder", str(root), data_dir)
+  assert not remains.exists() and f"removing {remains}" in capsys.readouterr().out
+  assert split_sizes("folder", data_dir) == {"train": 3, "validation": 2}
+
+
+def full_disk(error, after):
+  """The module that writes records, whose writer raises `error` after so many of them."""
+
+  class Writer(array_record_module.ArrayRecordWriter):
+    left = after
+
+    def write(self, record):
+      if not self.left:
+        raise error
+      self.left -= 1
+      super().write(record)
+
+  return types.SimpleNamespace(ArrayRecordWriter=Writer)
+
+
+FULL = (OSError(28, "No space left on device"), RuntimeError("INTERNAL: no space;\nshort write"))
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, error, after):
+  root, data_dir = write_folder(tmp_path / "mine"), tmp_path / "data"
+  with monkeypatch.context() as patch:
+    patch.setattr("tensorflow_datasets.core.file_adapters.array_record_module", full_disk(error, after))
+    (line,) = faults(capfd, "folder", root, data_dir)
+  assert " ".join(str(error).split()) in line and " GB are free" in line and "Nothing was kept" in line
+  assert not is_prepared("folder", str(data_dir))
+  prepare("folder", str(root), str(data_dir))
+  assert split_sizes("folder", str(data_dir)) == {"train": 3, "validation": 2}
+
+
+_LIMITED = """
+import resource, signal, sys
+from data.prepare import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_writes_that_the_system_refuses_are_one_line_and_leave_nothing(tmp_path):
+  """By a limit on the size of files, as a stand-in for a full disk."""
+  root, data_dir = write_folder(tmp_path / "mine"), tmp_path / "data"
+  noise = np.random.default_rng(30).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+  mask = png(blocks(np.random.default_rng(31), (100, 100), range(19)))
+  files = {f"images/train/noise{turn}.png": png(np.rot90(noise, turn)) for turn in range(4)}
+  write_files(root, files | {f"masks/train/noise{turn}.png": mask for turn in range(4)})
+  arguments = ["--dataset=folder", f"--manual_dir={root}", f"--data_dir={data_dir}"]
+  environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+  command = [sys.executable, "-c", _LIMITED, *arguments]
+  run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+  assert run.returncode == 1, run.stderr
+  (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+  assert " GB are free" in line and "Traceback" not in run.stderr
+  assert files_in(data_dir) == [] and not is_prepared("folder", str(data_dir))
+  assert main(arguments) == 0
+  assert split_sizes("folder", str(data_dir)) == {"train": 7, "validation": 2}
+
+
+def test_items_are_worked_out_in_order_and_a_few_ahead_only():
+  taken = []
+
+  def items():
+    for number in range(1000):
+      taken.append(number)
+      yield number
+
+  found = in_threads(lambda number: number * number, items())
+  assert [next(found) for _ in range(3)] == [0, 1, 4]
+  assert len(taken) < 3 + 4 * (os.cpu_count() or 1)
+  assert list(found) == [number * number for number in range(3, 1000)]
+
+
+def test_allowed_values_are_told_in_ranges():
+  assert wrong_values("m.png", [9, 34], [0, 1, 2, 5, 7, 8, 255]) == (
+    "m.png holds the values 9, 34; allowed are 0 to 2 and 5 and 7 to 8 and 255."
+  )

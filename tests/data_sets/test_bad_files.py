@@ -1,0 +1,280 @@
+"""Files that are broken, missing or of the wrong kind: each is named, all at once, and nothing is written."""
+
+import shutil
+import warnings
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.archives import Archive
+from data.prepare import prepare
+from tests.data_sets import archives
+from tests.data_sets.archives import jpeg, picture, png, turned
+from tests.data_sets.checks import faults, files_in
+from tests.data_sets.folders import SHAPE, write_files, write_folder
+
+PHOTO = picture(np.random.default_rng(11), SHAPE)
+ZIPS = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip", "leftImg8bit_trainextra.zip", "gtCoarse.zip")
+ARCHIVES = {
+  "voc_segmentation": ("VOCtrainval_11-May-2012.tar", "VOC2012test.tar", "benchmark.tgz"),
+  "coco_voc": ("annotations_trainval2017.zip", "train2017.zip", "val2017.zip"),
+  "cityscapes": ZIPS[:2],
+  "cityscapes_coarse": ZIPS[2:],
+}
+MAKERS = {
+  "voc_segmentation": archives.voc,
+  "coco_voc": archives.coco,
+  "cityscapes": archives.cityscapes,
+  "cityscapes_coarse": archives.cityscapes,
+}
+EACH_ARCHIVE = [(dataset, name) for dataset, names in ARCHIVES.items() for name in names]
+
+
+def encoded(image, suffix):
+  return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def saved(tmp_path, image, kind, **options):
+  image.save(tmp_path / "saved", kind, **options)
+  return (tmp_path / "saved").read_bytes()
+
+
+@pytest.mark.parametrize(
+  "make, message",
+  [
+    (lambda tmp: jpeg(PHOTO)[:-200], "cannot be read to its end"),
+    (lambda tmp: png(PHOTO)[:-300], "cannot be read to its end"),
+    (lambda tmp: b"", "cannot be read to its end"),
+    (lambda tmp: b"no picture at all", "cannot be read to its end"),
+    (lambda tmp: png(PHOTO[..., 0]), "is a picture of mode L (grey): convert it to 8-bit RGB"),
+    (lambda tmp: jpeg(PHOTO[..., 0]), "is a picture of mode L (grey)"),
+    (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("CMYK"), "JPEG"), "is a picture of mode CMYK (four inks)"),
+    (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("RGBA"), "PNG"), "mode RGBA (with transparency)"),
+    (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("P"), "PNG"), "mode P (palette)"),
+    (lambda tmp: png(PHOTO[..., 0] > 99), "mode 1 (black and white)"),
+    (lambda tmp: png(PHOTO[..., 0].astype(np.uint16)), "(16 or 32 bits)"),
+    (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".png"), "has 16 bits a channel"),
+    (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".tiff"), "16 bits"),
+    (lambda tmp: turned(PHOTO), "asks by EXIF orientation 6 to be turned"),
+    (lambda tmp: saved(tmp, Image.fromarray(PHOTO), "TIFF", tiffinfo={274: 3}), "orientation 3 to be turned"),
+  ],
+  ids=[
+    "JPEG cut off", "PNG cut off", "nothing", "text", "grey PNG", "grey JPEG", "CMYK", "RGBA", "palette", "1 bit",
+    "grey 16 bits", "RGB PNG 16 bits", "RGB TIFF 16 bits", "turned", "turned TIFF",
+  ],
+)  # fmt: skip
+def test_a_picture_that_is_not_rgb_to_its_end_is_named(tmp_path, capfd, make, message):
+  root = write_folder(tmp_path / "mine")
+  (root / "images/train/b.png").write_bytes(make(tmp_path))
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert line.startswith(f"{root}/images/train/b.png ") and message in line
+
+
+@pytest.mark.parametrize(
+  "data, message",
+  [
+    (png(np.zeros((*SHAPE, 3), np.uint8)), "is a PNG of mode RGB: a mask must be a PNG of one 8-bit channel"),
+    (png(np.zeros((*SHAPE, 4), np.uint8)), "is a PNG of mode RGBA"),
+    (png(np.zeros(SHAPE, np.uint16)), "is a PNG of mode I;16"),
+    (jpeg(np.zeros(SHAPE, np.uint8)), "is a JPEG of mode L"),
+    (png(np.zeros(SHAPE, np.uint8))[:-20], "cannot be read to its end"),
+    (png(np.zeros((42, 55), np.uint8)), "is 42 x 55, its image "),
+    (png(np.zeros(SHAPE[::-1], np.uint8)), "is 56 x 42, its image "),
+    (png(np.full(SHAPE, 34, np.uint8)), "holds the values 34; allowed are 0 to 18 and 255."),
+    (png(np.resize(np.uint8([19, 254, 1]), SHAPE)), "holds the values 19, 254; allowed are 0 to 18 and 255."),
+  ],
+  ids=["RGB", "RGBA", "16 bits", "JPEG", "cut off", "narrower", "turned", "value 34", "two values"],
+)
+def test_a_mask_that_is_no_map_of_its_image_is_named(tmp_path, capfd, data, message):
+  root = write_files(write_folder(tmp_path / "mine"), {"masks/val/d.png": data})
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert line.startswith(f"{root}/masks/val/d.png ") and message in line
+
+
+def remove(root, name):
+  path = root / name
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink()
+
+
+def empty(root, split):
+  for kind in ("images", "masks"):
+    for path in (root / kind / split).iterdir():
+      path.unlink()
+
+
+def same_picture_in_both_splits(root):
+  image = Image.open(root / "images/train/c.png")
+  remove(root, "images/val/e.png")
+  image.save(root / "images/val/e.bmp")
+
+
+@pytest.mark.parametrize(
+  "fault, expected",
+  [
+    (lambda root: remove(root, "masks/train/b.png"), "{root}/images/train/b.png has no mask in {root}/masks/train."),
+    (lambda root: remove(root, "images/val/d.png"), "{root}/masks/val/d.png has no image in {root}/images/val."),
+    (lambda root: empty(root, "val"), "{root}/images/val holds no image."),
+    (lambda root: remove(root, "images/val"), "{root}/images has no folder val."),
+    (lambda root: remove(root, "images/train"), "{root}/images has no folder train."),
+    (
+      lambda root: remove(root, "images"),
+      "{root} has no folder images: it must hold images/<split>/ and masks/<split>/.",
+    ),
+  ],
+  ids=["no mask", "no image", "empty", "no val", "no train", "no images"],
+)
+def test_what_is_missing_in_a_folder_is_named(tmp_path, capfd, fault, expected):
+  root = write_folder(tmp_path / "mine")
+  fault(root)
+  assert faults(capfd, "folder", root, tmp_path / "data") == [expected.format(root=root)]
+
+
+def test_images_or_masks_of_one_name_are_named(tmp_path, capfd):
+  root = write_files(write_folder(tmp_path / "mine"), {"images/train/a.jpg": jpeg(PHOTO)})
+  assert faults(capfd, "folder", root, tmp_path / "data") == [
+    f"{root}/images/train/{name} has a namesake: its name without suffix must be unique." for name in ("a.jpg", "a.png")
+  ]
+
+
+def test_files_of_other_kinds_are_named(tmp_path, capfd):
+  root = write_files(write_folder(tmp_path / "mine"), {"images/train/notes.txt": b"", "masks/val/d.npy": b""})
+  found = faults(capfd, "folder", root, tmp_path / "data")
+  assert f"{root}/images/train/notes.txt is none of .jpg .jpeg .png .bmp .tif .tiff .webp." in found
+  assert f"{root}/masks/val/d.npy is none of .png." in found
+
+
+def test_val_and_validation_would_be_one_split(tmp_path, capfd):
+  root = write_folder(tmp_path / "mine")
+  for kind in ("images", "masks"):
+    shutil.copytree(root / kind / "val", root / kind / "validation")
+  assert faults(capfd, "folder", root, tmp_path / "data") == [
+    f"{root}/images has both val and validation: they would be one split."
+  ]
+
+
+def test_a_folder_whose_name_no_split_can_have_is_refused(tmp_path, capfd):
+  """Else it would be prepared, and could not be opened."""
+  files = {"images/rain 2024/f.png": png(PHOTO), "masks/rain 2024/f.png": png(np.zeros(SHAPE, np.uint8))}
+  root = write_files(write_folder(tmp_path / "mine"), files)
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert "rain 2024" in line
+
+
+def test_a_picture_in_two_splits_is_named_whatever_its_file(tmp_path, capfd):
+  root = write_folder(tmp_path / "mine")
+  same_picture_in_both_splits(root)
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert f"{root}/images/train/c.png" in line and f"{root}/images/val/e.bmp" in line
+  assert line.endswith("no image may stand in two splits.")
+
+
+def test_all_faults_are_listed_each_on_its_line(tmp_path, capfd):
+  root = write_folder(tmp_path / "mine")
+  files = {"images/train/a.png": jpeg(PHOTO)[:-200], "images/train/c.png": png(PHOTO[..., 0])}
+  write_files(root, files | {"masks/train/b.png": png(np.full(SHAPE, 77, np.uint8)), "masks/val/e.png": b"x"})
+  found = faults(capfd, "folder", root, tmp_path / "data")
+  names = ["images/train/a.png", "masks/train/b.png", "images/train/c.png", "masks/val/e.png"]
+  assert [line.partition(" ")[0] for line in found] == [f"{root}/{name}" for name in names]
+
+
+def test_faults_of_names_are_listed_over_all_splits(tmp_path, capfd):
+  root = write_folder(tmp_path / "mine")
+  remove(root, "masks/train/b.png")
+  remove(root, "images/train/c.png")
+  remove(root, "masks/val/d.png")
+  assert len(faults(capfd, "folder", root, tmp_path / "data")) == 3
+
+
+def test_prepare_raises_what_main_prints(tmp_path):
+  root = write_folder(tmp_path / "mine")
+  for name in "ab":
+    (root / f"images/train/{name}.png").write_bytes(b"")
+  with pytest.raises(ValueError, match=r"train/a.png cannot be read.*\n.*train/b.png cannot be read"):
+    prepare("folder", str(root), str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("dataset, name", EACH_ARCHIVE)
+def test_an_archive_that_is_missing_is_named_with_its_origin(tmp_path, capfd, dataset, name):
+  archives.write(tmp_path, {other: {} for other in ARCHIVES[dataset] if other != name})
+  (line,) = faults(capfd, dataset, tmp_path, tmp_path / "data")
+  assert line.startswith(f"not found in {tmp_path}: {name} (from http")
+  assert line.count("(from http") == 1 and "data/README.md" in line
+
+
+@pytest.mark.parametrize("dataset", ARCHIVES)
+def test_all_archives_that_are_missing_are_named(tmp_path, capfd, dataset):
+  (line,) = faults(capfd, dataset, tmp_path, tmp_path / "data")
+  assert all(f"{name} (from http" in line for name in ARCHIVES[dataset])
+
+
+@pytest.mark.parametrize("manual_dir", ["", "nowhere"])
+def test_a_folder_of_downloads_that_is_none_is_named(tmp_path, capfd, manual_dir):
+  (line,) = faults(capfd, "voc_segmentation", manual_dir, tmp_path / "data")
+  assert f"--manual_dir={manual_dir!r} is no folder" in line
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("dataset, name", EACH_ARCHIVE)
+def test_an_archive_that_is_cut_off_is_named(tmp_path, capfd, dataset, name, part):
+  archives.write(tmp_path, MAKERS[dataset]())
+  cut_off(tmp_path / name, part)
+  found = faults(capfd, dataset, tmp_path, tmp_path / "data", "--partial")
+  assert found and all(name in line for line in found)
+
+
+def cut_off(path, part):
+  data = path.read_bytes().rstrip(b"\0")  # The padding of a tar holds nothing.
+  path.write_bytes(data[: int(len(data) * part)])
+
+
+def test_all_archives_that_are_damaged_are_named(tmp_path, capfd):
+  archives.write(tmp_path, archives.voc())
+  for name in ARCHIVES["voc_segmentation"]:
+    (tmp_path / name).write_bytes(b"<html>404 not found</html>" * 99)
+  found = faults(capfd, "voc_segmentation", tmp_path, tmp_path / "data")
+  assert len(found) == 3
+  for line, name in zip(found, ARCHIVES["voc_segmentation"], strict=True):
+    assert line.startswith(f"{tmp_path / name} is damaged (") and line.endswith("download it again.")
+
+
+def test_a_bit_that_fell_over_in_a_zip_is_noticed(tmp_path, capfd):
+  files = archives.cityscapes()
+  archives.write(tmp_path, files)
+  name, picture = list(files[ZIPS[0]].items())[3]
+  data = bytearray((tmp_path / ZIPS[0]).read_bytes())
+  data[data.index(picture) + len(picture) // 2] ^= 1
+  (tmp_path / ZIPS[0]).write_bytes(data)
+  (line,) = faults(capfd, "cityscapes", tmp_path, tmp_path / "data", "--partial")
+  assert line.startswith(f"{name} in {tmp_path / ZIPS[0]} is damaged (Bad CRC-32") and "download it again" in line
+
+
+def test_a_name_that_stands_twice_in_an_archive_is_named(tmp_path, capfd):
+  archives.write(tmp_path, archives.cityscapes())
+  name = "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
+  with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / ZIPS[0], "a") as archive:
+    warnings.simplefilter("ignore")
+    archive.writestr(name, b"another")
+  (line,) = faults(capfd, "cityscapes", tmp_path, tmp_path / "data", "--partial")
+  assert line == f"{tmp_path / ZIPS[0]} holds files twice: {name}."
+
+
+def test_a_full_temporary_folder_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch):
+  archives.write(tmp_path, archives.voc())
+  with open("/dev/full", "r+b", buffering=0) as full:
+    monkeypatch.setattr("data.archives.tempfile.TemporaryFile", lambda: full)
+    with pytest.raises(OSError, match="benchmark.tgz: set TMPDIR to a larger one"):
+      Archive(tmp_path / "benchmark.tgz")
+
+
+def test_reading_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+  (tmp_path / "temporary").mkdir()
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+  archives.write(tmp_path, archives.voc())
+  prepare("voc_segmentation", str(tmp_path), str(tmp_path / "data"), partial=True)
+  assert files_in(tmp_path / "temporary") == []
