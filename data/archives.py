@@ -69,16 +69,13 @@ class Archive:
       if isinstance(self._file, zipfile.ZipFile):
         return self._file.read(self._members[name])  # Locks by itself.
       with self._lock:
-        data = self._file.extractfile(self._members[name]).read()
+        return self._file.extractfile(self._members[name]).read()
     except _DAMAGE as error:
       raise ValueError(f"{name} in {self.path} is damaged ({one_line(error)}): download it again.") from error
-    if len(data) != self._members[name].size:
-      raise ValueError(f"{name} in {self.path} is cut off: download it again.")
-    return data
 
   def read_lines(self, name: str) -> list[str]:
     """The lines of a text file that are not empty, without spaces around them. Raises ValueError as `read`."""
-    return [line.strip() for line in self.read(name).decode().splitlines() if line.strip()]
+    return [line.strip() for line in self.read(name).decode(errors="replace").splitlines() if line.strip()]
 
 
 def open_archives(root: pathlib.Path, origins: Mapping[str, str]) -> list[Archive]:

@@ -71,7 +71,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   A subclass plans and loads; this class checks, re-encodes and stores.
 
   Attributes:
-    published_pictures: whether grey and turned pictures are known and right as they are.
+    published_pictures: whether the pictures are known to be their owners', so that grey ones and those
+      that ask by EXIF to be turned are right as they are.
     has_instances: whether records carry instance ids.
   """
 
@@ -94,7 +95,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def fault_of(item):
       try:
         self.check_example(self.load(item), plan.label_set)
-      except ValueError as error:
+      except (ValueError, OSError) as error:
         return str(error)
       return None
 

@@ -1,6 +1,7 @@
 """Reads pictures and masks the strict way: what another reader might take for something else is refused."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
   if image.mode != "RGB" and not (published and image.mode == "L"):
     kind = _MODES.get(image.mode, "unusual")
     raise ValueError(f"{name} is a picture of mode {image.mode} ({kind}): convert it to 8-bit RGB.")
-  if orientation != 1 and not published:
+  if orientation not in (0, 1) and not published:  # 0 is undefined.
     raise ValueError(
       f"{name} asks by EXIF orientation {orientation} to be turned: turn its pixels and remove the tag "
       "(for instance mogrify -auto-orient), and see that the mask fits."
@@ -66,10 +67,10 @@ def decode_colours(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_instances(data: bytes, name: str) -> np.ndarray:
-  """Decodes a PNG of 16-bit instance ids to uint16 `[H, W]`. Raises ValueError where it is something else."""
+  """Decodes a PNG of instance ids to uint16 `[H, W]`. Raises ValueError where it is something else."""
   image, _ = _open(data, name)
-  if image.format != "PNG" or image.mode not in ("I;16", "I"):
-    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: instance ids are a PNG of one 16-bit channel.")
+  if image.format != "PNG" or image.mode not in ("I;16", "I", "L"):
+    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: instance ids are a PNG of one channel.")
   return np.asarray(image).astype(np.uint16)
 
 
@@ -83,7 +84,8 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     image.load()
     orientation = max(before, image.getexif().get(_ORIENTATION, 1))
   except Exception as error:  # Pillow raises whatever its parsers stumble over.
-    raise ValueError(f"{name} cannot be read to its end ({one_line(error)}).") from error
+    text = re.sub(r" ?<_io\S+ object at \w+>", "", one_line(error))
+    raise ValueError(f"{name} cannot be read to its end ({text}).") from error
   if depth > 8 and image.mode in ("RGB", "RGBA"):  # Pillow rounds these to 8 bits without a word.
     raise ValueError(f"{name} has {depth} bits a channel: convert it to 8-bit RGB.")
   return image, orientation

@@ -74,9 +74,11 @@ class Builder(BaseBuilder):
     faults += [f"{config.images} has no images in leftImg8bit/{name}." for name, stems in folders.items() if not stems]
     raise_all(faults)
     splits = {config.splits[folder]: stems for folder, stems in folders.items()}
+    counts = {split: len(stems) for split, stems in splits.items()}
+    self.published_pictures = counts == config.label_set.split_sizes
     return Plan(
       splits=splits,
-      counts={split: len(stems) for split, stems in splits.items()},
+      counts=counts,
       published=config.label_set.split_sizes,
       label_set=config.label_set,
       unlabelled=("test",) if "test" in splits else (),

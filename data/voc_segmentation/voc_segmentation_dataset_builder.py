@@ -37,10 +37,12 @@ class Builder(BaseBuilder):
   def plan(self, root: pathlib.Path) -> Plan:
     trainval, test, self._sbd = open_archives(root, _ARCHIVES)
     stored = lists.splits(lists.read(trainval, test, self._sbd))
+    counts = lists.counts(stored)
+    self.published_pictures = counts == VOC.split_sizes
     self._voc = {"train": trainval, "validation": trainval, "test": test}
     return Plan(
       splits={split: [(split, image_id) for image_id in ids] for split, ids in stored.items() if ids},
-      counts=lists.counts(stored),
+      counts=counts,
       published=VOC.split_sizes,
       label_set=VOC,
       unlabelled=("test",),

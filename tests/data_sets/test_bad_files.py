@@ -158,12 +158,13 @@ def test_val_and_validation_would_be_one_split(tmp_path, capfd):
   ]
 
 
-def test_a_folder_whose_name_no_split_can_have_is_refused(tmp_path, capfd):
+@pytest.mark.parametrize("name", ["rain 2024", "a+b", "rain.2024", "all"])
+def test_a_folder_whose_name_no_split_can_have_is_refused(tmp_path, capfd, name):
   """Else it would be prepared, and could not be opened."""
-  files = {"images/rain 2024/f.png": png(PHOTO), "masks/rain 2024/f.png": png(np.zeros(SHAPE, np.uint8))}
+  files = {f"images/{name}/f.png": png(PHOTO), f"masks/{name}/f.png": png(np.zeros(SHAPE, np.uint8))}
   root = write_files(write_folder(tmp_path / "mine"), files)
   (line,) = faults(capfd, "folder", root, tmp_path / "data")
-  assert "rain 2024" in line
+  assert line.startswith(f"{root}/images/{name} cannot be a split")
 
 
 def test_a_picture_in_two_splits_is_named_whatever_its_file(tmp_path, capfd):
@@ -233,13 +234,13 @@ def cut_off(path, part):
   path.write_bytes(data[: int(len(data) * part)])
 
 
-def test_all_archives_that_are_damaged_are_named(tmp_path, capfd):
-  archives.write(tmp_path, archives.voc())
-  for name in ARCHIVES["voc_segmentation"]:
+@pytest.mark.parametrize("dataset", ARCHIVES)
+def test_all_archives_that_are_damaged_are_named(tmp_path, capfd, dataset):
+  for name in ARCHIVES[dataset]:
     (tmp_path / name).write_bytes(b"<html>404 not found</html>" * 99)
-  found = faults(capfd, "voc_segmentation", tmp_path, tmp_path / "data")
-  assert len(found) == 3
-  for line, name in zip(found, ARCHIVES["voc_segmentation"], strict=True):
+  found = faults(capfd, dataset, tmp_path, tmp_path / "data")
+  assert len(found) == len(ARCHIVES[dataset])
+  for line, name in zip(found, ARCHIVES[dataset], strict=True):
     assert line.startswith(f"{tmp_path / name} is damaged (") and line.endswith("download it again.")
 
 
