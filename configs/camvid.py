@@ -23,7 +23,7 @@ def get_config(backbone: str = "resnet_tiny"):
   config.checkpoint_every_steps = 200
 
   config.data.dataset = "camvid"
-  config.data.train_mix = (("camvid", "train", "all once"),)
+  config.data.train_mix = (("camvid", "train", config_lib.ALL_ONCE),)
   config.data.crop_size = (256, 256)
   config.data.eval_size = (384, 480)
   config.data.random_scale = True

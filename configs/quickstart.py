@@ -25,7 +25,7 @@ def get_config(variant: str = "gcn"):
   config.checkpoint_every_steps = 300
 
   config.data.dataset = "shapes"
-  config.data.train_mix = (("shapes", "train", "all once"),)
+  config.data.train_mix = (("shapes", "train", config_lib.ALL_ONCE),)
   config.data.data_dir = "runs/data"
   config.data.crop_size = (256, 256)
   config.data.eval_size = (256, 256)

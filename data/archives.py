@@ -33,10 +33,7 @@ class Archive:
     try:
       self._open()
     except _DAMAGE as error:
-      if getattr(error, "errno", None) == errno.ENOSPC:
-        raise OSError(
-          f"{tempfile.gettempdir()} has no room to decompress {path}: set TMPDIR to a larger one."
-        ) from error
+      _raise_if_not_damage(error, path)
       raise ValueError(f"{path} is damaged ({one_line(error)}): download it again.") from error
     self.names = frozenset(self._members)
 
@@ -71,11 +68,21 @@ class Archive:
       with self._lock:
         return self._file.extractfile(self._members[name]).read()
     except _DAMAGE as error:
+      _raise_if_not_damage(error, self.path)
       raise ValueError(f"{name} in {self.path} is damaged ({one_line(error)}): download it again.") from error
 
   def read_lines(self, name: str) -> list[str]:
     """The lines of a text file that are not empty, without spaces around them. Raises ValueError as `read`."""
     return [line.strip() for line in self.read(name).decode(errors="replace").splitlines() if line.strip()]
+
+
+def _raise_if_not_damage(error: Exception, path: pathlib.Path) -> None:
+  """Raises OSError where the machine, not the file, is at fault: its errors have a number, those of readers none."""
+  number = getattr(error, "errno", None)
+  if number == errno.ENOSPC:
+    raise OSError(f"{tempfile.gettempdir()} has no room to decompress {path}: set TMPDIR to a larger one.") from error
+  if number is not None:
+    raise OSError(f"{path} cannot be read ({one_line(error)}).") from error
 
 
 def open_archives(root: pathlib.Path, origins: Mapping[str, str]) -> list[Archive]:

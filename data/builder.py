@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,25 +90,38 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def load(self, item: Any) -> Example:
     """Reads one item of the plan. Raises ValueError naming the file."""
 
-  def check(self, plan: Plan) -> None:
-    """Reads every example once; raises ValueError listing every fault, by file."""
+  def check(self, plan: Plan) -> dict[str, list[int]]:
+    """Reads every example once; raises ValueError listing every fault, by file.
 
-    def fault_of(item):
+    Returns:
+      [largest height, largest width] of the images of each split, pixels.
+    """
+
+    def look(entry):
+      split, item = entry
       try:
-        self.check_example(self.load(item), plan.label_set)
+        return split, self.check_example(self.load(item), plan.label_set).shape[:2], None
       except (ValueError, OSError) as error:
-        return str(error)
-      return None
+        return split, (0, 0), str(error)
 
-    items = [item for items in plan.splits.values() for item in items]
-    progress = tqdm(in_threads(fault_of, items), desc=f"checking {self.name}", total=len(items), mininterval=1)
-    raise_all([fault for fault in progress if fault])
+    entries = [(split, item) for split, items in plan.splits.items() for item in items]
+    largest, faults = {split: [0, 0] for split in plan.splits}, []
+    looks = in_threads(look, entries)
+    for split, shape, fault in tqdm(looks, desc=f"checking {self.name}", total=len(entries), mininterval=1):
+      largest[split] = list(map(max, largest[split], shape))
+      faults += [fault] if fault else []
+    raise_all(faults)
+    return largest
 
-  def check_example(self, example: Example, label_set: LabelSet) -> None:
-    """Raises ValueError where an example cannot be trained on as it is."""
+  def digest(self, root: pathlib.Path) -> str:
+    """Of what was given, where users change it: a prepared data set is not taken for another; '' where they do not."""
+    return ""
+
+  def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
+    """The image, RGB uint8 `[H, W, 3]`. Raises ValueError where the example cannot be trained on as it is."""
     image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
     if example.label is None:
-      return
+      return image
     if example.label.shape != image.shape[:2]:
       raise ValueError(
         f"{example.label_name} is {size(example.label)}, its image {example.image_name} is {size(image)}."
@@ -116,6 +130,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     wrong = [value for value in values if value not in label_set.raw_values]
     if wrong:
       raise ValueError(wrong_values(example.label_name, wrong, label_set.raw_values))
+    return image
 
   def write(self, plan: Plan, metadata: Mapping[str, Any], image_format: str) -> None:
     """Writes the records of a checked plan; TFDS renames the folder when all of it is there."""
@@ -145,6 +160,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _generate_examples(self, split, items):
     yield from tqdm(in_threads(self._record, items), desc=f"writing {split}", total=len(items), mininterval=1)
+    print(f"sorting the records of {split} ...", file=sys.stderr, flush=True)
 
   def _record(self, item: Any) -> tuple[str, dict[str, Any]]:
     example = self.load(item)
@@ -158,7 +174,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _encoded(self, example: Example) -> bytes:
     as_jpeg = self.image_format == "jpeg"
-    if example.image.startswith(_STORED_AS_IS[:1] if as_jpeg else _STORED_AS_IS):
+    stored_as_is = example.image.startswith(_STORED_AS_IS[:1] if as_jpeg else _STORED_AS_IS)
+    if stored_as_is and (not self.published_pictures or pictures.is_rgb(example.image)):
       return example.image
     image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
     return pictures.encode_jpeg(image) if as_jpeg else pictures.encode_png(image)

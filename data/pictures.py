@@ -9,6 +9,7 @@ from PIL import Image
 
 from data.faults import one_line
 
+Image.MAX_IMAGE_PIXELS = None  # Aerial and medical pictures are large; these are the user's own.
 _ORIENTATION = 0x0112  # The EXIF tag.
 _TIFF_DEPTH = 258  # The tag BitsPerSample.
 _PNG_DEPTH = 24  # Place of the bit depth, before the colour type, in the header chunk (PNG specification, 11.2.1).
@@ -21,17 +22,17 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
   Args:
     data: of the file.
     name: of the file, for errors.
-    published: whether its labels are known to belong to the pixels as they are stored, whatever
-      the file says of its orientation, and grey pictures are known to be among them (COCO).
+    published: whether its labels are known to belong to the pixels as they are stored, whatever the
+      file says of orientation and of colours.
 
   Raises:
     ValueError: where it cannot be decoded to the end, is not 8-bit RGB, or asks to be turned.
   """
   image, orientation = _open(data, name)
-  if image.mode != "RGB" and not (published and image.mode == "L"):
+  if image.mode != "RGB" and not published:
     kind = _MODES.get(image.mode, "unusual")
     raise ValueError(f"{name} is a picture of mode {image.mode} ({kind}): convert it to 8-bit RGB.")
-  if orientation not in (0, 1) and not published:  # 0 is undefined.
+  if orientation in range(2, 9) and not published:  # Other values turn nothing.
     raise ValueError(
       f"{name} asks by EXIF orientation {orientation} to be turned: turn its pixels and remove the tag "
       "(for instance mogrify -auto-orient), and see that the mask fits."
@@ -41,6 +42,11 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
 
 _MODES = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "four inks", "RGBA": "with transparency"}
 _MODES.update(dict.fromkeys(("I", "I;16", "I;16B", "F"), "16 or 32 bits"))
+
+
+def is_rgb(data: bytes) -> bool:
+  """Whether a picture that can be opened is stored as 8-bit RGB or grey, which every decoder reads alike."""
+  return Image.open(io.BytesIO(data)).mode in ("RGB", "L")
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:

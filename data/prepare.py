@@ -10,6 +10,8 @@ there already is left as it is.
 """
 
 import argparse
+import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -76,7 +78,7 @@ def prepare(
     raise ValueError(f"--data_dir={data_dir!r} must be a local path: records are read at random from local files only.")
   builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
   if builder.is_prepared():
-    _check_as_asked(builder, image_format)
+    _check_as_asked(builder, manual_dir, image_format)
     print(f"{dataset} is there already: {builder.data_path}")
   else:
     plan = builder.plan(_root(dataset, manual_dir))
@@ -87,8 +89,19 @@ def prepare(
       raise ValueError(
         f"{dataset} has other counts than published: {', '.join(different)}. To take it so, add --partial."
       )
-    builder.check(plan)
-    _write(builder, plan, different, image_format)
+    largest = builder.check(plan)
+    metadata = {
+      "classes": list(plan.label_set.classes),
+      "palette": [list(colour) for colour in plan.label_set.palette],
+      "unlabelled": list(plan.unlabelled),
+      "largest": largest,
+      "image_format": image_format,
+      "digest": builder.digest(_root(dataset, manual_dir)),
+      "counts": plan.counts,
+      "published": plan.published,
+      "partial": different,
+    }
+    _write(builder, plan, metadata, image_format)
     print(f"wrote {builder.data_path}")
   _print_counts(json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
 
@@ -111,34 +124,54 @@ def _root(dataset: str, manual_dir: str) -> pathlib.Path:
   return root
 
 
-def _check_as_asked(builder, image_format: str) -> None:
-  stored = builder.info.metadata["image_format"]
-  if stored != image_format:
+def _check_as_asked(builder, manual_dir: str, image_format: str) -> None:
+  metadata = builder.info.metadata
+  if metadata["image_format"] != image_format:
     raise ValueError(
-      f"{builder.data_path} was prepared with --image_format={stored}, not {image_format}: remove it first."
+      f"{builder.data_path} was prepared with --image_format={metadata['image_format']}, not {image_format}: "
+      "remove it first."
+    )
+  root = pathlib.Path(manual_dir).expanduser()
+  if manual_dir and root.is_dir() and metadata["digest"] != builder.digest(root):
+    raise ValueError(
+      f"{builder.data_path} was prepared from other files than are in {manual_dir} now: remove it, or take another "
+      "--data_dir."
     )
 
 
-def _write(builder, plan, different: list[str], image_format: str) -> None:
-  metadata = {
-    "classes": list(plan.label_set.classes),
-    "palette": [list(colour) for colour in plan.label_set.palette],
-    "unlabelled": list(plan.unlabelled),
-    "image_format": image_format,
-    "counts": plan.counts,
-    "published": plan.published,
-    "partial": different,
-  }
+def _write(builder, plan, metadata: dict, image_format: str) -> None:
   folder = pathlib.Path(builder.data_path).parent
-  for remains in folder.glob("incomplete.*"):
-    print(f"removing {remains}, left by a preparation that was broken off", flush=True)
-    shutil.rmtree(remains)
+  folder.mkdir(parents=True, exist_ok=True)
+  with _only_writer(folder):
+    for remains in folder.glob("incomplete.*"):
+      print(f"removing {remains}, left by a preparation that was broken off", flush=True)
+      shutil.rmtree(remains)
+    _write_records(builder, plan, metadata, image_format)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: pathlib.Path):
+  """Holds a lock on a folder. Raises ValueError where another process holds it."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ValueError(f"another data.prepare is writing {folder} at this moment.") from error
+    except OSError:  # Some network file systems have no locks.
+      pass
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def _write_records(builder, plan, metadata: dict, image_format: str) -> None:
   try:
     builder.write(plan, metadata, image_format)
   except Exception as error:  # TensorFlow's and array_record's writers raise errors of their own for a full disk.
     if isinstance(error, ValueError):
       raise
-    free = shutil.disk_usage(folder if folder.exists() else folder.anchor).free
+    free = shutil.disk_usage(pathlib.Path(builder.data_path).parent).free
     raise OSError(
       f"{builder.data_path} could not be written ({one_line(error)}); {free / 1e9:.1f} GB are free, "
       "about twice the archives' size is needed. Nothing was kept."

@@ -123,8 +123,41 @@ def open_split(config: ml_collections.ConfigDict, dataset: str, split: str) -> S
 
 
 def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
-  """The sources that the config trains on. Raises ValueError as `open_split`."""
+  """The sources that the config trains on.
+
+  Raises ValueError as `open_split`, where two of them share images, and where an image is larger
+  than the crop and crops are not drawn.
+  """
+  seen = set()
+  for dataset, split, _ in config.data.train_mix:
+    stored = {(dataset, name) for name in sources.stored_splits(dataset, split)}
+    if seen & stored:
+      raise ValueError(
+        f"config.data.train_mix has the images of {dataset} {split!r} more than once: take one of its splits."
+      )
+    seen |= stored
+    if not config.data.random_crop:
+      check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
   return [open_split(config, dataset, split) for dataset, split, _ in config.data.train_mix]
+
+
+def check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
+  """Raises ValueError where an image of the split is larger than `config.data[field]`."""
+  largest, size = sources.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
+  if any(side > most for side, most in zip(largest, size, strict=True)):
+    needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
+    raise ValueError(
+      f"{dataset} {split!r} has images of up to {largest[0]} x {largest[1]}, larger than config.data.{field}={size}: "
+      f"raise it to {needed} {cure}".rstrip()
+      + "."
+    )
+
+
+def trains_on_scored(config: ml_collections.ConfigDict) -> bool:
+  """Whether images of the split to score are trained on."""
+  scored = {(config.data.dataset, name) for name in sources.stored_splits(config.data.dataset, config.data.eval_split)}
+  mix = config.data.train_mix
+  return any((dataset, name) in scored for dataset, split, _ in mix for name in sources.stored_splits(dataset, split))
 
 
 def data_sets(config: ml_collections.ConfigDict) -> list[str]:
@@ -135,6 +168,12 @@ def data_sets(config: ml_collections.ConfigDict) -> list[str]:
 def data_counts(config: ml_collections.ConfigDict) -> dict[str, dict[str, int]]:
   """Number of examples of each split of each data set. Raises ValueError where one is not prepared."""
   return {dataset: sources.split_sizes(dataset, config.data.data_dir) for dataset in data_sets(config)}
+
+
+def fingerprints(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+  """By "data set split" of all that is trained on: what must not change while a run lasts."""
+  used = [(dataset, split) for dataset, split, _ in config.data.train_mix]
+  return {f"{dataset} {split}": sources.fingerprint(dataset, split, config.data.data_dir) for dataset, split in used}
 
 
 def partial_data(config: ml_collections.ConfigDict) -> dict[str, list[str]]:

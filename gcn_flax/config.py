@@ -14,6 +14,8 @@ MUTABLE = (
 
 ALL_ONCE = "all once"  # In place of a weight: each epoch shows every example once.
 
+_MIX_EXAMPLE = "For instance: '(('cityscapes', 'train', 'all once'),)'."
+
 _CHOICES = {
   "data.dataset": DATASETS,
   "model.backbone": ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -73,14 +75,14 @@ def get_config() -> ml_collections.ConfigDict:
   data.eval_split = "validation"
   # (data set, split, weight) of all that is trained on; the classes must be those of `dataset`. Weights are shares of
   # what is seen, in any unit; or all are "all once", and each epoch shows every example once. Shuffled over all.
-  data.train_mix = (("shapes", "train", "all once"),)
+  data.train_mix = (("shapes", "train", ALL_ONCE),)
   data.crop_size = (512, 512)  # (height, width) trained on, pixels, multiples of 32; smaller images are padded.
   data.eval_size = (512, 512)  # (height, width) images are padded to for scoring, multiples of 32; all must fit.
   data.random_flip = True  # Left and right; the paper's.
   data.random_crop = True  # The paper's on Cityscapes; without it every image must fit into crop_size.
   data.random_scale = False  # The paper does not scale.
   data.scales = (0.5, 2.0)  # (smallest, largest) factor of random_scale.
-  data.color_jitter = 0.0  # Largest relative change of brightness, contrast, saturation; 0 = none, as the paper.
+  data.color_jitter = 0.0  # Largest relative change of brightness, contrast, saturation; hue: / 5 of a turn. 0 = none.
   data.num_threads = 4  # That decode and augment, in each worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
 
@@ -161,23 +163,21 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
 
 
 def _validate_mix(mix: tuple) -> None:
-  example = '(("cityscapes", "train", "all once"),)'
-  if not mix or any(isinstance(part, str) or len(part) != 3 for part in mix):
-    raise ValueError(f"config.data.train_mix={mix} must list (data set, split, weight), for instance {example}.")
-  for dataset, _, weight in mix:
+  for part in mix:
+    if not (isinstance(part, tuple | list) and len(part) == 3 and all(isinstance(name, str) for name in part[:2])):
+      raise ValueError(f"config.data.train_mix: {part!r} must be (data set, split, weight). {_MIX_EXAMPLE}")
+    dataset, _, weight = part
     if dataset not in DATASETS:
       raise ValueError(f"config.data.train_mix: data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")
-    if weight != ALL_ONCE and (not _are_numbers((weight,)) or not 0 < weight < float("inf")):
+    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 0 < weight < float("inf")):
       raise ValueError(
         f"config.data.train_mix: weight {weight!r} of {dataset} must be a number above 0 or {ALL_ONCE!r}."
       )
-  weights = [weight for _, _, weight in mix]
+  weights = [part[2] for part in mix]
+  if not mix:
+    raise ValueError(f"config.data.train_mix is empty. {_MIX_EXAMPLE}")
   if ALL_ONCE in weights and set(weights) != {ALL_ONCE}:
-    raise ValueError(
-      f"config.data.train_mix mixes weights with {ALL_ONCE!r}: give {ALL_ONCE!r} to all or a number to all."
-    )
-  if len({part[:2] for part in map(tuple, mix)}) < len(mix):
-    raise ValueError(f"config.data.train_mix={mix} lists a split twice.")
+    raise ValueError(f"config.data.train_mix mixes weights with {ALL_ONCE!r}: give that, or a number, to all.")
 
 
 def _validate_model(model: ml_collections.ConfigDict) -> None:
@@ -241,7 +241,7 @@ def _is_under(field: str, names: tuple[str, ...]) -> bool:
 
 
 def _are_numbers(values: tuple) -> bool:
-  return all(isinstance(value, int | float) for value in values)
+  return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict:

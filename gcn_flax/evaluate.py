@@ -19,7 +19,7 @@ from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.labels import LabelSet
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
-from gcn_flax.writers import write_text
+from gcn_flax.writers import read_run_json, write_text
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
@@ -33,14 +33,12 @@ class Scores:
     matrix: int64 `[C, C]`, rows = ground truth, over all valid pixels of the split.
     num_images: that were scored.
     label_set: the classes.
-    partial: data sets, of those trained on or scored, that are not whole, and what they lack.
     sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
   """
 
   matrix: np.ndarray
   num_images: int
   label_set: LabelSet
-  partial: dict[str, list[str]]
   sheet: np.ndarray | None
 
   @property
@@ -87,7 +85,7 @@ def evaluate(
       reported = now
   if jax.process_count() > 1:
     num_images = len(source)
-  return Scores(matrix, num_images, source.label_set, build.partial_data(config), pictures.sheet())
+  return Scores(matrix, num_images, source.label_set, pictures.sheet())
 
 
 class _Pictures:
@@ -127,21 +125,23 @@ def write_scores(
   """Prints the table by class; writes `eval_<split>.json` and `eval_<split>.png`, the contact sheet.
 
   `iou` is by class name, null where a class neither occurs nor is predicted;
-  `confusion` has the ground truth in rows; `partial` is what the data sets lack.
+  `confusion` has the ground truth in rows; `partial` is what the data
+  sets lack that are scored or were trained on, as `run.json` and they themselves say.
   """
   classes = scores.label_set.classes
   iou = confusion.iou_per_class(scores.matrix)
   pixels = scores.matrix.sum(1)
+  partial = read_run_json(workdir).get("partial", {}) | build.partial_data(config)
   print(f"\n{config.data.dataset} {split}, step {step}, {scores.num_images} images")
   print(overlay.class_table(classes, iou, pixels / max(1, pixels.sum()), scores.mean_iou), flush=True)
-  for dataset, lacks in scores.partial.items():
-    print(f"PARTIAL DATA, not comparable with published scores: {dataset} {', '.join(lacks)}", flush=True)
+  for dataset, lacks in partial.items():
+    print(f"PARTIAL DATA: {dataset} {', '.join(lacks)}", flush=True)
   result = {
     "dataset": config.data.dataset,
     "split": split,
     "step": step,
     "num_images": scores.num_images,
-    "partial": scores.partial,
+    "partial": partial,
     "mean_iou": _number(scores.mean_iou),
     "pixel_accuracy": _number(scores.pixel_accuracy),
     "iou": {name: _number(value) for name, value in zip(classes, iou, strict=True)},

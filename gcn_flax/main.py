@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from gcn_flax import build, evaluate
 from gcn_flax import config as config_lib
-from gcn_flax.train import check_workdir, train
+from gcn_flax.train import check_classes, check_workdir, train
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
@@ -61,6 +61,7 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
   config_lib.validate(config, training=False)
   build.open_split(config, config.data.dataset, split)
   check_workdir(config, workdir, only=("model", "data.dataset"))
+  check_classes(config, workdir)
   config_lib.validate(config, jax.device_count(), training=False)
   with open_checkpoints(workdir) as checkpoints:
     step = choose_step(checkpoints, checkpoint)

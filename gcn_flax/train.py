@@ -5,13 +5,14 @@ import dataclasses
 import json
 import logging
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, writers
 from gcn_flax import config as config_lib
-from gcn_flax.input_pipeline import sources, transforms
+from gcn_flax.input_pipeline import sources
 from gcn_flax.progress import Log, StopSignal, Tracer
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
@@ -41,7 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
       writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
-      writers.write_run_json(workdir, start, build.data_counts(config))
+      writers.write_run_json(workdir, start, data_facts(config))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
@@ -125,12 +126,32 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   """Opens what is trained on, and looks at the split to score for what would stop the run later.
 
   Raises ValueError for a split that is missing, empty or without labels, for classes
-  that differ, and for images that do not fit.
+  that differ, for images that are in the mix twice, and for images that do not fit.
   """
   mix = build.open_mix(config)
-  eval_source = build.open_split(config, config.data.dataset, config.data.eval_split)
-  transforms.pad(eval_source[0], tuple(config.data.eval_size), tuple(config.model.pixel_mean))
+  dataset, split = config.data.dataset, config.data.eval_split
+  build.open_split(config, dataset, split)
+  build.check_fits(config, dataset, split, "eval_size")
+  if build.trains_on_scored(config):
+    _log.warning("WARNING: %s %r is trained on as well as scored: its scores say nothing.", dataset, split)
   return mix
+
+
+def data_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What `run.json` keeps of the data: counts, classes, what changes with the files, what is not whole.
+
+  What was not whole where the first weights of `config.init_from` were trained is passed on.
+  """
+  inherited = (
+    writers.read_run_json(pathlib.Path(config.init_from).expanduser()).get("partial", {}) if config.init_from else {}
+  )
+  classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
+  return {
+    "data": build.data_counts(config),
+    "classes": list(classes),
+    "fingerprints": build.fingerprints(config),
+    "partial": inherited | build.partial_data(config),
+  }
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:
@@ -154,20 +175,32 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only
 
 
 def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Compares the data sets' counts with those that a workdir was begun with.
+  """Compares what is trained on with what a workdir was begun with, and the classes with those of first weights.
 
-  Raises ValueError where one differs, because the order of examples would be another.
+  Raises ValueError where they differ: the order of examples, or the meaning of the scores, would be another.
   """
-  path = workdir / "run.json"
-  if not path.exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
-    return
-  before = json.loads(path.read_text())["data"]
-  for dataset, sizes in build.data_counts(config).items():
-    if before.get(dataset, sizes) != sizes:
-      raise ValueError(
-        f"{dataset} in {config.data.data_dir} has {sizes}, but {before[dataset]} when the workdir was begun: "
-        "bring that data set back or take a new workdir."
-      )
+  if any((workdir / "checkpoints").glob("[0-9]*")):
+    before = writers.read_run_json(workdir).get("fingerprints", {})
+    for name, now in build.fingerprints(config).items():
+      changed = [key for key, value in now.items() if before.get(name, now)[key] != value]
+      if changed:
+        raise ValueError(
+          f"{name} in {config.data.data_dir} is not what the workdir was begun with ({', '.join(changed)} differ): "
+          "bring that data set back or take a new workdir."
+        )
+  elif config.init_from:
+    check_classes(config, pathlib.Path(config.init_from).expanduser())
+
+
+def check_classes(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Raises ValueError where a workdir was trained with other classes than the data set has now."""
+  now = list(sources.open_label_set(config.data.dataset, config.data.data_dir).classes)
+  before = writers.read_run_json(workdir).get("classes", now)
+  if before != now:
+    raise ValueError(
+      f"{workdir} was trained with the classes {', '.join(before)}, but {config.data.dataset} in "
+      f"{config.data.data_dir} has {', '.join(now)}."
+    )
 
 
 def first_state(

@@ -104,16 +104,27 @@ def _tensorboard(workdir: pathlib.Path):
   return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
 
 
-def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, Mapping[str, int]]) -> None:
+def read_run_json(workdir: pathlib.Path) -> dict[str, Any]:
+  """What `write_run_json` wrote; {} where there is none. Raises ValueError where it is damaged."""
+  path = workdir / "run.json"
+  if not path.exists():
+    return {}
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
+
+
+def write_run_json(workdir: pathlib.Path, step: int, data: Mapping[str, Any]) -> None:
   """Writes `run.json`: how this run was started, on what, and when it was started before.
 
   Args:
     workdir: of the run.
     step: the step it starts from.
-    examples: number of examples by data set and split.
+    data: facts of the data, stored as they are.
   """
   path = workdir / "run.json"
-  starts = json.loads(path.read_text())["starts"] if path.exists() else []
+  starts = read_run_json(workdir).get("starts", [])
   command = shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
   starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command})
   run = {
@@ -121,7 +132,7 @@ def write_run_json(workdir: pathlib.Path, step: int, examples: Mapping[str, Mapp
     "commit": _commit(),
     "versions": {"python": platform.python_version(), **_versions()},
     "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
-    "data": {dataset: dict(sizes) for dataset, sizes in examples.items()},
+    **data,
     "starts": starts,
   }
   write_text(path, json.dumps(run, indent=2) + "\n")

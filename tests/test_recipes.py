@@ -8,6 +8,7 @@ import pytest
 
 from configs import cityscapes, pascal_voc
 from gcn_flax import build
+from gcn_flax import train as train_lib
 from gcn_flax.labels import LABELS
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
@@ -44,7 +45,9 @@ class RandomSource:
 def random_sources(monkeypatch):
   """Every split of every data set is there, with random pictures."""
   monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
-  monkeypatch.setattr(build, "data_counts", lambda config: {})
+  monkeypatch.setattr(build, "check_fits", lambda *_: None)
+  monkeypatch.setattr(train_lib, "data_facts", lambda config: {})
+  monkeypatch.setattr(train_lib, "check_data", lambda *_: None)
 
 
 def shrunk(recipe, argument):

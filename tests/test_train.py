@@ -127,7 +127,10 @@ def test_a_refused_start_leaves_the_record_of_the_run(config, tmp_path):
 
 @pytest.mark.parametrize(
   "field, value, message",
-  [("eval_size", (32, 96), "larger than 32 x 96"), ("data_dir", "/nowhere", "not prepared in '/nowhere'")],
+  [
+    ("eval_size", (32, 96), r"up to 64 x 96, larger than config.data.eval_size=.*raise it to \(64, 96\)"),
+    ("data_dir", "/nowhere", "not prepared in '/nowhere'"),
+  ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_first_step(config, tmp_path, field, value, message):
   config.data[field] = value

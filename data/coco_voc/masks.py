@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from gcn_flax.labels import IGNORE, VOC
 
-# VOC's names for COCO's categories; the other twelve are the same in both.
+# VOC's names for COCO's categories; the other fourteen are the same in both.
 _RENAMED = {
   "airplane": "aeroplane",
   "motorcycle": "motorbike",

@@ -32,12 +32,17 @@ class Classes:
 
     Raises ValueError listing the values or colours that have no meaning.
     """
-    codes = mask if mask.ndim == 2 else mask.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    known = self.values or {red << 16 | green << 8 | blue: to for (red, green, blue), to in self.colours.items()}
+    if mask.ndim == 2:
+      unknown = np.setdiff1d(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)), list(self.values)).tolist()
+      if unknown:
+        raise ValueError(wrong_values(name, unknown, self.values))
+      table = np.zeros(256, np.uint8)
+      table[list(self.values)] = list(self.values.values())
+      return table[mask]
+    codes = mask.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    known = {red << 16 | green << 8 | blue: to for (red, green, blue), to in self.colours.items()}
     found, places = np.unique(codes, return_inverse=True)
     unknown = [code for code in found.tolist() if code not in known]
-    if unknown and self.values:
-      raise ValueError(wrong_values(name, unknown, known))
     if unknown:
       shown = " ".join(f"{code >> 16},{code >> 8 & 255},{code & 255}" for code in unknown[:20])
       raise ValueError(f"{name} holds {len(unknown)} colours that classes.txt does not know: {shown}.")
@@ -88,6 +93,10 @@ def _text(path: pathlib.Path) -> str:
 
 def _from_names(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
   names = [name for _, name in lines]
+  if "ignore" in (name.lower() for name in names):
+    raise ValueError(
+      f"{path} names 'ignore', which is no class: 255 is void here; for another value write ignore = VALUE."
+    )
   _check_names(path, names)
   return given(plain_labels(tuple(names), voc_palette(len(names)), {}))
 
@@ -99,8 +108,8 @@ def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
     if not separator:
       faults.append(f"{path} line {number}: {line!r} has no '=', others have one.")
       continue
-    train_id = IGNORE if name == "ignore" else len(names)
-    if name != "ignore":
+    train_id = IGNORE if name.lower() == "ignore" else len(names)
+    if train_id != IGNORE:
       names.append(name)
     for token in right.split():
       try:

@@ -5,6 +5,7 @@ import pathlib
 import re
 from collections import Counter
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data import pictures
@@ -12,6 +13,7 @@ from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
 from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
+from gcn_flax.labels import LabelSet
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SPLITS = {"val": "validation"}  # Other folders give a split of their own name.
@@ -65,13 +67,24 @@ class Builder(BaseBuilder):
       label = self._classes.to_train(decode(mask.read_bytes(), str(mask)), str(mask))
     return Example(image.stem, image.read_bytes(), label, image_name=str(image), label_name=str(mask))
 
-  def check_example(self, example: Example, label_set) -> None:
-    super().check_example(example, label_set)
-    image = pictures.decode_rgb(example.image, example.image_name)
+  def digest(self, root: pathlib.Path) -> str:
+    """Of the names and sizes of all files, and of what masks and `classes.txt` hold."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for folder in ("images", "masks") for path in (root / folder).rglob("*") if path.is_file()):
+      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+      if path.relative_to(root).parts[0] == "masks":
+        digest.update(path.read_bytes())
+    if (root / "classes.txt").is_file():
+      digest.update((root / "classes.txt").read_bytes())
+    return digest.hexdigest()
+
+  def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
+    image = super().check_example(example, label_set)
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
     if first != example.image_name and pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
       raise ValueError(f"{example.image_name} is the same picture as {first}: no image may stand in two splits.")
+    return image
 
 
 def _has(folders: list[str], name: str) -> bool:

@@ -83,28 +83,43 @@ class Order(Sequence):
   """
 
   def __init__(self, sizes: Sequence[int], weights: Sequence[float] | None, seed: int):
-    self._weighted = weights is not None
-    counts = _shares(sum(sizes), weights) if self._weighted else list(sizes)
-    if not all(counts):
-      raise ValueError(
-        f"weights {tuple(weights)} give a source none of the {sum(sizes)} positions of an epoch: raise it."
-      )
-    self._ends = list(itertools.accumulate(counts))
-    self._counts = counts
-    self._slots = _endless(sum(counts), seed)
-    self._lines = [_endless(size, (seed + 1 + number) % 2**32) for number, size in enumerate(sizes)]
+    self._total, self._seed = sum(sizes), seed
+    self._ends = list(itertools.accumulate(sizes))
+    self._counts = None if weights is None else _shares(self._total, weights)
+    if self._counts and not all(self._counts):
+      raise ValueError(f"weights {tuple(weights)} give a source none of the {self._total} positions of an epoch.")
+    self._slots = _endless(self._total, seed)
+    seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
+    self._lines = [_endless(size, int(own)) for size, own in zip(sizes, seeds, strict=True)]
+    self._epochs = {}
 
   def __len__(self) -> int:
     return len(self._slots)
 
   def __getitem__(self, position: int) -> tuple[int, int]:
+    if self._counts:
+      epoch, place = divmod(position, self._total)
+      owners, ranks = self._epoch(epoch)
+      source = int(owners[place])
+      return source, self._lines[source][epoch * self._counts[source] + int(ranks[place])]
     slot = self._slots[position]
     source = bisect.bisect_right(self._ends, slot)
-    place = slot - (self._ends[source] - self._counts[source])
-    if not self._weighted:
-      return source, place
-    epoch = position // self._ends[-1]
-    return source, self._lines[source][epoch * self._counts[source] + place]
+    return source, slot - (self._ends[source - 1] if source else 0)
+
+  def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """(whose turn it is, how many of its turns came before) at each position of an epoch of a weighted mix."""
+    table = self._epochs.get(epoch)
+    if table is None:
+      rng = np.random.default_rng([self._seed, epoch])
+      owners = rng.permutation(np.repeat(np.arange(len(self._counts)), self._counts))
+      ranks = np.empty(self._total, np.int64)
+      for source, count in enumerate(self._counts):
+        ranks[owners == source] = np.arange(count)
+      table = owners, ranks
+      # Threads read ahead across the border of two epochs; others are let go of.
+      kept = {other: made for other, made in self._epochs.items() if abs(other - epoch) <= 1}
+      self._epochs = {**kept, epoch: table}
+    return table
 
 
 def _endless(size: int, seed: int) -> grain.MapDataset:

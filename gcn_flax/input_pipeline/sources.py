@@ -75,7 +75,7 @@ class Source(Sequence):
     return _decode(record["instances"], cv2.IMREAD_UNCHANGED).astype(np.uint16)
 
   def _label(self, record: dict[str, Any]) -> np.ndarray:
-    return self.label_set.raw_to_train[decode_label(record["label"], _image_id(record))]
+    return cv2.LUT(decode_label(record["label"], _image_id(record)), self.label_set.raw_to_train)
 
   def _record(self, index: int) -> dict[str, Any]:
     return self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
@@ -86,8 +86,8 @@ def _image_id(record: dict[str, Any]) -> str:
   return image_id.decode() if isinstance(image_id, bytes) else str(image_id)
 
 
-class Mix(Sequence):
-  """Several sources one after the other, as one."""
+class _Joined(Sequence):
+  """The records of several splits, one after the other."""
 
   def __init__(self, parts: Sequence[Sequence[Any]]):
     self.parts = tuple(parts)
@@ -115,14 +115,15 @@ def open_source(dataset: str, split: str, data_dir: str) -> Source:
     ValueError: for an unknown data set or split, or one that is not prepared yet.
   """
   builder = _builder(dataset, data_dir)
-  stored = _TOGETHER.get((dataset, split), (split,))
   if split not in split_sizes(dataset, data_dir):
     raise ValueError(
       f"{dataset} has no split {split!r}; choose one of {', '.join(sorted(split_sizes(dataset, data_dir)))}."
     )
   skip = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name != "image_id"}
-  parts = [builder.as_data_source(name, decoders=skip) for name in stored if name in builder.info.splits]
-  return Source(dataset, split, parts[0] if len(parts) == 1 else Mix(parts), _metadata(builder))
+  parts = [
+    builder.as_data_source(name, decoders=skip) for name in stored_splits(dataset, split) if name in builder.info.splits
+  ]
+  return Source(dataset, split, parts[0] if len(parts) == 1 else _Joined(parts), _metadata(builder))
 
 
 def open_label_set(dataset: str, data_dir: str) -> labels.LabelSet:
@@ -143,6 +144,32 @@ def split_sizes(dataset: str, data_dir: str) -> dict[str, int]:
     split: sum(stored.get(name, 0) for name in names) for (name, split), names in _TOGETHER.items() if name == dataset
   }
   return stored | together
+
+
+def stored_splits(dataset: str, split: str) -> tuple[str, ...]:
+  """The stored splits that a split is put together of; itself, for most."""
+  return _TOGETHER.get((dataset, split), (split,))
+
+
+def largest_image(dataset: str, split: str, data_dir: str) -> tuple[int, int]:
+  """(largest height, largest width) of a split's images, pixels. Raises ValueError as `open_source`."""
+  largest = _metadata(_builder(dataset, data_dir))["largest"]
+  sides = [largest[name] for name in stored_splits(dataset, split) if name in largest]
+  return tuple(map(max, zip(*sides, strict=True)))
+
+
+def fingerprint(dataset: str, split: str, data_dir: str) -> dict[str, Any]:
+  """What changes where a split is prepared from other files or in another form. Raises ValueError as `open_source`."""
+  builder = _builder(dataset, data_dir)
+  metadata = _metadata(builder)
+  stored = [builder.info.splits[name] for name in stored_splits(dataset, split) if name in builder.info.splits]
+  return {
+    "examples": sum(info.num_examples for info in stored),
+    "bytes": sum(info.num_bytes for info in stored),
+    "image_format": metadata["image_format"],
+    "classes": metadata["classes"],
+    "digest": metadata["digest"],
+  }
 
 
 def lacks(dataset: str, data_dir: str) -> list[str]:

@@ -67,7 +67,7 @@ def random_flip(example: Example, rng: np.random.Generator) -> Example:
   """Mirrors left and right in one case of two."""
   if rng.random() < 0.5:
     return example
-  return {**example, "image": example["image"][:, ::-1], "label": example["label"][:, ::-1]}
+  return {**example, "image": cv2.flip(example["image"], 1), "label": cv2.flip(example["label"], 1)}
 
 
 def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Example:
@@ -82,12 +82,9 @@ def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Exampl
       f"image {example['image_id']} is {height} x {width}, larger than {size[0]} x {size[1]}: "
       "raise config.data.eval_size (multiples of 32), or config.data.crop_size with config.data.random_crop=False."
     )
-  image = np.empty((*size, 3), np.uint8)
-  image[:] = np.round(pixel).astype(np.uint8)
-  image[:height, :width] = example["image"]
-  label = np.full(tuple(size), IGNORE, np.uint8)
-  label[:height, :width] = example["label"]
-  return {**example, "image": image, "label": label}
+  border = (0, size[0] - height, 0, size[1] - width, cv2.BORDER_CONSTANT)
+  image = cv2.copyMakeBorder(example["image"], *border, value=np.round(pixel).tolist())
+  return {**example, "image": image, "label": cv2.copyMakeBorder(example["label"], *border, value=IGNORE)}
 
 
 def augment(

@@ -15,7 +15,11 @@ _LINE = 22  # Height of a line of text, pixels.
 
 def save(path: pathlib.Path, picture: np.ndarray) -> None:
   """Writes RGB uint8 `[H, W, 3]` in the format that the path's suffix names. Raises OSError where it cannot."""
-  if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+  try:
+    written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+  except cv2.error as error:
+    raise OSError(f"{path} cannot be written: its name must end in .png or .jpg.") from error
+  if not written:
     raise OSError(f"{path} cannot be written.")
 
 

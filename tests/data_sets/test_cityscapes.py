@@ -121,6 +121,26 @@ def test_archives_of_the_published_sizes_have_the_published_counts(
   assert plan.published == label_set.split_sizes and differences(plan.counts, plan.published) == []
 
 
+def test_official_pictures_are_trusted_where_the_counts_are_the_published_ones(tmp_path):
+  for count, trusted in ((500, True), (499, False)):
+    root = tmp_path / str(count)
+    root.mkdir()
+    write_names(root, IMAGES, LABELS, "gtFine", {"train": 2975, "val": count, "test": 1525})
+    builder = Builder(data_dir=str(tmp_path / "data"), config="fine")
+    builder.plan(root)
+    assert builder.published_pictures is trusted
+
+
+def test_the_black_picture_is_counted_and_left_out(tmp_path):
+  stems = ["train_extra/bonn/bonn_000000_000001", "train_extra/troisdorf/troisdorf_000000_000073"]
+  files = {f"leftImg8bit/{stem}_leftImg8bit.png": b"" for stem in stems}
+  archives.write(tmp_path, {"leftImg8bit_trainextra.zip": files})
+  archives.write(tmp_path, {"gtCoarse.zip": {f"gtCoarse/{stem}_gtCoarse_labelIds.png": b"" for stem in stems}})
+  plan = Builder(data_dir=str(tmp_path / "data"), config="coarse").plan(tmp_path)
+  assert plan.counts == {"train_extra": 2} and plan.splits == {"train_extra": stems[:1]}
+  assert "troisdorf_000000_000073 is left out" in plan.notes[0]
+
+
 def without(archive, name):
   def change(files):
     del files[archive][name]

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.prepare import prepare
+from data.folder.classes import read_classes
+from data.prepare import main, prepare
 from gcn_flax.input_pipeline.sources import dataset_folder, lacks, open_label_set, open_source, split_sizes
 from gcn_flax.labels import voc_palette
 from tests.data_sets.archives import blocks, jpeg, picture, png
-from tests.data_sets.checks import by_id, faults, files_in, stored_pictures
+from tests.data_sets.checks import by_id, error_lines, faults, files_in, stored_pictures
 from tests.data_sets.folders import NAMES, SHAPE, write_files, write_folder
 
 COLOURS = {"road": ((128, 64, 128),), "car": ((0, 0, 142), (0, 0, 70)), "ignore": ((0, 0, 0), (255, 255, 255))}
@@ -280,3 +281,35 @@ def test_the_same_picture_twice_in_one_split_is_let_through(tmp_path):
   for name in "ab":
     (tmp_path / f"images/train/{name}.png").write_bytes(data)
   assert split_sizes("folder", prepared(tmp_path))["train"] == 3
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda root: (root / "masks/train/a.png").write_bytes(png(np.zeros(SHAPE, np.uint8))),
+    lambda root: (root / "classes.txt").write_text("\n".join(reversed(NAMES))),
+    lambda root: [(root / kind / "train/a.png").unlink() for kind in ("images", "masks")],
+  ],
+  ids=["another mask", "other classes", "an image less"],
+)
+def test_what_is_there_already_is_not_taken_for_other_files(tmp_path, capfd, change):
+  root = write_folder(tmp_path / "mine")
+  arguments = ["--dataset=folder", f"--manual_dir={root}", f"--data_dir={tmp_path / 'data'}"]
+  assert main(arguments) == 0 and main(arguments) == 0
+  change(root)
+  capfd.readouterr()
+  assert main(arguments) == 1
+  (line,) = error_lines(capfd.readouterr().err)
+  assert "was prepared from other files than are in" in line
+  assert main(["--dataset=folder", f"--data_dir={tmp_path / 'data'}"]) == 0, "without files to compare with"
+
+
+@pytest.mark.parametrize("name", ["ignore", "Ignore"])
+def test_ignore_is_no_class(tmp_path, capfd, name):
+  root = write_folder(tmp_path / "names", classes=f"road\ncar\n{name}")
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert "names 'ignore', which is no class" in line
+  classes = read_classes(
+    write_files(tmp_path, {"classes.txt": f"road = 0\ncar = 1\n{name} = 2".encode()}) / "classes.txt"
+  )
+  assert classes.label_set.classes == ("road", "car") and classes.values == {0: 0, 1: 1, 2: 255, 255: 255}

@@ -1,5 +1,6 @@
 """Preparation writes what it was given, once, or nothing; sources give it back as train ids."""
 
+import fcntl
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from gcn_flax.input_pipeline.sources import (
   decode_label,
   is_prepared,
   lacks,
+  largest_image,
   open_label_set,
   open_source,
   split_sizes,
@@ -261,3 +263,24 @@ def test_allowed_values_are_told_in_ranges():
   assert wrong_values("m.png", [9, 34], [0, 1, 2, 5, 7, 8, 255]) == (
     "m.png holds the values 9, 34; allowed are 0 to 2 and 5 and 7 to 8 and 255."
   )
+
+
+def test_two_preparations_do_not_write_at_once(tmp_path, capfd):
+  root, data = write_folder(tmp_path / "mine"), tmp_path / "data"
+  (data / "folder").mkdir(parents=True)
+  held = os.open(data / "folder", os.O_RDONLY)
+  fcntl.flock(held, fcntl.LOCK_EX)
+  try:
+    (line,) = faults(capfd, "folder", root, data)
+    assert "another data.prepare is writing" in line
+  finally:
+    os.close(held)
+  assert main(["--dataset=folder", f"--manual_dir={root}", f"--data_dir={data}"]) == 0
+
+
+def test_the_largest_image_of_every_split_is_recorded(street, data_dir, voc):
+  assert largest_image("camvid", "validation", data_dir) == (64, 96)
+  examples = list(open_source("voc_segmentation", "train_aug", voc.data_dir))
+  shapes = [example["image"].shape for example in examples]
+  expected = tuple(max(shape[axis] for shape in shapes) for axis in (0, 1))
+  assert largest_image("voc_segmentation", "train_aug", voc.data_dir) == expected

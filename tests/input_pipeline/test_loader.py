@@ -93,10 +93,10 @@ def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
   for epoch in range(5):
     sources = [source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)]
     assert [sources.count(number) for number in range(3)] == [10, 10, 20]
-  # Ten an epoch: three epochs run through the thirty examples once.
-  seen = [index for source, index in drawn(order, 0, 240) if source == 1]
-  for run in range(2):
-    assert sorted(seen[30 * run : 30 * run + 30]) == list(range(30))
+  for number, size in enumerate([6, 30, 4]):
+    seen = [index for source, index in drawn(order, 0, 240) if source == number]
+    for start in range(0, len(seen) - size + 1, size):
+      assert sorted(seen[start : start + size]) == list(range(size))
 
 
 def test_a_small_share_changes_from_epoch_to_epoch():

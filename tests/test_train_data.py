@@ -1,0 +1,97 @@
+"""A run knows the data it was begun with: it goes on with no other, and its scores say what was not whole."""
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from configs import folder as folder_recipe
+from data.prepare import prepare
+from gcn_flax.labels import CAMVID
+from gcn_flax.main import run_eval
+from gcn_flax.train import open_training, train
+from tests.conftest import write_street
+
+CLASSES = [f"class {number}" for number in range(11)]
+
+
+def write_folder(root, data_dir, classes=CLASSES, seed=1):
+  """The tiny street data set as a folder of the user's own, prepared."""
+  write_street(root, "train", 8, seed=seed)
+  write_street(root, "val", 2, seed=seed + 1)
+  (root / "classes.txt").write_text("\n".join(classes))
+  shutil.rmtree(data_dir, ignore_errors=True)
+  prepare("folder", str(root), str(data_dir))
+
+
+@pytest.fixture
+def own(tmp_path):
+  """A config of two steps on a folder, and its workdir."""
+  write_folder(tmp_path / "mine", tmp_path / "data")
+  config = folder_recipe.get_config("resnet_tiny")
+  config.total_steps = 2
+  config.data.data_dir = str(tmp_path / "data")
+  config.data.crop_size = (64, 64)
+  config.data.eval_size = (64, 96)
+  config.model.kernel_size = 3
+  return config
+
+
+def test_other_files_are_refused_by_a_resume(own, tmp_path):
+  train(own, tmp_path / "run")
+  own.total_steps = 3
+  write_folder(tmp_path / "mine", tmp_path / "data", seed=5)
+  with pytest.raises(ValueError, match="folder train in .* is not what the workdir was begun with .*digest"):
+    train(own, tmp_path / "run")
+  write_folder(tmp_path / "mine", tmp_path / "data")
+  train(own, tmp_path / "run")
+
+
+def test_other_classes_of_the_same_number_are_refused(own, tmp_path):
+  train(own, tmp_path / "run")
+  write_folder(tmp_path / "mine", tmp_path / "data", classes=CLASSES[::-1])
+  message = "run was trained with the classes class 0, .* but folder in .* has class 10, "
+  with pytest.raises(ValueError, match=message):
+    run_eval(own, tmp_path / "run", "validation", "best")
+  own.init_from = str(tmp_path / "run")
+  with pytest.raises(ValueError, match=message):
+    train(own, tmp_path / "other")
+
+
+def test_what_the_first_weights_lacked_is_told_of_the_next_run_too(own, config, tmp_path):
+  """The street data set, called camvid, is partial; the folder with the same classes is whole."""
+  write_folder(tmp_path / "mine", tmp_path / "data", classes=CAMVID.classes)
+  config.total_steps = 2
+  train(config, tmp_path / "first")
+  own.init_from = str(tmp_path / "first")
+  own.total_steps = 1
+  train(own, tmp_path / "second")
+  lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
+  for kind in ("run.json", "eval_validation.json"):
+    assert json.loads((tmp_path / "second" / kind).read_text())["partial"] == {"camvid": lacks}
+
+
+def test_a_mix_of_other_classes_is_refused(own, data_dir, tmp_path):
+  shutil.copytree(f"{data_dir}/camvid", tmp_path / "data/camvid")
+  own.data.train_mix = (("folder", "train", 1), ("camvid", "train", 1))
+  with pytest.raises(ValueError, match="camvid has other classes than config.data.dataset='folder'"):
+    open_training(own)
+
+
+def test_images_twice_in_the_mix_are_refused_and_scored_ones_are_warned_of(own, caplog):
+  own.data.train_mix = (("folder", "train", 1), ("folder", "train", 2))
+  with pytest.raises(ValueError, match="has the images of folder 'train' more than once"):
+    open_training(own)
+  logging.getLogger("gcn_flax").propagate = True
+  own.data.train_mix = (("folder", "train", 1), ("folder", "validation", 2))
+  open_training(own)
+  assert "folder 'validation' is trained on as well as scored" in caplog.text
+
+
+def test_images_larger_than_the_padding_are_refused_before_the_first_step(own):
+  own.data.random_scale = own.data.random_crop = False
+  with pytest.raises(
+    ValueError, match=r"up to 64 x 96, larger than config.data.crop_size=\(64, 64\): raise it to \(64, 96\)"
+  ):
+    open_training(own)
