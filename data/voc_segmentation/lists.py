@@ -22,7 +22,7 @@ def splits(lists: Lists) -> dict[str, list[str]]:
   """The ids that are stored, each once: `train`, `validation`, `test`, and `sbd`.
 
   `sbd` is what SBD adds to VOC's training set: its train and val without all of VOC's train,
-  whose own masks are used, and without VOC's val, some 500 of which stand in SBD's lists and
+  whose own masks are used, and without VOC's val, hundreds of which stand in SBD's lists and
   would leak. `train_aug` is `train` with `sbd`, `trainval` is `train` with `validation`.
 
   Raises:

@@ -99,6 +99,14 @@ def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
       assert sorted(seen[start : start + size]) == list(range(size))
 
 
+def test_epochs_and_sources_of_a_weighted_mix_have_orders_of_their_own():
+  order = loader.Order([20, 20], [1, 1], seed=0)
+  turns = [[source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)] for epoch in range(2)]
+  assert turns[0] != turns[1]
+  first, second = ([index for source, index in drawn(order, 0, 40) if source == number] for number in range(2))
+  assert first != second
+
+
 def test_a_small_share_changes_from_epoch_to_epoch():
   order = loader.Order([90, 10], [1, 9], seed=0)
   firsts = [

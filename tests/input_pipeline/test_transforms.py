@@ -61,6 +61,14 @@ def test_a_scaled_crop_is_full_wherever_the_image_is_large_enough():
     assert result["label"].shape == (40, 30) and result["image"].shape == (40, 30, 3)
 
 
+@pytest.mark.parametrize(
+  "side, most, factor, expected",
+  [(400, 800, 1.998, (400, 800)), (399, 800, 1.998, (399, 797)), (90, 40, 0.45, (89, 40)), (80, 40, 0.45, (80, 36))],
+)
+def test_windows_fill_the_crop_as_soon_as_the_image_does(side, most, factor, expected):
+  assert transforms._window(side, most, factor) == expected
+
+
 def test_scales_cover_their_range():
   sides = [
     transforms.random_crop(example(100, 100), (300, 300), np.random.default_rng(seed), scales=(0.5, 2.0))["label"].shape
@@ -98,9 +106,18 @@ def test_colour_keeps_grey_grey():
   for seed in range(20):
     image = transforms.color_jitter(grey, 0.5, np.random.default_rng(seed))["image"].astype(int)
     assert np.ptp(image, axis=-1).max() <= 1
-    slope = (image[150, 0, 0] - image[100, 0, 0]) / 50
-    assert 0.25 - 0.03 <= slope <= 2.25 + 0.03
-    assert abs(image[128, 0, 0] - 128) <= 0.5 * 128 + 1
+    brightness, contrast, _ = np.random.default_rng(seed).uniform(0.5, 1.5, 3)
+    expected = np.clip(brightness * (128 + contrast * (np.arange(256) - 128)), 0, 255)
+    assert np.abs(image[:, 0, 0] - expected).max() <= 1
+
+
+def test_colour_changes_only_where_asked_for():
+  before = example(32, 64)
+  plain, changed = (
+    transforms.augment(before, np.random.default_rng(0), **options(jitter=strength))["image"] for strength in (0.0, 0.5)
+  )
+  np.testing.assert_array_equal(plain, before["image"])
+  assert (changed != before["image"]).any()
 
 
 def test_hue_turns_by_at_most_a_fifth_of_the_strength():
