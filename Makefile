@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: quickstart quickstart-pointwise test test-slow lint format bench clean
+.PHONY: quickstart quickstart-pointwise test test-slow lint format bench bench-input clean
 
 quickstart: $(VENV)/product  ## Trains a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
@@ -31,6 +31,9 @@ format: $(VENV)/dev
 
 bench: $(VENV)/dev  ## ResNet-50 GCN against the same network in PyTorch, on this machine.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
+
+bench-input: $(VENV)/dev  ## Decoding and augmentation against a PyTorch DataLoader, on this machine.
+	$(RUN) benchmarks/input.py --json=runs/bench_input.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from data.coco_voc import masks
 from data.coco_voc.coco_voc_dataset_builder import Builder
 from data.faults import differences
+from data.prepare import prepare
 from gcn_flax.input_pipeline.sources import lacks, open_source, split_sizes
 from tests.data_sets import archives
 from tests.data_sets.archives import COCO_CATEGORIES
@@ -86,6 +87,20 @@ def test_pictures_that_are_grey_or_ask_to_be_turned_are_taken_as_they_lie(coco):
     assert picture.shape == (60, 80, 3)
     np.testing.assert_allclose(examples[f"{number:012d}"]["image"], picture, atol=4)
     assert stored_pictures("coco_voc", "train", coco.data_dir)[f"{number:012d}"] == data
+
+
+@pytest.mark.parametrize("mode, kind", [("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("RGB", "PNG")])
+def test_pictures_of_other_modes_are_stored_as_rgb(tmp_path, mode, kind):
+  files = archives.coco()
+  name = "train2017/000000000009.jpg"
+  original = Image.open(io.BytesIO(files["train2017.zip"][name]))
+  buffer = io.BytesIO()
+  original.convert(mode).save(buffer, kind)
+  files["train2017.zip"][name] = buffer.getvalue()
+  prepare("coco_voc", str(archives.write(tmp_path, files)), str(tmp_path / "data"), partial=True)
+  stored = by_id(open_source("coco_voc", "train", str(tmp_path / "data")))["000000000009"]["image"]
+  expected = np.asarray(Image.open(buffer).convert("RGB"), int)
+  np.testing.assert_allclose(stored, expected, atol=0 if kind == "PNG" else 4)
 
 
 def test_images_are_counted_in_all(coco, tmp_path, capfd):
