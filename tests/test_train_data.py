@@ -8,6 +8,7 @@ import pytest
 
 from configs import folder as folder_recipe
 from data.prepare import prepare
+from gcn_flax import build
 from gcn_flax.labels import CAMVID
 from gcn_flax.main import run_eval
 from gcn_flax.train import open_training, train
@@ -95,3 +96,28 @@ def test_images_larger_than_the_padding_are_refused_before_the_first_step(own):
     ValueError, match=r"up to 64 x 96, larger than config.data.crop_size=\(64, 64\): raise it to \(64, 96\)"
   ):
     open_training(own)
+
+
+def first_epoch(config):
+  """(split, whether the picture is as it is stored) of the ten examples of an epoch, told by their labels."""
+  config.batch_size, config.total_steps = 2, 5
+  config.data.crop_size = (64, 96)
+  config.data.random_scale = config.data.random_crop = config.data.random_flip = False
+  mix = build.open_mix(config)
+  stored = {example["label"].tobytes(): (source.split, example["image"]) for source in mix for example in source}
+  found = []
+  for batch in build.train_batches(config, mix, 0):
+    for image, label in zip(batch["image"], batch["label"], strict=True):
+      split, original = stored[label.tobytes()]
+      found.append((split, bool((image == original).all())))
+  return found
+
+
+def test_weights_and_colours_of_the_config_reach_the_batches(own):
+  own.data.color_jitter = 0.0
+  own.data.train_mix = (("folder", "train", "all once"), ("folder", "validation", "all once"))
+  assert sorted(first_epoch(own)) == [("train", True)] * 8 + [("validation", True)] * 2
+  own.data.train_mix = (("folder", "train", 1), ("folder", "validation", 4))
+  assert sorted(first_epoch(own)) == [("train", True)] * 2 + [("validation", True)] * 8
+  own.data.color_jitter = 0.4
+  assert not any(as_stored for _, as_stored in first_epoch(own))
