@@ -14,7 +14,7 @@ MUTABLE = (
 
 ALL_ONCE = "all once"  # In place of a weight: each epoch shows every example once.
 
-_MIX_EXAMPLE = "For instance: '(('cityscapes', 'train', 'all once'),)'."
+_MIX_EXAMPLE = 'For instance --config.data.train_mix=\'(("cityscapes", "train", "all once"),)\'.'
 
 _CHOICES = {
   "data.dataset": DATASETS,

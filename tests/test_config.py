@@ -25,7 +25,7 @@ REFUSED = [
   ("init_from", "gs://bucket/run", "must be a local path"),
   ("model.pixel_mean", (300.0, 0.0, 0.0), "config.model.pixel_mean=.* 0 to 255"),
   ("data.scales", (2.0, 0.5), "config.data.scales=.* 0 < smallest <= largest"),
-  ("data.train_mix", (), "config.data.train_mix is empty. For instance: .*cityscapes"),
+  ("data.train_mix", (), "config.data.train_mix is empty. For instance .*cityscapes"),
   ("data.train_mix", ("shapes", "train", "all once"), "'shapes' must be .data set, split, weight."),
   ("data.train_mix", ((1, 2, 3),), r"\(1, 2, 3\) must be .data set, split, weight."),
   ("data.train_mix", (1, 2, 3), "1 must be .data set, split, weight."),
