@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from data.faults import one_line, raise_all
 
+# What the readers raise for a broken file; NotImplementedError is zipfile's, for a compression that it does not know.
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, NotImplementedError)
 
 

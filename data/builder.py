@@ -80,7 +80,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   published_pictures = False
   has_instances = False
   _plan: Plan | None = None
-  image_format = "original"
 
   @abc.abstractmethod
   def plan(self, root: pathlib.Path) -> Plan:
@@ -132,9 +131,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise ValueError(wrong_values(example.label_name, wrong, label_set.raw_values))
     return image
 
-  def write(self, plan: Plan, metadata: Mapping[str, Any], image_format: str) -> None:
-    """Writes the records of a checked plan; TFDS renames the folder when all of it is there."""
-    self._plan, self.image_format = plan, image_format
+  def write(self, plan: Plan, metadata: Mapping[str, Any]) -> None:
+    """Writes the records of a checked plan in `metadata["image_format"]`; TFDS renames the folder at the end."""
+    self._plan = plan
     self.info.metadata.update(metadata)
     tfds.disable_progress_bar()  # It shows nothing of use; ours is in `_generate_examples`.
     config = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -173,7 +172,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return example.image_id, record
 
   def _encoded(self, example: Example) -> bytes:
-    as_jpeg = self.image_format == "jpeg"
+    as_jpeg = self.info.metadata["image_format"] == "jpeg"
     stored_as_is = example.image.startswith(_STORED_AS_IS[:1] if as_jpeg else _STORED_AS_IS)
     if stored_as_is and (not self.published_pictures or pictures.is_rgb(example.image)):
       return example.image

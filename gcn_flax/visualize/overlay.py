@@ -76,15 +76,13 @@ def browse_sheet(
   Returns:
     RGB uint8 `[H', W', 3]`.
   """
-  total = 2 * width + 3 * _GAP
-  rows = [_text_row(("image", "labels"), width, total)]
-  for image, label, name in zip(images, labels, names, strict=True):
+  rows = []
+  for image, label in zip(images, labels, strict=True):
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    overlay = name_regions(blend(image, label, label_set), label, label_set)
-    rows += [_picture_row((image, overlay), width, total), _text_row((name,), width, total)]
-  return np.concatenate([*rows, _legend(label_set, total, void="void: not covered")])
+    rows.append((image, name_regions(blend(image, label, label_set), label, label_set)))
+  return _sheet(("image", "labels"), rows, names, label_set, width, void="void: not covered")
 
 
 def contact_sheet(
@@ -108,12 +106,27 @@ def contact_sheet(
   Returns:
     RGB uint8 `[H', W', 3]`.
   """
-  total = 3 * width + 4 * _GAP
-  rows = [_text_row(("image", "truth", "prediction"), width, total)]
-  for image, label, prediction, name in zip(images, labels, predictions, names, strict=True):
-    pictures = (image, colorize(label, label_set.palette), colorize(prediction, label_set.palette))
-    rows += [_picture_row(pictures, width, total), _text_row((name,), width, total)]
-  return np.concatenate([*rows, _legend(label_set, total)])
+  rows = [
+    (image, colorize(label, label_set.palette), colorize(prediction, label_set.palette))
+    for image, label, prediction in zip(images, labels, predictions, strict=True)
+  ]
+  return _sheet(("image", "truth", "prediction"), rows, names, label_set, width, void="void")
+
+
+def _sheet(
+  titles: Sequence[str],
+  rows: Sequence[Sequence[np.ndarray]],
+  names: Sequence[str],
+  label_set: LabelSet,
+  width: int,
+  void: str,
+) -> np.ndarray:
+  """Rows of pictures under `titles`, each with its name below, and a legend; `void` is what the legend says of it."""
+  total = len(titles) * (width + _GAP) + _GAP
+  parts = [_text_row(titles, width, total)]
+  for pictures, name in zip(rows, names, strict=True):
+    parts += [_picture_row(pictures, width, total), _text_row((name,), width, total)]
+  return np.concatenate([*parts, _legend(label_set, total, void)])
 
 
 def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int) -> np.ndarray:
@@ -133,7 +146,7 @@ def _text_row(texts: Sequence[str], width: int, total: int) -> np.ndarray:
   return row
 
 
-def _legend(label_set: LabelSet, total: int, void: str = "void") -> np.ndarray:
+def _legend(label_set: LabelSet, total: int, void: str) -> np.ndarray:
   """A coloured square and a name for each class and for void, in as many lines as it takes."""
   entries = [*zip(label_set.classes, label_set.palette, strict=True), (void, VOID_COLOUR)]
   columns = max(1, (total - _GAP) // 150)
