@@ -53,14 +53,14 @@ class Example:
   Attributes:
     image_id: unique within the data set.
     image: the picture, encoded.
-    label: stored values uint8 `[H, W]`; None in a split without labels.
+    label: stored values uint8 `[H, W]`; None in a split without labels; a number where the image has one class.
     instances: PNG of uint16 instance ids; None where the data set has none.
     image_name, label_name: the files, for errors.
   """
 
   image_id: str
   image: bytes
-  label: np.ndarray | None
+  label: np.ndarray | int | None
   instances: bytes | None = None
   image_name: str = ""
   label_name: str = ""
@@ -144,7 +144,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     features = {
       "image_id": tfds.features.Text(),
       "image": tfds.features.Image(shape=(None, None, 3)),
-      "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+      "label": self.label_feature(),
     }
     if self.has_instances:
       features["instances"] = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
@@ -153,6 +153,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       description=type(self).__doc__,
       metadata=tfds.core.MetadataDict(),
     )
+
+  def label_feature(self) -> tfds.features.FeatureConnector:
+    """How a label is stored."""
+    return tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+
+  def encode_label(self, label: Any) -> Any:
+    """A label as `label_feature` takes it."""
+    # A split without labels stores one void pixel, which no reader looks at.
+    return io.BytesIO(pictures.encode_mask(np.full((1, 1), 255, np.uint8) if label is None else label))
 
   def _split_generators(self, dl_manager):
     return {split: self._generate_examples(split, items) for split, items in self._plan.splits.items()}
@@ -163,10 +172,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _record(self, item: Any) -> tuple[str, dict[str, Any]]:
     example = self.load(item)
-    record = {"image_id": example.image_id, "image": io.BytesIO(self._encoded(example))}
-    # A split without labels stores one void pixel, which no reader looks at.
-    label = np.full((1, 1), 255, np.uint8) if example.label is None else example.label
-    record["label"] = io.BytesIO(pictures.encode_mask(label))
+    record = {
+      "image_id": example.image_id,
+      "image": io.BytesIO(self._encoded(example)),
+      "label": self.encode_label(example.label),
+    }
     if self.has_instances:
       record["instances"] = io.BytesIO(example.instances)
     return example.image_id, record

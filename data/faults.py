@@ -16,13 +16,6 @@ def raise_all(faults: Sequence[str]) -> None:
     raise ValueError("\n".join(faults))
 
 
-def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:
-  """What counts differ, each as "train 8 instead of 1464"."""
-  return [
-    f"{name} {found.get(name, 0)} instead of {size}" for name, size in published.items() if found.get(name, 0) != size
-  ]
-
-
 def size(array: np.ndarray) -> str:
   """The height and width of a picture."""
   return f"{array.shape[0]} x {array.shape[1]}"

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from data.faults import differences, one_line
+from data.faults import one_line
 from gcn_flax import labels
 
 # Data set -> module in this folder and configuration of its builder.
@@ -84,7 +84,7 @@ def prepare(
     plan = builder.plan(_root(dataset, manual_dir))
     for note in plan.notes:
       print(f"note: {note}", flush=True)
-    different = differences(plan.counts, plan.published)
+    different = labels.differences(plan.counts, plan.published)
     if different and not partial:
       raise ValueError(
         f"{dataset} has other counts than published: {', '.join(different)}. To take it so, add --partial."

@@ -13,10 +13,11 @@ import optax
 from jax.sharding import Mesh
 
 from gcn_flax import config as config_lib
-from gcn_flax.input_pipeline import loader, sources, transforms
+from gcn_flax import tasks
+from gcn_flax.input_pipeline import loader, sources
 from gcn_flax.input_pipeline.sources import Source
-from gcn_flax.models.gcn import GCN
-from gcn_flax.training import optimizer, partition, steps
+from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.training import losses, optimizer, partition, steps
 from gcn_flax.training.state import TrainState
 
 
@@ -25,12 +26,12 @@ class Setup:
   """Everything of a config that computes.
 
   Attributes:
-    network: the `GCN`.
+    network: the `GCN`, or a `Classifier`.
     mesh: of the devices.
     schedule: step -> learning rate.
     init: `seed -> TrainState`, compiled; the state is born on its devices.
     train_step: `(state, batch) -> (state, metrics)`, compiled; it consumes the old state.
-    eval_step: `(params, batch_stats, batch) -> (confusion, predictions)`, compiled.
+    eval_step: `(weights, batch) -> (counts, predictions)`, compiled; `weights` are those of `TrainState.weights`.
     state_shapes: the train state as `jax.ShapeDtypeStruct`s with their shardings.
   """
 
@@ -39,23 +40,8 @@ class Setup:
   schedule: optax.Schedule
   init: Callable[[int], TrainState]
   train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]
-  eval_step: Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]
+  eval_step: Callable[[Any, Any], tuple[jax.Array, jax.Array]]
   state_shapes: TrainState
-
-
-def network(config: ml_collections.ConfigDict) -> GCN:
-  """The network of a config. Raises ValueError where its classes are those of a folder that is not prepared."""
-  model = config.model
-  return GCN(
-    num_classes=sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes,
-    backbone=model.backbone,
-    kernel_size=model.kernel_size,
-    head=model.head,
-    stack_width=model.stack_width or None,
-    boundary_refine=model.boundary_refine,
-    dtype=jnp.dtype(model.dtype),
-    norm=model.norm,
-  )
 
 
 def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Setup:
@@ -64,18 +50,25 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Set
   Args:
     config: one that `validate` has passed.
     devices: to use; None takes all.
+
+  Raises ValueError where class weights are not as many as classes, and where the classes
+  are those of a data set that is not prepared.
   """
-  net = network(config)
+  task = tasks.of(config)
+  num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
+  network = task.network(config, num_classes)
   mesh = partition.make_mesh(devices)
   settings = config.optimizer
-  schedule = optimizer.poly_schedule(
-    settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
+  schedule = optimizer.make_schedule(
+    settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
   )
   descent = optimizer.sgd(
-    schedule, momentum=settings.momentum, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm
-  )
-  preprocess = functools.partial(
-    steps.normalize, mean=tuple(config.model.pixel_mean), std=tuple(config.model.pixel_std)
+    schedule,
+    momentum=settings.momentum,
+    weight_decay=settings.weight_decay,
+    clip_norm=settings.clip_norm,
+    decayed=settings.decayed,
+    encoder_lr_factor=settings.encoder_lr_factor,
   )
   whole, split = partition.replicated(mesh), partition.batched(mesh)
 
@@ -83,24 +76,47 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Set
     # The weights' shapes do not depend on the image's size: the smallest one will do.
     # XLA takes 0.1 s to compile each draw by threefry, the default, and a third of it by rbg.
     key = jax.random.key(seed, impl="rbg")
-    variables = net.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    return TrainState(jnp.int32(0), params, batch_stats, descent.init(params))
+    variables = network.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
+    weights = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+    return TrainState(
+      step=jnp.int32(0),
+      **weights,
+      opt_state=descent.init(weights["params"]),
+      normalization=jax.tree.map(jnp.asarray, FAMILIES[config.model.family].arrays()),
+      ema=weights if settings.ema_decay else {},
+    )
 
   shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), jax.eval_shape(init, 0)
   )
-  train_step = steps.make_train_step(net, descent, preprocess, config.accumulate_steps)
+  train_step = steps.make_train_step(
+    network, descent, _loss(config, num_classes), config.accumulate_steps, settings.ema_decay
+  )
+  eval_step = steps.make_eval_step(network, task.count)
   return Setup(
-    network=net,
+    network=network,
     mesh=mesh,
     schedule=schedule,
     init=jax.jit(init, out_shardings=whole),
     train_step=jax.jit(train_step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0),
-    eval_step=jax.jit(
-      steps.make_eval_step(net, preprocess), in_shardings=(whole, whole, split), out_shardings=(whole, split)
-    ),
+    eval_step=jax.jit(eval_step, in_shardings=(whole, split), out_shardings=(whole, split)),
     state_shapes=shapes,
+  )
+
+
+def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
+  weights = tuple(config.loss.class_weights)
+  if weights and len(weights) != num_classes:
+    raise ValueError(
+      f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes."
+    )
+  return functools.partial(
+    losses.cross_entropy,
+    ignore=tasks.of(config).IGNORE,
+    class_weights=weights,
+    label_smoothing=config.loss.label_smoothing,
+    ohem_fraction=config.loss.ohem_fraction,
+    ohem_threshold=config.loss.ohem_threshold,
   )
 
 
@@ -123,11 +139,7 @@ def open_split(config: ml_collections.ConfigDict, dataset: str, split: str) -> S
 
 
 def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
-  """The sources that the config trains on.
-
-  Raises ValueError as `open_split`, where two of them share images, and where an image is larger
-  than the crop and crops are not drawn.
-  """
+  """The sources that the config trains on. Raises ValueError as `open_split`, and where two of them share images."""
   seen = set()
   for dataset, split, _ in config.data.train_mix:
     stored = {(dataset, name) for name in sources.stored_splits(dataset, split)}
@@ -136,21 +148,7 @@ def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
         f"config.data.train_mix has the images of {dataset} {split!r} more than once: take one of its splits."
       )
     seen |= stored
-    if not config.data.random_crop:
-      check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
   return [open_split(config, dataset, split) for dataset, split, _ in config.data.train_mix]
-
-
-def check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
-  """Raises ValueError where an image of the split is larger than `config.data[field]`."""
-  largest, size = sources.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
-  if any(side > most for side, most in zip(largest, size, strict=True)):
-    needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
-    raise ValueError(
-      f"{dataset} {split!r} has images of up to {largest[0]} x {largest[1]}, larger than config.data.{field}={size}: "
-      f"raise it to {needed} {cure}".rstrip()
-      + "."
-    )
 
 
 def trains_on_scored(config: ml_collections.ConfigDict) -> bool:
@@ -186,35 +184,27 @@ def partial_data(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
 def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], first_step: int) -> Iterator[loader.Batch]:
   """This host's augmented batches from `first_step` on."""
   data = config.data
-  augment = functools.partial(
-    transforms.augment,
-    crop_size=tuple(data.crop_size),
-    pixel=tuple(config.model.pixel_mean),
-    scales=tuple(data.scales) if data.random_scale else None,
-    crop=data.random_crop,
-    flip=data.random_flip,
-    jitter=data.color_jitter,
-  )
   weights = [weight for _, _, weight in data.train_mix]
   return loader.train_batches(
     mix,
     loader.Order([len(source) for source in mix], None if config_lib.ALL_ONCE in weights else weights, config.seed),
     loader.this_host(config.batch_size, first_step, config.total_steps),
     seed=config.seed,
-    augment=augment,
+    augment=tasks.of(config).augmentation(config),
     num_threads=data.num_threads,
     num_workers=data.num_workers,
   )
 
 
 def eval_batches(config: ml_collections.ConfigDict, source: Source) -> Iterator[loader.Batch]:
-  """This host's share of every example, once, padded to `config.data.eval_size`."""
+  """This host's share of every example, once, at `config.data.eval_size`."""
+  task = tasks.of(config)
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
   return loader.eval_batches(
     source,
     loader.this_host(config.eval.batch_size, 0, num_steps),
-    size=tuple(config.data.eval_size),
-    pixel=tuple(config.model.pixel_mean),
+    fit=task.fitting(config),
+    ignore=task.IGNORE,
     num_threads=config.data.num_threads,
     num_workers=config.data.num_workers,
   )

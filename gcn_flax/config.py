@@ -4,12 +4,18 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from gcn_flax.labels import DATASETS
+from gcn_flax.labels import CLASSIFICATION, DATASETS
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
   "profile_at_step", "data.data_dir", "data.num_threads", "data.num_workers", "eval", "mesh",
+)  # fmt: skip
+
+# What the weights of a checkpoint mean: scored and exported only as they were trained.
+OF_THE_WEIGHTS = (
+  "data.dataset", "model.backbone", "model.head", "model.kernel_size", "model.stack_width", "model.boundary_refine",
+  "model.norm", "model.dtype", "model.family",
 )  # fmt: skip
 
 ALL_ONCE = "all once"  # In place of a weight: each epoch shows every example once.
@@ -18,11 +24,16 @@ _MIX_EXAMPLE = 'For instance --config.data.train_mix=\'(("cityscapes", "train", 
 
 _CHOICES = {
   "data.dataset": DATASETS,
-  "model.backbone": ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-  "model.head": ("gcn", "trivial", "stack", "pointwise"),
+  "model.backbone": (
+    "resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50_gcn",
+  ),
+  "model.family": ("torchvision", "timm", "caffe"),
+  "model.head": ("gcn", "trivial", "stack", "pointwise", "classifier"),
   "model.norm": ("sync", "frozen"),
   "model.dtype": ("float32", "bfloat16"),
-}
+  "optimizer.schedule": ("poly", "cosine"),
+  "optimizer.decayed": ("kernels", "all"),
+}  # fmt: skip
 
 # (lowest, highest) allowed value; None is no limit.
 _RANGES = {
@@ -36,10 +47,14 @@ _RANGES = {
   "keep_checkpoints": (1, None),
   "profile_at_step": (0, None),
   "data.color_jitter": (0.0, 1.0),
+  "data.eval_resize": (1, None),
   "data.num_threads": (1, None),
   "data.num_workers": (0, None),
   "eval.batch_size": (1, None),
   "eval.num_pictures": (0, 64),
+  "loss.label_smoothing": (0.0, 0.999),
+  "loss.ohem_fraction": (1e-6, 1.0),
+  "loss.ohem_threshold": (0.0, 1.0),
   "model.kernel_size": (1, None),
   "model.stack_width": (0, None),
   "optimizer.learning_rate": (0.0, None),
@@ -48,6 +63,8 @@ _RANGES = {
   "optimizer.clip_norm": (0.0, None),
   "optimizer.warmup_steps": (0, None),
   "optimizer.poly_power": (0.0, None),
+  "optimizer.encoder_lr_factor": (0.0, None),
+  "optimizer.ema_decay": (0.0, 0.99999),
 }
 
 
@@ -55,7 +72,22 @@ def get_config() -> ml_collections.ConfigDict:
   """The settings that a recipe in `configs/` starts from.
 
   Defaults follow the paper where it gives a value; what it leaves open is ours
-  and marked so.
+  and marked so. What the recipes of the paper and the modern ones (`:modern`) set:
+
+  | field | the paper's recipe | modern |
+  |---|---|---|
+  | batch_size | 1 | 16 |
+  | model.norm | frozen (ours: batches of one leave no choice) | sync |
+  | model.dtype | float32 | bfloat16 |
+  | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
+  | optimizer.momentum | 0.99 | 0.9 |
+  | optimizer.weight_decay | 0.0005 | 0.0005 |
+  | optimizer.decayed | kernels (ours) | kernels |
+  | optimizer.learning_rate, schedule | 0.0001 (ours), poly (ours) | 0.01, poly |
+  | optimizer.encoder_lr_factor | 1 | 1 |
+  | optimizer.clip_norm | 0 | 5 |
+  | optimizer.ema_decay | 0 | 0.999 |
+  | loss.class_weights, label_smoothing, ohem_fraction | (), 0, 1: none of them | (), 0, 1: none of them |
   """
   config = ml_collections.ConfigDict()
   config.seed = 0  # Of initial weights, example order and augmentation.
@@ -67,7 +99,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.checkpoint_every_steps = 1_000
   config.keep_checkpoints = 2  # The newest so many; the best by mean IoU stays besides.
   config.profile_at_step = 0  # Traces five steps from here into WORKDIR/profile; 0 = never.
-  config.init_from = ""  # Workdir whose best checkpoint gives the first weights; '' = random ones.
+  # Workdir whose best checkpoint, or network.safetensors (--mode=export) that gives the first weights; '' = none.
+  config.init_from = ""
 
   config.data = data = ml_collections.ConfigDict()
   data.dataset = "shapes"  # One of gcn_flax.labels.DATASETS; gives the classes, and is scored.
@@ -83,6 +116,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.random_scale = False  # The paper does not scale.
   data.scales = (0.5, 2.0)  # (smallest, largest) factor of random_scale.
   data.color_jitter = 0.0  # Largest relative change of brightness, contrast, saturation; hue: / 5 of a turn. 0 = none.
+  data.crop_area = (0.08, 1.0)  # Whole images: (smallest, largest) share of the image's area in a random resized crop.
+  data.eval_resize = 256  # Whole images: pixels of the shorter side, before the centre crop of eval_size.
   data.num_threads = 4  # That decode and augment, in each worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
 
@@ -91,28 +126,48 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval.num_pictures = 6  # Rows of the contact sheet; 0 = no sheet.
 
   config.model = model = ml_collections.ConfigDict()
-  model.backbone = "resnet152"  # resnet_tiny, resnet18, 34, 50, 101 or 152.
-  model.head = "gcn"  # gcn, or what Figure 4 compares it to: trivial, stack, pointwise.
+  model.backbone = "resnet152"  # resnet_tiny, resnet18, 34, 50, 101 or 152; resnet50_gcn is the paper's own.
+  # gcn, or what Figure 4 compares it to: trivial, stack, pointwise. classifier: one class for each image, no decoder.
+  model.head = "gcn"
   model.kernel_size = 15  # k, odd. 15 sees all of a 512 x 512 input from stride 32, 25 all of 800 x 800.
   model.stack_width = 0  # Channels inside the head `stack`; 0 = those of its input (Table 3).
   model.boundary_refine = True
   model.norm = "sync"  # Batch normalisation: sync = statistics of the global batch, frozen = running ones.
   model.dtype = "float32"  # Of the computation, or bfloat16; weights and logits are float32.
-  model.pretrained = ""  # ImageNet weights of the encoder; '' = random ones.
-  model.pixel_mean = (123.675, 116.28, 103.53)  # RGB, 0 to 255, subtracted; ImageNet's. Images are padded with it.
-  model.pixel_std = (58.395, 57.12, 57.375)  # RGB, 0 to 255, divided by; ImageNet's.
+  # Weights of the encoder: .safetensors or .pth with torchvision's or timm's names, or the workdir of a classifier
+  # (configs/imagenet.py), whose best checkpoint counts; '' = random ones. Only read before the first step.
+  model.pretrained = ""
+  # Of these weights, torchvision, timm or caffe: gives normalisation, channel order and place of the strides, see
+  # gcn_flax.models.pretrained.FAMILIES. Kept in every checkpoint.
+  model.family = "torchvision"
+
+  config.loss = loss = ml_collections.ConfigDict()
+  loss.class_weights = ()  # One weight >= 0 for each class, in the order of the train ids; () = all alike.
+  loss.label_smoothing = 0.0  # Share of the target that is spread over all classes.
+  loss.ohem_fraction = 1.0  # Hard-pixel mining: only this share of the valid pixels counts, those of highest loss.
+  loss.ohem_threshold = 0.0  # And every pixel whose true class gets a lower probability than this.
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.learning_rate = 0.01  # At the end of the warm-up. Ours.
   optimizer.momentum = 0.9  # The paper's is 0.99, with batches of one image.
-  optimizer.weight_decay = 5e-4  # The paper's. On convolution kernels alone: ours.
+  optimizer.weight_decay = 5e-4  # The paper's.
+  optimizer.decayed = "kernels"  # What weight decay acts on: kernels, or all, biases and normalisation too. Ours.
   optimizer.clip_norm = 0.0  # Largest global norm of the gradient; 0 = no clipping. Ours.
   optimizer.warmup_steps = 0  # Linear, from 0. Ours.
+  optimizer.schedule = "poly"  # poly, or cosine: learning rate * (1 + cos(pi * step / total_steps)) / 2. Ours.
   optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
+  optimizer.encoder_lr_factor = 1.0  # The encoder's learning rate is so many times the others'; 0 keeps it as it is.
+  # Exponential moving average of weights and statistics, which are scored and exported in their place; 0 = none.
+  optimizer.ema_decay = 0.0
 
   config.mesh = ml_collections.ConfigDict()
   config.mesh.spatial = 1  # Devices that share the rows of one image; only 1 in this version: they split the batch.
   return config.lock()
+
+
+def is_classifier(config: ml_collections.ConfigDict) -> bool:
+  """Whether the network tells one class for each image, not for each pixel."""
+  return config.model.head == "classifier"
 
 
 def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: bool = True) -> None:
@@ -134,10 +189,18 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
       limit = f"at least {low}" if high is None else f"from {low} to {high}"
       raise ValueError(f"config.{field}={value} must be {limit}.")
-  if "://" in config.init_from:
-    raise ValueError(f"config.init_from={config.init_from!r} must be a local path: mount the bucket or copy the run.")
+  for field in ("init_from", "model.pretrained"):
+    if "://" in _get(config, field):
+      raise ValueError(f"config.{field}={_get(config, field)!r} must be a local path: mount the bucket or copy it.")
+  if config.init_from and config.model.pretrained:
+    raise ValueError(
+      f"config.init_from={config.init_from!r} and config.model.pretrained={config.model.pretrained!r} both give the "
+      "encoder's first weights: set one of them to ''."
+    )
   _validate_data(config.data)
   _validate_model(config.model)
+  _validate_task(config)
+  _validate_loss(config.loss)
   _validate_batches(config, num_devices, training)
 
 
@@ -152,6 +215,9 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
   scales = tuple(data.scales)
   if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
     raise ValueError(f"config.data.scales={scales} must be (smallest, largest) with 0 < smallest <= largest.")
+  area = tuple(data.crop_area)
+  if not _are_numbers(area) or len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+    raise ValueError(f"config.data.crop_area={area} must be (smallest, largest) with 0 < smallest <= largest <= 1.")
   if data.random_scale and not data.random_crop:
     raise ValueError("config.data.random_scale=True makes images of any size: set config.data.random_crop=True too.")
   _validate_mix(tuple(data.train_mix))
@@ -185,16 +251,34 @@ def _validate_model(model: ml_collections.ConfigDict) -> None:
     raise ValueError(f"config.model.kernel_size={model.kernel_size} must be odd: use {model.kernel_size + 1}.")
   if model.head == "stack" and model.kernel_size < 3:
     raise ValueError("config.model.kernel_size=1 leaves the head 'stack' empty: use 3 or more, or head 'pointwise'.")
-  if model.pretrained:
+
+
+def _validate_task(config: ml_collections.ConfigDict) -> None:
+  """Whole images have one class each, and only a classifier takes them."""
+  for dataset in (config.data.dataset, *(part[0] for part in config.data.train_mix)):
+    if (dataset in CLASSIFICATION) != is_classifier(config):
+      cure = "'classifier'" if dataset in CLASSIFICATION else "'gcn'"
+      raise ValueError(
+        f"config.model.head={config.model.head!r} does not go with data set {dataset!r}, "
+        f"which has one class for each {'image' if dataset in CLASSIFICATION else 'pixel'}: set it to {cure}, or take "
+        "another data set."
+      )
+  if not is_classifier(config):
+    return
+  if config.data.random_scale or not config.data.random_crop:
     raise ValueError(
-      f"config.model.pretrained={model.pretrained!r}: this version reads no ImageNet weights; leave it empty, "
-      "or start from a checkpoint of this package by config.init_from."
+      f"config.data.random_scale={config.data.random_scale}, random_crop={config.data.random_crop}: whole images are "
+      "always cropped at random and resized, set them to False, True and take config.data.crop_area."
     )
-  for field in ("pixel_mean", "pixel_std"):
-    values = tuple(model[field])
-    lowest = 0.0 if field == "pixel_mean" else 1e-6
-    if not _are_numbers(values) or len(values) != 3 or min(values) < lowest or max(values) > 255:
-      raise ValueError(f"config.model.{field}={tuple(model[field])} must be three numbers, red green blue, 0 to 255.")
+  size, resize = tuple(config.data.eval_size), config.data.eval_resize
+  if max(size) > resize:
+    raise ValueError(f"config.data.eval_resize={resize} must be at least {max(size)}: config.data.eval_size is {size}.")
+
+
+def _validate_loss(loss: ml_collections.ConfigDict) -> None:
+  weights = tuple(loss.class_weights)
+  if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
+    raise ValueError(f"config.loss.class_weights={weights} must be numbers of at least 0, not all 0.")
 
 
 def _validate_batches(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:

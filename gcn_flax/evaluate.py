@@ -1,6 +1,5 @@
-"""Scores a network on a whole split: every image once, at its own size."""
+"""Scores a network on a whole split: every image once."""
 
-import dataclasses
 import json
 import logging
 import pathlib
@@ -12,11 +11,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build
-from gcn_flax.evaluation import confusion
+from gcn_flax import build, tasks
 from gcn_flax.input_pipeline import loader
 from gcn_flax.input_pipeline.sources import Source
-from gcn_flax.labels import LabelSet
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
 from gcn_flax.writers import read_run_json, write_text
@@ -24,43 +21,20 @@ from gcn_flax.writers import read_run_json, write_text
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
 
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """The result of an evaluation.
-
-  Attributes:
-    matrix: int64 `[C, C]`, rows = ground truth, over all valid pixels of the split.
-    num_images: that were scored.
-    label_set: the classes.
-    sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
-  """
-
-  matrix: np.ndarray
-  num_images: int
-  label_set: LabelSet
-  sheet: np.ndarray | None
-
-  @property
-  def mean_iou(self) -> float:
-    return confusion.mean_iou(self.matrix)
-
-  @property
-  def pixel_accuracy(self) -> float:
-    return confusion.pixel_accuracy(self.matrix)
+Scores = tasks.segmentation.Scores | tasks.classification.Scores
 
 
 def evaluate(
   config: ml_collections.ConfigDict,
   setup: build.Setup,
-  state: Any,
+  weights: dict[str, Any],
   split: str,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> Scores | None:
-  """Scores the weights of `state` on a split; None where `should_stop` broke it off.
+  """Scores weights, as `TrainState.weights` gives them, on a split; None where `should_stop` broke it off.
 
-  Images are padded, never resized, and padding is void: what is counted is each
-  valid pixel of each image, once, in one confusion matrix over the set.
+  Pixels are scored at their own size: images are padded, never resized, and padding is void.
+  Whole images are scored on their central crop. Every image counts once, in one table over the set.
 
   Raises:
     ValueError: where the split is not prepared, is empty or has no labels, and where an
@@ -68,15 +42,14 @@ def evaluate(
   """
   source = build.open_split(config, config.data.dataset, split)
   pictures = _Pictures(source, config.eval.num_pictures)
-  matrix = np.zeros((source.label_set.num_classes,) * 2, np.int64)
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
-  num_images, started, reported = 0, time.monotonic(), time.monotonic()
+  total, num_images, started, reported = 0, 0, time.monotonic(), time.monotonic()
   for step, batch in enumerate(build.eval_batches(config, source), 1):
     if should_stop():
       return None
-    counts, predictions = setup.eval_step(state.params, state.batch_stats, partition.to_device(batch, setup.mesh))
+    counts, predictions = setup.eval_step(weights, partition.to_device(batch, setup.mesh))
     pictures.add(batch, predictions)
-    matrix += np.asarray(jax.device_get(counts), np.int64)
+    total = total + np.asarray(jax.device_get(counts), np.int64)
     num_images += int((batch["index"] >= 0).sum())
     now = time.monotonic()
     if now - reported > _PROGRESS_SECONDS:
@@ -85,16 +58,21 @@ def evaluate(
       reported = now
   if jax.process_count() > 1:
     num_images = len(source)
-  return Scores(matrix, num_images, source.label_set, pictures.sheet())
+  task = tasks.of(config)
+  sheet = task.draw(pictures.rows, source.label_set) if pictures.rows else None
+  return task.Scores(total, num_images, source.label_set, sheet)
 
 
 class _Pictures:
-  """Collects evenly spaced examples of a split, as far as this host sees them, for the contact sheet."""
+  """Collects evenly spaced examples of a split, as far as this host sees them, for the contact sheet.
+
+  `rows` holds (image, label, prediction, (height, width) as stored, image id) of each.
+  """
 
   def __init__(self, source: Source, count: int):
     self._source = source
     self._wanted = set(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist())
-    self._rows = []
+    self.rows = []
 
   def add(self, batch: loader.Batch, predictions: jax.Array) -> None:
     rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._wanted]
@@ -102,15 +80,8 @@ class _Pictures:
       return
     local = _this_hosts_part(predictions)
     for row in rows:
-      height, width = batch["size"][row]
       name = self._source[batch["index"][row]]["image_id"]
-      maps = (batch["image"][row], batch["label"][row], local[row])
-      self._rows.append((*(array[:height, :width] for array in maps), name))
-
-  def sheet(self) -> np.ndarray | None:
-    if not self._rows:
-      return None
-    return overlay.contact_sheet(*zip(*self._rows, strict=True), self._source.label_set)
+      self.rows.append((batch["image"][row], batch["label"][row], local[row], batch["size"][row], name))
 
 
 def _this_hosts_part(array: jax.Array) -> np.ndarray:
@@ -124,16 +95,12 @@ def write_scores(
 ) -> None:
   """Prints the table by class; writes `eval_<split>.json` and `eval_<split>.png`, the contact sheet.
 
-  `iou` is by class name, null where a class neither occurs nor is predicted;
-  `confusion` has the ground truth in rows; `partial` is what the data
-  sets lack that are scored or were trained on, as `run.json` and they themselves say.
+  `partial` is what the data sets lack that are scored or were trained on, as `run.json` and they
+  themselves say; the scores by class are those of the task's `Scores.details`.
   """
-  classes = scores.label_set.classes
-  iou = confusion.iou_per_class(scores.matrix)
-  pixels = scores.matrix.sum(1)
   partial = read_run_json(workdir).get("partial", {}) | build.partial_data(config)
   print(f"\n{config.data.dataset} {split}, step {step}, {scores.num_images} images")
-  print(overlay.class_table(classes, iou, pixels / max(1, pixels.sum()), scores.mean_iou), flush=True)
+  print(scores.table(), flush=True)
   for dataset, lacks in partial.items():
     print(f"PARTIAL DATA: {dataset} {', '.join(lacks)}", flush=True)
   result = {
@@ -142,15 +109,9 @@ def write_scores(
     "step": step,
     "num_images": scores.num_images,
     "partial": partial,
-    "mean_iou": _number(scores.mean_iou),
-    "pixel_accuracy": _number(scores.pixel_accuracy),
-    "iou": {name: _number(value) for name, value in zip(classes, iou, strict=True)},
-    "confusion": scores.matrix.tolist(),
+    **{name: None if np.isnan(value) else value for name, value in scores.scalars.items()},
+    **scores.details(),
   }
   write_text(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
   if scores.sheet is not None:
     overlay.save(workdir / f"eval_{split}.png", scores.sheet)
-
-
-def _number(value: float) -> float | None:
-  return None if np.isnan(value) else float(value)

@@ -1,10 +1,11 @@
-"""What the pixel values of every data set mean: class names, colours, the ignore label, published split sizes."""
+"""What the labels of every data set mean: class names, colours, the ignore label, published split sizes."""
 
 import dataclasses
 
 import numpy as np
 
-IGNORE = 255  # Void: neither trained on nor scored.
+IGNORE = 255  # Void pixels: neither trained on nor scored.
+NO_CLASS = -1  # The same for a whole image, whose class may well be 255.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +18,8 @@ class LabelSet:
     split_sizes: published number of examples of each split; empty where none is published.
     raw_to_train: uint8 `[256]`, from stored label values to train ids.
     raw_values: the values that stored labels may hold.
+
+  Where a label is one class of a whole image, `palette` and what describes stored values are empty.
   """
 
   classes: tuple[str, ...]
@@ -37,6 +40,11 @@ def plain_labels(
   table = np.full(256, IGNORE, np.uint8)
   table[: len(classes)] = np.arange(len(classes))
   return LabelSet(classes, palette, split_sizes, table, frozenset({*range(len(classes)), IGNORE}))
+
+
+def image_labels(classes: tuple[str, ...], split_sizes: dict[str, int]) -> LabelSet:
+  """The label set of whole images, each of one class."""
+  return LabelSet(classes, (), split_sizes, np.zeros(0, np.uint8), frozenset())
 
 
 def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -150,11 +158,21 @@ LABELS = {
   "voc_segmentation": VOC,
   "coco_voc": COCO_VOC,
 }
-# `folder` is the user's own: its classes stand in the prepared data set.
-DATASETS = (*LABELS, "folder")
+# Data sets of whole images, each of one class. What the classes are stands in the prepared data set.
+CLASSIFICATION = ("imagenet2012", "class_folder")
+IMAGENET_SIZES = {"train": 1_281_167, "validation": 50_000}
+# `folder` and `class_folder` are the user's own.
+DATASETS = (*LABELS, "folder", *CLASSIFICATION)
 
 
 def check_dataset(dataset: str) -> None:
   """Raises ValueError for an unknown data set."""
   if dataset not in DATASETS:
     raise ValueError(f"data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")
+
+
+def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:
+  """What counts differ, each as "train 8 instead of 1464"."""
+  return [
+    f"{name} {found.get(name, 0)} instead of {size}" for name, size in published.items() if found.get(name, 0) != size
+  ]

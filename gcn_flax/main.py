@@ -2,6 +2,7 @@
 
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
+  python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=export
 
 Any field of the config can be set on the command line: --config.total_steps=500.
 """
@@ -17,16 +18,16 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate
+from gcn_flax import build, evaluate, export
 from gcn_flax import config as config_lib
-from gcn_flax.train import check_classes, check_workdir, train
-from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.start import check_classes, check_workdir, trained_weights
+from gcn_flax.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "export"], "What to do.")
 _SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; config.data.eval_split unless told.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint that --mode=eval takes: best, last or a step.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint to score or export: best, last or a step.")
 
 
 class UserError(Exception):
@@ -56,29 +57,34 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   return _CONFIG.value
 
 
+def open_trained(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> build.Setup:
+  """What computes with the weights of a workdir, once the config fits them. Raises ValueError where it does not."""
+  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
+  check_classes(config, workdir)
+  config_lib.validate(config, jax.device_count(), training=False)
+  return build.build(config)
+
+
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   config_lib.validate(config, training=False)
   build.open_split(config, config.data.dataset, split)
-  check_workdir(config, workdir, only=("model", "data.dataset"))
-  check_classes(config, workdir)
-  config_lib.validate(config, jax.device_count(), training=False)
-  with open_checkpoints(workdir) as checkpoints:
-    step = choose_step(checkpoints, checkpoint)
-    setup = build.build(config)
-    state = checkpoints.restore(step, setup.state_shapes)
-    scores = evaluate.evaluate(config, setup, state, split)
+  setup = open_trained(config, workdir)
+  weights, step = trained_weights(config, workdir, setup, checkpoint)
+  scores = evaluate.evaluate(config, setup, weights, split)
   if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
     evaluate.write_scores(workdir, config, split, step, scores)
 
 
-def choose_step(checkpoints: Checkpoints, name: str) -> int:
-  """The step that `best`, `last` or a number means. Raises ValueError for anything else."""
-  if name in ("best", "last"):
-    return checkpoints.best() if name == "best" else checkpoints.latest()
-  if not name.isdigit():
-    raise ValueError(f"--checkpoint={name!r} must be best, last or a step, one of {checkpoints.steps()}.")
-  return int(name)
+def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
+  """Writes the weights of a checkpoint as files. Raises ValueError where the workdir holds no such checkpoint."""
+  config_lib.validate(config, training=False)
+  setup = open_trained(config, workdir)
+  weights, step = trained_weights(config, workdir, setup, checkpoint)
+  if jax.process_index() == 0:
+    for path in export.write_weights(config, workdir, weights, step):
+      print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB")
 
 
 def show_progress() -> None:
@@ -100,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
     if _MODE.value == "train":
       train(config, workdir)
+    elif _MODE.value == "export":
+      run_export(config, workdir, _CHECKPOINT.value)
     else:
       run_eval(config, workdir, _SPLIT.value or config.data.eval_split, _CHECKPOINT.value)
   except (UserError, ValueError, FloatingPointError, OSError) as error:

@@ -139,8 +139,8 @@ class Log:
     self._pause_seconds += time.monotonic() - start
 
   def scores(self, step: int, split: str, scores: Scores) -> None:
-    values = {f"{split}/mean_iou": scores.mean_iou, f"{split}/pixel_accuracy": scores.pixel_accuracy}
-    if not self._writer.has(step, f"{split}/mean_iou"):  # A kill may have come between this line and its score.
+    values = {f"{split}/{name}": value for name, value in scores.scalars.items()}
+    if not self._writer.has(step, next(iter(values))):  # A kill may have come between this line and its score.
       self._writer.scalars(step, values)
     if scores.sheet is not None:
       self._writer.pictures(step, {f"{split}/predictions": scores.sheet})

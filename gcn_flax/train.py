@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import pathlib
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from gcn_flax import build, evaluate, writers
+from gcn_flax import build, evaluate, tasks, writers
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
 from gcn_flax.progress import Log, StopSignal, Tracer
+from gcn_flax.start import check_data, check_workdir, facts, first_state
 from gcn_flax.training import partition
-from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -91,13 +91,15 @@ class _Loop:
     self.log.flush()
     split = self.config.data.eval_split
     with self.log.paused():
-      scores = evaluate.evaluate(self.config, self.setup, state, split, should_stop=lambda: self.stop.requested)
+      scores = evaluate.evaluate(
+        self.config, self.setup, state.weights(), split, should_stop=lambda: self.stop.requested
+      )
       if scores is None:
         return
       if jax.process_index() == 0:
         evaluate.write_scores(self.workdir, self.config, split, step, scores)
       self.log.scores(step, split, scores)
-      self.checkpoints.set_score(step, scores.mean_iou)
+      self.checkpoints.set_score(step, scores.scalars[tasks.of(self.config).SCORE])
 
   def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
     is_scored = self.checkpoints.score(step) is not None
@@ -131,7 +133,7 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   mix = build.open_mix(config)
   dataset, split = config.data.dataset, config.data.eval_split
   build.open_split(config, dataset, split)
-  build.check_fits(config, dataset, split, "eval_size")
+  tasks.of(config).check_sizes(config)
   if build.trains_on_scored(config):
     _log.warning("WARNING: %s %r is trained on as well as scored: its scores say nothing.", dataset, split)
   return mix
@@ -140,11 +142,10 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
 def data_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What `run.json` keeps of the data: counts, classes, what changes with the files, what is not whole.
 
-  What was not whole where the first weights of `config.init_from` were trained is passed on.
+  What was not whole where the first weights were trained is passed on.
   """
-  inherited = (
-    writers.read_run_json(pathlib.Path(config.init_from).expanduser()).get("partial", {}) if config.init_from else {}
-  )
+  given = config.init_from or config.model.pretrained
+  inherited = facts(pathlib.Path(given).expanduser()).get("partial", {}) if given else {}
   classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
   return {
     "data": build.data_counts(config),
@@ -152,77 +153,3 @@ def data_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
     "fingerprints": build.fingerprints(config),
     "partial": inherited | build.partial_data(config),
   }
-
-
-def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:
-  """Compares the settings with those of a workdir that holds a checkpoint already.
-
-  Args:
-    config: the settings asked for.
-    workdir: of the run.
-    only: names of the fields to compare; all that may not change, unless told.
-
-  Raises ValueError where a setting differs that may not.
-  """
-  path = workdir / "config.json"
-  if not path.exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
-    return
-  try:
-    before = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
-  config_lib.check_unchanged(before, json.loads(config.to_json()), only)
-
-
-def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Compares what is trained on with what a workdir was begun with, and the classes with those of first weights.
-
-  Raises ValueError where they differ: the order of examples, or the meaning of the scores, would be another.
-  """
-  if any((workdir / "checkpoints").glob("[0-9]*")):
-    before = writers.read_run_json(workdir).get("fingerprints", {})
-    for name, now in build.fingerprints(config).items():
-      changed = [key for key, value in now.items() if before.get(name, now)[key] != value]
-      if changed:
-        raise ValueError(
-          f"{name} in {config.data.data_dir} is not what the workdir was begun with ({', '.join(changed)} differ): "
-          "bring that data set back or take a new workdir."
-        )
-  elif config.init_from:
-    check_classes(config, pathlib.Path(config.init_from).expanduser())
-
-
-def check_classes(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Raises ValueError where a workdir was trained with other classes than the data set has now."""
-  now = list(sources.open_label_set(config.data.dataset, config.data.data_dir).classes)
-  before = writers.read_run_json(workdir).get("classes", now)
-  if before != now:
-    raise ValueError(
-      f"{workdir} was trained with the classes {', '.join(before)}, but {config.data.dataset} in "
-      f"{config.data.data_dir} has {', '.join(now)}."
-    )
-
-
-def first_state(
-  config: ml_collections.ConfigDict, setup: build.Setup, checkpoints: Checkpoints
-) -> tuple[TrainState, int]:
-  """The state to go on from, and its step: 1. the workdir's own checkpoint, 2. `init_from`, 3. random weights.
-
-  Raises ValueError where a checkpoint is of another network or past the run's end.
-  """
-  latest = checkpoints.latest()
-  if latest is not None:
-    if latest > config.total_steps:
-      raise ValueError(
-        f"the workdir stands at step {latest}, past config.total_steps={config.total_steps}: raise it or take another."
-      )
-    _log.info("going on from step %d of %d.", latest, config.total_steps)
-    return checkpoints.restore(latest, setup.state_shapes), latest
-  state = setup.init(config.seed)
-  if config.init_from:
-    with open_checkpoints(config.init_from) as others:
-      best = others.best()
-      params, batch_stats = others.restore_weights(best, setup.state_shapes)
-    state = state.replace(params=params, batch_stats=batch_stats)
-    _log.info("weights of %s, step %d.", config.init_from, best)
-  return state, 0

@@ -15,8 +15,8 @@ from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
 from gcn_flax.labels import LabelSet
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_SPLITS = {"val": "validation"}  # Other folders give a split of their own name.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SPLITS = {"val": "validation"}  # Other folders give a split of their own name.
 
 
 class Builder(BaseBuilder):
@@ -34,7 +34,7 @@ class Builder(BaseBuilder):
       raise ValueError(f"{root} has no folder images: it must hold images/<split>/ and masks/<split>/.")
     self._root, self._classes, self._seen = root, self.classes(root), {}
     folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir() and path.name[0] != ".")
-    names = [_SPLITS.get(folder, folder) for folder in folders]
+    names = [SPLITS.get(folder, folder) for folder in folders]
     faults = [f"{root / 'images'} has no folder {name}." for name in ("train", "val") if not _has(folders, name)]
     faults += [
       f"{root / 'images' / name} cannot be a split: take letters, digits and _, beginning with a letter, and not 'all'."
@@ -46,7 +46,7 @@ class Builder(BaseBuilder):
     splits = {}
     for folder in folders:
       try:
-        splits[_SPLITS.get(folder, folder)] = _pairs(root, folder)
+        splits[SPLITS.get(folder, folder)] = _pairs(root, folder)
       except ValueError as error:
         faults.append(str(error))
     raise_all(faults)
@@ -88,7 +88,7 @@ class Builder(BaseBuilder):
 
 
 def _has(folders: list[str], name: str) -> bool:
-  return name in folders or _SPLITS.get(name, name) in folders
+  return name in folders or SPLITS.get(name, name) in folders
 
 
 def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pathlib.Path | None]]:
@@ -96,7 +96,7 @@ def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pat
 
   Raises ValueError listing what has no partner, stands twice, or is no picture.
   """
-  images, faults = _files(root / "images" / folder, _SUFFIXES)
+  images, faults = _files(root / "images" / folder, SUFFIXES)
   if not images and not faults:
     faults.append(f"{root / 'images' / folder} holds no image.")
   if folder == "test" and not (root / "masks" / folder).is_dir():

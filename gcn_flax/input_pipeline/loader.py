@@ -9,7 +9,6 @@ number of hosts, with nothing of the input saved.
 
 import bisect
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,9 +17,7 @@ import grain
 import jax
 import numpy as np
 
-from gcn_flax.input_pipeline import transforms
 from gcn_flax.input_pipeline.sources import Source
-from gcn_flax.labels import IGNORE
 
 Batch = dict[str, Any]
 
@@ -147,7 +144,7 @@ def train_batches(
   num_threads: int,
   num_workers: int,
 ) -> Iterator[Batch]:
-  """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]`.
+  """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]` or int32 `[b]`.
 
   Args:
     sources: labelled examples.
@@ -169,33 +166,29 @@ def train_batches(
 
 
 def eval_batches(
-  source: Source, share: HostShare, *, size: Sequence[int], pixel: Sequence[float], num_threads: int, num_workers: int
+  source: Source, share: HostShare, *, fit: Callable, ignore: int, num_threads: int, num_workers: int
 ) -> Iterator[Batch]:
-  """Yields every example once, in order, padded to `size`; the last batch is filled with void examples.
+  """Yields every example once, in order; the last batch is filled up with examples whose labels are `ignore`.
 
   Beside `image` and `label` there are `index` int32 `[b]`, the example's place in the
-  source, -1 for a filling one, and `size` int32 `[b, 2]`, its height and width.
+  source, -1 for a filling one, and `size` int32 `[b, 2]`, the image's height and width as stored.
+
+  Args:
+    source: labelled examples.
+    share: the positions to prepare; those past the source's end are filled up.
+    fit: `example -> example` of a fixed size.
+    ignore: the label that is not scored.
+    num_threads: that decode, in each worker.
+    num_workers: processes, 0 for threads of this one alone.
   """
-  pad = functools.partial(transforms.pad, size=size, pixel=pixel)
 
   def prepare(position: int) -> Batch:
-    if position >= len(source):
-      blank = np.full(tuple(size), IGNORE, np.uint8)
-      return {
-        "image": np.zeros((*size, 3), np.uint8),
-        "label": blank,
-        "index": np.int32(-1),
-        "size": np.zeros(2, np.int32),
-      }
-    example = source[position]
-    height_width = np.array(example["label"].shape, np.int32)
-    example = pad(example)
-    return {
-      "image": example["image"],
-      "label": example["label"],
-      "index": np.int32(position),
-      "size": height_width,
-    }
+    filling = position >= len(source)
+    example = source[0 if filling else position]
+    size = np.array(example["image"].shape[:2], np.int32)
+    example = fit(example)
+    label = np.full_like(example["label"], ignore) if filling else example["label"]
+    return {"image": example["image"], "label": label, "index": np.int32(-1 if filling else position), "size": size}
 
   return _batches(share, prepare, num_threads, num_workers)
 

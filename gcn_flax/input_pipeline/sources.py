@@ -1,4 +1,4 @@
-"""Opens prepared data sets as random-access sequences of images and train-id labels."""
+"""Opens prepared data sets as random-access sequences of images and their labels."""
 
 import bisect
 import itertools
@@ -29,7 +29,8 @@ class Source(Sequence):
   """One split of a data set: `len` and `[i]`, nothing augmented or resized.
 
   An example is `{'image': uint8 [H, W, 3] RGB, 'label': uint8 [H, W], 'image_id': str}`;
-  labels are train ids, 255 = ignore. `label` is absent where the split has none.
+  labels are train ids, 255 = ignore. In the data sets of `labels.CLASSIFICATION` the label is one
+  int32, the image's class. `label` is absent where the split has none.
 
   Attributes:
     dataset, split: as opened.
@@ -52,13 +53,13 @@ class Source(Sequence):
     example = {"image": decode_image(record["image"], image_id), "image_id": image_id}
     if self.has_labels:
       label = self._label(record)
-      if label.shape != example["image"].shape[:2]:
+      if label.ndim and label.shape != example["image"].shape[:2]:
         raise ValueError(f"{image_id}: the label is {label.shape}, the image {example['image'].shape[:2]}.")
       example["label"] = label
     return example
 
   def label(self, index: int) -> np.ndarray:
-    """The train ids uint8 `[H, W]` of example `index`, without its image. Raises ValueError where there are none."""
+    """The label of example `index` without its image. Raises ValueError where there is none."""
     if not self.has_labels:
       raise ValueError(f"{self.dataset} {self.split!r} has no true labels.")
     return self._label(self._record(index))
@@ -75,6 +76,8 @@ class Source(Sequence):
     return _decode(record["instances"], cv2.IMREAD_UNCHANGED).astype(np.uint16)
 
   def _label(self, record: dict[str, Any]) -> np.ndarray:
+    if self.dataset in labels.CLASSIFICATION:
+      return np.int32(record["label"])
     return cv2.LUT(decode_label(record["label"], _image_id(record)), self.label_set.raw_to_train)
 
   def _record(self, index: int) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class Source(Sequence):
 
 
 def _image_id(record: dict[str, Any]) -> str:
-  image_id = record["image_id"]
+  image_id = record["image_id"] if "image_id" in record else record["file_name"]  # TFDS's own ImageNet has the latter.
   return image_id.decode() if isinstance(image_id, bytes) else str(image_id)
 
 
@@ -119,7 +122,8 @@ def open_source(dataset: str, split: str, data_dir: str) -> Source:
     raise ValueError(
       f"{dataset} has no split {split!r}; choose one of {', '.join(sorted(split_sizes(dataset, data_dir)))}."
     )
-  skip = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name != "image_id"}
+  pictures = (name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image))
+  skip = {name: tfds.decode.SkipDecoding() for name in pictures}
   parts = [
     builder.as_data_source(name, decoders=skip) for name in stored_splits(dataset, split) if name in builder.info.splits
   ]
@@ -127,7 +131,7 @@ def open_source(dataset: str, split: str, data_dir: str) -> Source:
 
 
 def open_label_set(dataset: str, data_dir: str) -> labels.LabelSet:
-  """The classes of a data set; those of `folder` are read from what was prepared.
+  """The classes of a data set; those of a user's folder and of ImageNet are read from what was prepared.
 
   Raises ValueError as `open_source`.
   """
@@ -192,7 +196,7 @@ def is_prepared(dataset: str, data_dir: str) -> bool:
 
 def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
   # TFDS writes into a folder of another name and renames it at the end.
-  files = dataset_folder(dataset, data_dir).glob("[0-9]*.[0-9]*.[0-9]*/metadata.json")
+  files = dataset_folder(dataset, data_dir).glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json")
   return sorted(path.parent for path in files)
 
 
@@ -203,16 +207,39 @@ def _builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
       f"data set {dataset!r} is not prepared in {data_dir!r}; run: "
       f"python -m data.prepare --dataset={dataset} --data_dir={data_dir} --manual_dir=DOWNLOADS (see data/README.md)."
     )
-  return tfds.builder_from_directory(versions[-1])
+  builder = tfds.builder_from_directory(versions[-1])
+  if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    raise ValueError(
+      f"{builder.data_path} holds {builder.info.file_format.value}, which cannot be read at random: prepare the data "
+      "set by data.prepare, or by TFDS with file_format='array_record'."
+    )
+  return builder
 
 
 def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-  return json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text())
+  path = pathlib.Path(builder.data_path) / "metadata.json"
+  return json.loads(path.read_text()) if path.exists() else _metadata_of_tfds(builder)
+
+
+def _metadata_of_tfds(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+  """What `data.prepare` would have noted of an ImageNet that TFDS prepared. Raises ValueError for anything else."""
+  if builder.name != "imagenet2012":
+    raise ValueError(f"{builder.data_path} was not written by data.prepare: remove it and prepare it again.")
+  sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+  return {
+    "classes": builder.info.features["label"].names,
+    "unlabelled": ["test"],
+    "digest": "",
+    "image_format": "original",
+    "partial": labels.differences(sizes, labels.IMAGENET_SIZES),
+  }
 
 
 def _label_set(dataset: str, metadata: dict[str, Any]) -> labels.LabelSet:
   if dataset in labels.LABELS:
     return labels.LABELS[dataset]
+  if dataset in labels.CLASSIFICATION:
+    return labels.image_labels(tuple(metadata["classes"]), {})
   palette = tuple(tuple(colour) for colour in metadata["palette"])
   return labels.plain_labels(tuple(metadata["classes"]), palette, {})
 

@@ -1,10 +1,11 @@
-"""Training augmentation and evaluation padding: numpy in, numpy out, one example at a time."""
+"""Training augmentation, and what brings an example to a fixed size for scoring: numpy in, numpy out, one at a time."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from gcn_flax.labels import IGNORE
 
@@ -109,3 +110,73 @@ def augment(
   if jitter:
     example = color_jitter(example, jitter, rng)
   return pad(example, crop_size, pixel)
+
+
+def random_resized_crop(
+  image: np.ndarray,
+  size: Sequence[int],
+  area: Sequence[float],
+  rng: np.random.Generator,
+  ratio: Sequence[float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+  """A random window of the image, resized to `size`: the crop that ImageNet networks are trained on.
+
+  Share of the area and aspect ratio are drawn as in Szegedy et al. (CVPR 2015) and torchvision's
+  `RandomResizedCrop`: up to ten times, until the window lies within the image; then the
+  largest central window of an allowed ratio.
+
+  Args:
+    image: RGB uint8 `[H, W, 3]`.
+    size: (height, width) of the result.
+    area: (smallest, largest) share of the image's area.
+    rng: of window and ratio.
+    ratio: (smallest, largest) width / height, drawn uniformly in its logarithm.
+  """
+  height, width = image.shape[:2]
+  for _ in range(10):
+    pixels, aspect = height * width * rng.uniform(*area), np.exp(rng.uniform(*np.log(ratio)))
+    cut = (round(np.sqrt(pixels / aspect)), round(np.sqrt(pixels * aspect)))
+    if 0 < cut[0] <= height and 0 < cut[1] <= width:
+      top, left = (int(rng.integers(0, side - length + 1)) for side, length in zip((height, width), cut, strict=True))
+      break
+  else:
+    aspect = np.clip(width / height, *ratio)
+    cut = (min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect))))
+    top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
+  window = image[top : top + cut[0], left : left + cut[1]]
+  # Averaging where it shrinks, so that nothing is skipped; between pixels where it grows.
+  shrinks = cut[0] * cut[1] > size[0] * size[1]
+  return cv2.resize(window, tuple(size)[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def center_crop(example: Example, size: Sequence[int], shorter_side: int) -> Example:
+  """Resizes the image to a shorter side of so many pixels and cuts its centre out: how ImageNet networks are scored.
+
+  Pillow's bilinear filter and the rounding of torchvision's `Resize` and `CenterCrop`, so that public
+  weights get the accuracy they are known for. `size` = (height, width), at most `shorter_side` each.
+  """
+  height, width = example["image"].shape[:2]
+  longer = int(shorter_side * max(height, width) / min(height, width))
+  target = (shorter_side, longer) if height <= width else (longer, shorter_side)
+  image = Image.fromarray(example["image"])
+  if target != (height, width):
+    image = image.resize(target[::-1], Image.Resampling.BILINEAR)
+  top, left = (round((side - most) / 2) for side, most in zip(target, size, strict=True))
+  return {**example, "image": np.asarray(image)[top : top + size[0], left : left + size[1]]}
+
+
+def augment_whole(
+  example: Example,
+  rng: np.random.Generator,
+  *,
+  crop_size: Sequence[int],
+  area: Sequence[float],
+  flip: bool,
+  jitter: float,
+) -> Example:
+  """Random resized crop, flip and colour of an image whose label is one class."""
+  image = random_resized_crop(example["image"], crop_size, area, rng)
+  if flip and rng.random() < 0.5:
+    image = cv2.flip(image, 1)
+  example = {**example, "image": image}
+  return color_jitter(example, jitter, rng) if jitter else example

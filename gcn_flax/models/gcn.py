@@ -23,6 +23,7 @@ class GCN(nn.Module):
     boundary_refine: whether the nine BR blocks are there (Tables 1 to 4 are without).
     dtype: of the computation; parameters and logits are float32.
     norm: batch normalisation of the encoder, `sync` or `frozen`.
+    stride_in_1x1: where the encoder's bottlenecks have their stride, see `ResNet`.
 
   Raises ValueError for an unknown head or backbone, an even kernel size, and image
   sides that are no multiples of 32.
@@ -36,13 +37,14 @@ class GCN(nn.Module):
   boundary_refine: bool = True
   dtype: jnp.dtype = jnp.float32
   norm: str = "sync"
+  stride_in_1x1: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     if self.backbone not in BACKBONES:
       raise ValueError(f"backbone={self.backbone!r} is unknown; choose one of {', '.join(BACKBONES)}.")
-    encoder = BACKBONES[self.backbone](norm=self.norm, dtype=self.dtype, name="encoder")
-    features = encoder(images, train=train)
+    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype)
+    features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)
 
     scores = None
     for level in (5, 4, 3, 2):  # res-5 at stride 32 up to res-2 at stride 4.

@@ -1,7 +1,8 @@
-"""ResNet encoders (He et al., CVPR 2016) in torchvision's arithmetic.
+"""ResNet encoders (He et al., CVPR 2016) in torchvision's arithmetic, and the paper's own, ResNet50-GCN.
 
-The stride of a bottleneck stands in its 3 x 3 convolution and every strided
-operation pads as PyTorch does, so public ImageNet weights give the same features.
+The stride of a bottleneck stands in its 3 x 3 convolution, or, as in the original Caffe
+networks, in its first 1 x 1; every strided operation pads as PyTorch does, so public
+ImageNet weights give the same features.
 """
 
 import functools
@@ -34,48 +35,91 @@ def max_pool(x: jax.Array) -> jax.Array:
 class BasicBlock(nn.Module):
   """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34)."""
 
-  width: int
+  features: int
   stride: int
   norm: Callable
   dtype: jnp.dtype
-  expansion = 1
+  stride_in_1x1: bool  # There is no 1 x 1: changes nothing.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     options = dict(use_bias=False, dtype=self.dtype)
-    y = conv(self.width, (3, 3), self.stride, name="conv1", **options)(x)
+    y = conv(self.features, (3, 3), self.stride, name="conv1", **options)(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = conv(self.width, (3, 3), name="conv2", **options)(y)
+    y = conv(self.features, (3, 3), name="conv2", **options)(y)
     y = self.norm(name="bn2")(y)
-    return nn.relu(y + shortcut(self, x, y.shape[-1]))
+    return nn.relu(y + shortcut(self, x))
 
 
 class Bottleneck(nn.Module):
-  """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut (ResNet-50 and deeper); stride in the 3 x 3."""
+  """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut (ResNet-50 and deeper).
 
-  width: int
+  The stride stands in the 3 x 3, as in torchvision, or in the first 1 x 1.
+  """
+
+  features: int
   stride: int
   norm: Callable
   dtype: jnp.dtype
-  expansion = 4
+  stride_in_1x1: bool
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     options = dict(use_bias=False, dtype=self.dtype)
-    y = conv(self.width, (1, 1), name="conv1", **options)(x)
+    width = self.features // 4
+    first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+    y = conv(width, (1, 1), first, name="conv1", **options)(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = conv(self.width, (3, 3), self.stride, name="conv2", **options)(y)
+    y = conv(width, (3, 3), second, name="conv2", **options)(y)
     y = nn.relu(self.norm(name="bn2")(y))
-    y = conv(self.width * self.expansion, (1, 1), name="conv3", **options)(y)
+    y = conv(self.features, (1, 1), name="conv3", **options)(y)
     y = self.norm(name="bn3")(y)
-    return nn.relu(y + shortcut(self, x, y.shape[-1]))
+    return nn.relu(y + shortcut(self, x))
 
 
-def shortcut(block: nn.Module, x: jax.Array, features: int) -> jax.Array:
+class GlobalBottleneck(nn.Module):
+  """A bottleneck whose first two convolutions are a GCN (Figure 5, Table 11).
+
+  Branches k x 1 then 1 x k, and 1 x k then k x 1, of `width` channels, every convolution
+  followed by normalisation and ReLU; their sum goes through the 1 x 1 that stays.
+
+  The paper says of downsampling only that stride-2 convolutions do it between the stages.
+  Here the first convolution of each branch has the stride, in both directions, as the
+  first convolution of a stage has it in the original ResNet. Of the possible places this
+  one comes closest to the paper's 3700M multiply-adds, see docs/RESULTS.md.
+  """
+
+  features: int
+  stride: int
+  norm: Callable
+  dtype: jnp.dtype
+  stride_in_1x1: bool  # The 1 x 1 that stays is the last: changes nothing.
+  kernel_size: int
+  width: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    options = dict(use_bias=False, dtype=self.dtype)
+    tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
+
+    def branch(side, first, second):
+      y = x
+      for place, size, stride in (("first", first, self.stride), ("second", second, 1)):
+        y = conv(self.width, size, stride, name=f"{side}_{place}", **options)(y)
+        y = nn.relu(self.norm(name=f"{side}_{place}_bn")(y))
+      return y
+
+    y = branch("left", tall, wide) + branch("right", wide, tall)
+    y = conv(self.features, (1, 1), name="conv3", **options)(y)
+    y = self.norm(name="bn3")(y)
+    return nn.relu(y + shortcut(self, x))
+
+
+def shortcut(block: nn.Module, x: jax.Array) -> jax.Array:
   """The identity where shapes allow it, else a strided 1 x 1 convolution with normalisation."""
-  if block.stride == 1 and x.shape[-1] == features:
+  if block.stride == 1 and x.shape[-1] == block.features:
     return x
-  x = conv(features, (1, 1), block.stride, use_bias=False, dtype=block.dtype, name="downsample_conv")(x)
+  x = conv(block.features, (1, 1), block.stride, use_bias=False, dtype=block.dtype, name="downsample_conv")(x)
   return block.norm(name="downsample_bn")(x)
 
 
@@ -84,18 +128,22 @@ class ResNet(nn.Module):
 
   Attributes:
     stage_sizes: blocks in res-2 to res-5.
-    block: `BasicBlock` or `Bottleneck`.
-    width: channels of the stem; those of the stages are multiples of it.
+    blocks: the kind of block of each of these stages.
+    features: channels of res-2; each later stage has twice those of the one before.
+    stem: channels of the first convolution.
     norm: `sync` or `frozen`, see `batch_norm`.
+    stride_in_1x1: whether bottlenecks have their stride in the first 1 x 1, as Caffe's networks.
     dtype: of the computation; parameters stay float32.
 
   Raises ValueError where H or W is no multiple of 32.
   """
 
   stage_sizes: Sequence[int]
-  block: type[nn.Module]
-  width: int = 64
+  blocks: Sequence[Callable[..., nn.Module]]
+  features: int
+  stem: int = 64
   norm: str = "sync"
+  stride_in_1x1: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -107,23 +155,40 @@ class ResNet(nn.Module):
         f"pad to {-(-height // 32) * 32} x {-(-width // 32) * 32}."
       )
     norm = functools.partial(batch_norm, self.norm, train, self.dtype)
-    x = conv(self.width, (7, 7), 2, use_bias=False, dtype=self.dtype, name="conv1")(images.astype(self.dtype))
+    x = conv(self.stem, (7, 7), 2, use_bias=False, dtype=self.dtype, name="conv1")(images.astype(self.dtype))
     x = max_pool(nn.relu(norm(name="bn1")(x)))
-    features = []
-    for stage, size in enumerate(self.stage_sizes):
+    maps = []
+    for stage, (size, block) in enumerate(zip(self.stage_sizes, self.blocks, strict=True)):
       for index in range(size):
         stride = 2 if stage > 0 and index == 0 else 1
-        name = f"layer{stage + 1}_{index}"
-        x = self.block(self.width * 2**stage, stride, norm, self.dtype, name=name)(x)
-      features.append(x)
-    return tuple(features)
+        features, name = self.features * 2**stage, f"layer{stage + 1}_{index}"
+        x = block(features, stride, norm, self.dtype, self.stride_in_1x1, name=name)(x)
+      maps.append(x)
+    return tuple(maps)
+
+
+def _basic(*stage_sizes: int, features: int = 64) -> Callable[..., ResNet]:
+  return functools.partial(ResNet, stage_sizes, (BasicBlock,) * 4, features, features)
+
+
+def _bottlenecks(*stage_sizes: int, blocks: Sequence[Callable] = (Bottleneck,) * 4) -> Callable[..., ResNet]:
+  return functools.partial(ResNet, stage_sizes, blocks, 256)
 
 
 BACKBONES = {
-  "resnet_tiny": functools.partial(ResNet, (1, 1, 1, 1), BasicBlock, 16),
-  "resnet18": functools.partial(ResNet, (2, 2, 2, 2), BasicBlock),
-  "resnet34": functools.partial(ResNet, (3, 4, 6, 3), BasicBlock),
-  "resnet50": functools.partial(ResNet, (3, 4, 6, 3), Bottleneck),
-  "resnet101": functools.partial(ResNet, (3, 4, 23, 3), Bottleneck),
-  "resnet152": functools.partial(ResNet, (3, 8, 36, 3), Bottleneck),
-}
+  "resnet_tiny": _basic(1, 1, 1, 1, features=16),
+  "resnet18": _basic(2, 2, 2, 2),
+  "resnet34": _basic(3, 4, 6, 3),
+  "resnet50": _bottlenecks(3, 4, 6, 3),
+  "resnet101": _bottlenecks(3, 4, 23, 3),
+  "resnet152": _bottlenecks(3, 8, 36, 3),
+  "resnet50_gcn": _bottlenecks(
+    3, 4, 6, 3,
+    blocks=(
+      Bottleneck,
+      Bottleneck,
+      functools.partial(GlobalBottleneck, kernel_size=5, width=85),
+      functools.partial(GlobalBottleneck, kernel_size=7, width=128),
+    ),
+  ),
+}  # fmt: skip

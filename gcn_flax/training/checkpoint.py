@@ -19,7 +19,7 @@ class Checkpoints:
 
   Args:
     directory: where they are; made where it is missing, unless `read_only`.
-    keep: how many of the newest are kept; the best by mean IoU is kept besides.
+    keep: how many of the newest are kept; the best by score is kept besides.
     read_only: nothing is written or tidied up.
   """
 
@@ -46,18 +46,18 @@ class Checkpoints:
     return max(self.steps(), default=None)
 
   def best(self) -> int | None:
-    """The step of highest mean IoU, the later of equals; the newest where none was scored."""
+    """The step of highest score, the later of equals; the newest where none was scored."""
     best = _best(self.steps(), self._scores)
     return self.latest() if best is None else best
 
   def score(self, step: int) -> float | None:
-    """The mean IoU of a step; None where it was not scored."""
+    """The score of a step, mean IoU or top-1 accuracy; None where it was not scored."""
     return self._scores.get(step)
 
-  def set_score(self, step: int, mean_iou: float) -> None:
-    """Notes the mean IoU of a step, before or after it is saved. NaN, of a set that is all void, is no score."""
-    if not math.isnan(mean_iou):
-      self._scores[step] = mean_iou
+  def set_score(self, step: int, score: float) -> None:
+    """Notes the score of a step, before or after it is saved. NaN, of a set that is all void, is no score."""
+    if not math.isnan(score):
+      self._scores[step] = score
       self._write_scores()
 
   def forget_scores_after(self, step: int) -> None:
@@ -80,13 +80,7 @@ class Checkpoints:
     Raises:
       ValueError: where there is no such step, or its leaves are not those of `target`.
     """
-    if step not in self.steps():
-      there = ", ".join(map(str, self.steps())) or "none"
-      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
-    saved = self._manager.item_metadata(step).get("state")
-    if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
-      raise ValueError(f"{self.directory}/{step} is incomplete: remove that folder to take another step.")
-    differences = compare(shapes(saved.tree), shapes(target))
+    differences = compare(self._saved(step), shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
     args = ocp.args.PyTreeRestore(
@@ -94,10 +88,31 @@ class Checkpoints:
     )
     return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
-  def restore_weights(self, step: int, target: Any) -> tuple[Any, Any]:
-    """Reads only `params` and `batch_stats` of a step, as in `target`. Raises ValueError as `restore`."""
-    weights = self.restore(step, {"params": target.params, "batch_stats": target.batch_stats})
-    return weights["params"], weights["batch_stats"]
+  def restore_weights(self, step: int, target: dict[str, Any]) -> dict[str, Any]:
+    """Reads only the weights of a step that were scored: the moving averages, where it has them.
+
+    Args:
+      step: one of `steps()`.
+      target: as `TrainState.weights` gives, or a part of it.
+
+    Raises ValueError as `restore`.
+    """
+    saved = self._saved(step)
+    if any(name.startswith("ema/") for name in saved):
+      averaged = {name: part for name, part in target.items() if name != "normalization"}
+      rest = {name: part for name, part in target.items() if name == "normalization"}
+      weights = self.restore(step, {"ema": averaged, **rest})
+      return {**weights.pop("ema"), **weights}
+    return self.restore(step, target)
+
+  def _saved(self, step: int) -> dict[str, tuple[int, ...]]:
+    if step not in self.steps():
+      there = ", ".join(map(str, self.steps())) or "none"
+      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
+    saved = self._manager.item_metadata(step).get("state")
+    if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
+      raise ValueError(f"{self.directory}/{step} is incomplete: remove that folder to take another step.")
+    return shapes(saved.tree)
 
   def wait(self) -> None:
     """Returns when everything started is on disk."""

@@ -1,6 +1,6 @@
 """The two functions that run on the devices: one update of the weights, one batch of scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,62 +8,85 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gcn_flax.evaluation.confusion import confusion_matrix
-from gcn_flax.training import losses
+from gcn_flax.training.optimizer import move_average
 from gcn_flax.training.state import TrainState
 
-Batch = dict[str, jax.Array]  # image uint8 [B, H, W, 3], label uint8 [B, H, W].
+Batch = dict[str, jax.Array]  # image uint8 [B, H, W, 3]; label uint8 [B, H, W], or int32 [B] for whole images.
 
 
-def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-  """uint8 RGB `[B, H, W, 3]` -> float32 `(images - mean) / std`, by channel."""
-  return (images.astype(jnp.float32) - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
+def normalize(images: jax.Array, normalization: dict[str, jax.Array]) -> jax.Array:
+  """uint8 RGB `[B, H, W, 3]` -> float32 `(images - mean) / std` by channel, in the order of the network's channels.
+
+  `normalization` is `{'mean': [3], 'std': [3], 'bgr': bool}`; with `bgr` the channels are turned round first.
+  """
+  images = images.astype(jnp.float32)
+  images = jnp.where(normalization["bgr"], images[..., ::-1], images)
+  return (images - normalization["mean"]) / normalization["std"]
 
 
 def make_train_step(
   network: nn.Module,
   optimizer: optax.GradientTransformation,
-  preprocess: Callable[[jax.Array], jax.Array],
+  loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
   accumulate_steps: int = 1,
+  ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
   """Returns `(state, batch) -> (state, metrics)`, to be compiled.
 
-  The loss is the mean over all valid pixels of the global batch, also where it is
-  worked off in `accumulate_steps` parts; only the statistics of batch
-  normalisation are then those of a part. Metrics are float32 scalars: `loss`,
-  `grad_norm` (before clipping), and the bool `finite`, whether loss, gradient and
-  the new state are all finite.
+  Args:
+    network: with a keyword `train`.
+    optimizer: of its weights.
+    loss: `(logits, labels) -> (sum, weight)`.
+    accumulate_steps: parts that a batch is worked off in. The loss stays sum / weight of the global
+      batch; only the statistics of batch normalisation, and what is hardest, are then those of a part.
+    ema_decay: of the moving average; 0 for none.
+
+  Metrics are float32 scalars: `loss`, `grad_norm` (before clipping), and the bool
+  `finite`, whether loss, gradient and the new state are all finite.
   """
 
-  def loss_of_part(params, batch_stats, part: Batch, num_valid):
+  def loss_of_part(params, batch_stats, part: Batch, normalization):
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, updates = network.apply(variables, preprocess(part["image"]), train=True, mutable=["batch_stats"])
-    return losses.cross_entropy_sum(logits, part["label"]) / num_valid, updates["batch_stats"]
+    images = normalize(part["image"], normalization)
+    logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"])
+    total, weight = loss(logits, part["label"])
+    return total, (weight, updates["batch_stats"])
 
   gradient_of_part = jax.value_and_grad(loss_of_part, has_aux=True)
 
   def train_step(state: TrainState, batch: Batch):
-    num_valid = jnp.maximum(losses.count_valid(batch["label"]), 1).astype(jnp.float32)
-
     def add_part(carry, part):
-      loss, batch_stats, gradient = carry
-      (part_loss, batch_stats), part_gradient = gradient_of_part(state.params, batch_stats, part, num_valid)
-      return (loss + part_loss, batch_stats, jax.tree.map(jnp.add, gradient, part_gradient)), None
+      total, weight, batch_stats, gradient = carry
+      (part_total, (part_weight, batch_stats)), part_gradient = gradient_of_part(
+        state.params, batch_stats, part, state.normalization
+      )
+      gradient = jax.tree.map(jnp.add, gradient, part_gradient)
+      return (total + part_total, weight + part_weight, batch_stats, gradient), None
 
     if accumulate_steps == 1:
-      (loss, batch_stats), gradient = gradient_of_part(state.params, state.batch_stats, batch, num_valid)
+      (total, (weight, batch_stats)), gradient = gradient_of_part(
+        state.params, state.batch_stats, batch, state.normalization
+      )
     else:
-      start = (jnp.float32(0), state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
+      start = (jnp.float32(0), jnp.float32(0), state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
       parts = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
-      (loss, batch_stats, gradient), _ = jax.lax.scan(add_part, start, parts)
+      (total, weight, batch_stats, gradient), _ = jax.lax.scan(add_part, start, parts)
 
+    weight = jnp.where(weight > 0, weight, 1.0)  # Where all is void, sum and gradient are 0.
+    mean_loss = total / weight
+    gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    ema = (
+      move_average(state.ema, {"params": params, "batch_stats": batch_stats}, state.step, ema_decay)
+      if state.ema
+      else {}
+    )
     grad_norm = optax.tree.norm(gradient)
     state_norm = optax.tree.norm((params, batch_stats))
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(state_norm)
-    state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return state, {"loss": loss, "grad_norm": grad_norm, "finite": finite}
+    finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm) & jnp.isfinite(state_norm)
+    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+    return state, {"loss": mean_loss, "grad_norm": grad_norm, "finite": finite}
 
   return train_step
 
@@ -74,17 +97,17 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
 
 
 def make_eval_step(
-  network: nn.Module, preprocess: Callable[[jax.Array], jax.Array]
-) -> Callable[[Any, Any, Batch], tuple[jax.Array, jax.Array]]:
-  """Returns `(params, batch_stats, batch) -> (confusion, predictions)`, to be compiled.
+  network: nn.Module, count: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+) -> Callable[[dict[str, Any], Batch], tuple[jax.Array, jax.Array]]:
+  """Returns `(weights, batch) -> count(logits, labels)`, to be compiled.
 
-  `confusion` is int32 `[C, C]` over the global batch, `predictions` uint8 `[B, H, W]`.
+  `weights` are those of `TrainState.weights`; `count` gives int32 counts over the global
+  batch, and predictions `[B, ...]`.
   """
 
-  def eval_step(params, batch_stats, batch: Batch):
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits = network.apply(variables, preprocess(batch["image"]), train=False)
-    predictions = jnp.argmax(logits, -1).astype(jnp.uint8)
-    return confusion_matrix(batch["label"], predictions, network.num_classes), predictions
+  def eval_step(weights, batch: Batch):
+    variables = {"params": weights["params"], "batch_stats": weights["batch_stats"]}
+    logits = network.apply(variables, normalize(batch["image"], weights["normalization"]), train=False)
+    return count(logits, batch["label"])
 
   return eval_step

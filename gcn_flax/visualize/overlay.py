@@ -129,11 +129,12 @@ def _sheet(
   return np.concatenate([*parts, _legend(label_set, total, void)])
 
 
-def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int) -> np.ndarray:
+def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int, photos: int = 1) -> np.ndarray:
+  """Pictures side by side, the first `photos` of them averaged to their width, label maps after them never mixed."""
   height = max(1, round(pictures[0].shape[0] * width / pictures[0].shape[1]))
   row = np.full((height + _GAP, total, 3), 255, np.uint8)
   for column, picture in enumerate(pictures):
-    interpolation = cv2.INTER_AREA if column == 0 else cv2.INTER_NEAREST_EXACT
+    interpolation = cv2.INTER_AREA if column < photos else cv2.INTER_NEAREST_EXACT
     left = _GAP + column * (width + _GAP)
     row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
   return row
@@ -172,3 +173,39 @@ def class_table(classes: Sequence[str], iou: Sequence[float], share: Sequence[fl
     lines.append(f"{name:<{width}}  {shown:>6}  {100 * part:>8.2f}")
   lines.append(f"{'mean IoU':<{width}}  {100 * mean_iou:>6.1f}")
   return "\n".join(lines)
+
+
+def accuracy_table(
+  classes: Sequence[str], accuracy: Sequence[float], images: Sequence[int], totals: dict[str, float], worst: int
+) -> str:
+  """A table of the `worst` classes by accuracy, in percent, with their number of images, and of the totals."""
+  width = max(len("class"), *map(len, classes), *map(len, totals))
+  present = [index for index in range(len(classes)) if images[index]]
+  shown = sorted(present, key=lambda index: accuracy[index])[:worst]
+  lines = [f"{'class':<{width}}  {'top-1 %':>7}  {'images':>8}"]
+  lines += [f"{classes[index]:<{width}}  {100 * accuracy[index]:>7.1f}  {images[index]:>8,}" for index in shown]
+  if len(present) > worst:
+    lines.append(f"... and {len(present) - worst} classes that are recognised better")
+  return "\n".join([*lines, *(f"{name:<{width}}  {100 * value:>7.1f}" for name, value in totals.items())])
+
+
+def class_sheet(
+  images: Sequence[np.ndarray], captions: Sequence[str], width: int = 200, columns: int = 4
+) -> np.ndarray:
+  """Pictures in rows of `columns`, each with its caption below, "true class: predicted class".
+
+  Args:
+    images: RGB uint8 `[H, W, 3]` each, all of one size.
+    captions: one for each image.
+    width: of one picture on the sheet, pixels.
+    columns: pictures in a row.
+
+  Returns:
+    RGB uint8 `[H', W', 3]`.
+  """
+  total = columns * (width + _GAP) + _GAP
+  parts = [_text_row(("true class: predicted class",), width, total)]
+  for start in range(0, len(images), columns):
+    row = slice(start, start + columns)
+    parts += [_picture_row(images[row], width, total, photos=columns), _text_row(captions[row], width, total)]
+  return np.concatenate(parts)

@@ -8,11 +8,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from data.faults import differences
 from data.prepare import prepare
 from data.voc_segmentation import lists
 from gcn_flax.input_pipeline.sources import dataset_folder, lacks, open_source, split_sizes
-from gcn_flax.labels import VOC
+from gcn_flax.labels import VOC, differences
 from tests.data_sets import archives
 from tests.data_sets.archives import SBD_ONLY, VOC_TEST, VOC_TRAIN, VOC_VAL
 from tests.data_sets.checks import by_id, faults, stored_pictures

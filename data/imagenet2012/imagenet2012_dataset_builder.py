@@ -1,0 +1,91 @@
+"""TFDS builder of ImageNet (ILSVRC 2012), from the two archives as they are downloaded."""
+
+import contextlib
+import os
+import pathlib
+import re
+import tarfile
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from data.builder import Example, Plan
+from data.class_builder import ClassBuilder
+from data.faults import one_line, raise_all
+from gcn_flax.labels import IMAGENET_SIZES, image_labels
+
+_ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+_ORIGIN = "https://image-net.org/download-images, with an account"
+_VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+class Builder(ClassBuilder):
+  """ImageNet (Russakovsky et al., IJCV 2015): 1,000 classes, numbered in the order of their WordNet ids as everywhere."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "First version."}
+
+  def plan(self, root: pathlib.Path) -> Plan:
+    archives = {split: root / name for split, name in _ARCHIVES.items()}
+    missing = [f"{path.name} (from {_ORIGIN})" for path in archives.values() if not path.is_file()]
+    if missing:
+      raise ValueError(f"not found in {root}: {', '.join(missing)}. Put the files there as they are.")
+    classes = _list("labels.txt")
+    splits = {
+      "train": list(_train_items(archives["train"], classes)),
+      "validation": list(_validation_items(archives["validation"], classes)),
+    }
+    counts = {split: len(items) for split, items in splits.items()}
+    return Plan(splits, counts, dict(IMAGENET_SIZES), image_labels(tuple(classes), dict(IMAGENET_SIZES)))
+
+  def load(self, item: tuple[pathlib.Path, str, int, int, int]) -> Example:
+    archive, name, label, offset, size = item
+    descriptor = os.open(archive, os.O_RDONLY)
+    try:
+      data = os.pread(descriptor, size, offset)
+    finally:
+      os.close(descriptor)
+    return Example(name, data, label, image_name=f"{name} in {archive}")
+
+
+def _train_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tuple[pathlib.Path, str, int, int, int]]:
+  """An archive for each class within the archive: what is at which place is found without unpacking any."""
+  numbers = {name: number for number, name in enumerate(classes)}
+  faults = []
+  with _opened(archive) as outer:
+    for member in outer:
+      synset = pathlib.PurePath(member.name).stem
+      if synset not in numbers:
+        faults.append(f"{member.name} in {archive} is no class of ImageNet.")
+        continue
+      with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+        for info in inner:
+          yield archive, info.name, numbers[synset], member.offset_data + info.offset_data, info.size
+  raise_all(faults)
+
+
+def _validation_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tuple[pathlib.Path, str, int, int, int]]:
+  truth, faults = _list("validation_labels.txt"), []
+  with _opened(archive) as tar:
+    for info in tar:
+      match = _VALIDATION.fullmatch(pathlib.PurePath(info.name).name)
+      if not match or not 1 <= int(match.group(1)) <= len(truth):
+        faults.append(f"{info.name} in {archive} is no validation picture of ImageNet.")
+        continue
+      yield archive, info.name, classes.index(truth[int(match.group(1)) - 1]), info.offset_data, info.size
+  raise_all(faults)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
+  """A tar archive. Raises ValueError naming it for what is found broken while it is open."""
+  try:
+    with tarfile.open(path) as tar:
+      yield tar
+  except (tarfile.TarError, EOFError) as error:
+    raise ValueError(f"{path} is damaged ({one_line(error)}): download it again.") from error
+
+
+def _list(name: str) -> list[str]:
+  """A list that TFDS ships: the classes' WordNet ids in order, or those of the validation pictures in order."""
+  return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()

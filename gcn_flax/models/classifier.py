@@ -1,0 +1,36 @@
+"""The encoder as a classifier of whole images: what it is pretrained as."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gcn_flax.models.resnet import BACKBONES
+
+
+class Classifier(nn.Module):
+  """Images `[B, H, W, 3]` (normalised) -> float32 logits `[B, num_classes]`.
+
+  Global average pooling of res-5 and one dense layer, as in He et al. (CVPR 2016) and torchvision.
+
+  Attributes:
+    num_classes: of the scores.
+    backbone: a key of `BACKBONES`.
+    norm: batch normalisation, `sync` or `frozen`.
+    stride_in_1x1: where bottlenecks have their stride, see `ResNet`.
+    dtype: of the computation; parameters and logits are float32.
+
+  Raises ValueError for image sides that are no multiples of 32.
+  """
+
+  num_classes: int
+  backbone: str
+  norm: str = "sync"
+  stride_in_1x1: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype)
+    features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
+    pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
+    return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(pooled).astype(jnp.float32)

@@ -1,0 +1,135 @@
+"""ImageNet weights for the encoders, and what each family of weights expects of its input."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gcn_flax.models import torch_names, weights_file
+from gcn_flax.models.classifier import Classifier
+from gcn_flax.models.resnet import BACKBONES
+
+_CLASSIFIER = ("fc.weight", "fc.bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """What networks trained by one code base have in common.
+
+  Attributes:
+    mean, std: subtracted and divided by, of pixels 0 to 255, in the order of the network's channels.
+    bgr: whether its channels are blue, green, red.
+    stride_in_1x1: whether bottlenecks have their stride in the first 1 x 1.
+  """
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  bgr: bool = False
+  stride_in_1x1: bool = False
+
+  @property
+  def rgb_mean(self) -> tuple[float, float, float]:
+    """The mean of a picture in RGB: what images are padded with."""
+    return self.mean[::-1] if self.bgr else self.mean
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """The normalisation as arrays, `mean` and `std` float32 `[3]` and the bool `bgr`: part of every train state."""
+    return {"mean": np.float32(self.mean), "std": np.float32(self.std), "bgr": np.bool_(self.bgr)}
+
+
+# ImageNet's mean and standard deviation of 0 to 1, RGB (torchvision and timm, "IMAGENET_DEFAULT_MEAN"), times 255.
+_IMAGENET = Family((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+FAMILIES = {
+  "torchvision": _IMAGENET,
+  # For its ResNets; where the config.json beside the weights has another mean or std, they are not of this family.
+  "timm": _IMAGENET,
+  # The original ResNets (He et al.): mean subtraction alone, as detectron2's and mmsegmentation's "caffe" models.
+  "caffe": Family((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True, stride_in_1x1=True),
+}
+
+
+def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchvision") -> dict[str, Any]:
+  """Reads the weights of an encoder.
+
+  Args:
+    path: a `.safetensors` file or a state dict of PyTorch's, see `weights_file.read`, with the names of
+      torchvision's ResNets, which timm's have too. A classifier (`fc`) in it is left out; a prefix
+      that all names share (`module.`, `backbone.`) is taken away.
+    backbone: a key of `BACKBONES`.
+    family: a key of `FAMILIES`. The tensors are the same in all; the network that takes them must be
+      built with the family's `stride_in_1x1` and be given images normalised its way.
+
+  Returns:
+    `{'params': ..., 'batch_stats': ...}` of the encoder, float32.
+
+  Raises:
+    ValueError: where the file cannot be read, see `weights_file.read`; listing every tensor that is
+      missing, unexpected or misshapen; where the file says that it is of another family.
+  """
+  _check_names(backbone, family)
+  tensors = read_tensors(path, family)
+  try:
+    return torch_names.from_tensors(tensors, _shapes(backbone), spare=_CLASSIFIER)
+  except ValueError as error:
+    raise ValueError(f"{path} does not fit backbone {backbone!r}{_what_fits(tensors, backbone)}: {error}.") from error
+
+
+def load_classifier(
+  path: str | pathlib.Path, backbone: str, num_classes: int, family: str = "torchvision"
+) -> dict[str, Any] | None:
+  """As `load_backbone`, for a `Classifier`: its encoder and its dense layer `fc`.
+
+  None where the file has no such layer for so many classes.
+  """
+  encoder, tensors = load_backbone(path, backbone, family), read_tensors(path, family)
+  fc = {name: tensors[name] for name in _CLASSIFIER if name in tensors}
+  if len(fc) < len(_CLASSIFIER) or fc["fc.bias"].shape != (num_classes,):
+    return None
+  shapes = shapes_of(Classifier(num_classes, backbone))["params"]["fc"]
+  params = torch_names.from_tensors(fc, {"params": {"fc": shapes}})["params"]
+  return {
+    "params": {"encoder": encoder["params"], **params},
+    "batch_stats": {"encoder": encoder["batch_stats"]},
+  }
+
+
+def read_tensors(path: str | pathlib.Path, family: str) -> dict[str, np.ndarray]:
+  """The tensors of a file by name, without a prefix that all share. Raises ValueError as `load_backbone`."""
+  tensors, metadata = weights_file.read(path)
+  recorded = metadata.get("family", family)
+  if FAMILIES.get(recorded) != FAMILIES[family]:
+    raise ValueError(f"{path} is of family {recorded!r}, not {family!r}: set config.model.family={recorded}.")
+  return torch_names.strip_prefix(tensors)
+
+
+def _check_names(backbone: str, family: str) -> None:
+  for name, value, choices in (("backbone", backbone, BACKBONES), ("family", family, FAMILIES)):
+    if value not in choices:
+      raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
+
+
+def _what_fits(tensors: dict[str, np.ndarray], asked: str) -> str:
+  """A hint at the encoder that the tensors are of, where it is another."""
+  for backbone in BACKBONES:
+    if backbone != asked:
+      with contextlib.suppress(ValueError):
+        torch_names.from_tensors(tensors, _shapes(backbone), spare=_CLASSIFIER)
+        return f" (it fits {backbone!r})"
+  return ""
+
+
+@functools.cache
+def _shapes(backbone: str) -> dict[str, Any]:
+  return shapes_of(BACKBONES[backbone]())
+
+
+def shapes_of(network: nn.Module) -> dict[str, Any]:
+  """`{'params': ..., 'batch_stats': ...}` of a network or an encoder as `jax.ShapeDtypeStruct`s."""
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  return jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)

@@ -1,0 +1,17 @@
+"""What differs between classifying pixels and whole images; everything else does not know which it is.
+
+Each task is a module of the same names: `IGNORE`, `SCORE` (what the best checkpoint is chosen by), `network`,
+`augmentation`, `fitting`, `check_sizes`, `count` and `Scores`.
+"""
+
+from types import ModuleType
+
+import ml_collections
+
+from gcn_flax.config import is_classifier
+from gcn_flax.tasks import classification, segmentation
+
+
+def of(config: ml_collections.ConfigDict) -> ModuleType:
+  """The task of a config."""
+  return classification if is_classifier(config) else segmentation
