@@ -18,7 +18,6 @@ their first losses agree. What is timed:
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -37,10 +36,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from benchmarks import timing  # noqa: E402
-from gcn_flax import config as settings  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
 from gcn_flax.models import heads, layers, resnet  # noqa: E402
 from gcn_flax.models.gcn import GCN  # noqa: E402
+from gcn_flax.models.pretrained import FAMILIES  # noqa: E402
 from gcn_flax.training import losses, optimizer, steps  # noqa: E402
 from gcn_flax.training.state import TrainState  # noqa: E402
 from tests.torch_reference import TorchGCN, load_flax, to_torch  # noqa: E402
@@ -49,6 +48,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 FORMATS = {"torch_eager": torch.contiguous_format, "torch_channels_last": torch.channels_last}
 RIVALS = ("ours", *FORMATS)
 TITLES = ("ours", "torch eager", "torch channels_last")
+_FAMILY = FAMILIES["torchvision"]
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4
 TOLERANCE = 1e-3  # Relative, of the first losses.
 
@@ -124,18 +124,14 @@ def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
 # Ours.
 
 
-def _preprocess() -> Callable[[jax.Array], jax.Array]:
-  model = settings.get_config().model
-  return functools.partial(steps.normalize, mean=tuple(model.pixel_mean), std=tuple(model.pixel_std))
-
-
 def _ours_train(network: GCN, variables: dict, batch: dict) -> Callable[[], float]:
   """The product's train step, as the product compiles it; it consumes `variables` and gives the loss."""
-  schedule = optimizer.poly_schedule(LEARNING_RATE, total_steps=100_000, warmup_steps=0, power=0.9)
+  schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
   descent = optimizer.sgd(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
-  step = jax.jit(steps.make_train_step(network, descent, _preprocess()), donate_argnums=0)
+  step = jax.jit(steps.make_train_step(network, descent, losses.cross_entropy), donate_argnums=0)
   params = variables["params"]
-  state = TrainState(jnp.int32(0), params, variables["batch_stats"], descent.init(params))
+  opt_state, normalization = descent.init(params), _FAMILY.arrays()
+  state = TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state, normalization, ema={})
 
   def run():
     nonlocal state
@@ -147,11 +143,11 @@ def _ours_train(network: GCN, variables: dict, batch: dict) -> Callable[[], floa
 
 def _ours_inference(network: GCN, variables: dict, batch: dict) -> Callable[[], np.ndarray]:
   """Images to predictions, compiled."""
-  preprocess = _preprocess()
+  normalization = _FAMILY.arrays()
 
   @jax.jit
   def predict(variables, images):
-    return jnp.argmax(network.apply(variables, preprocess(images), train=False), -1).astype(jnp.uint8)
+    return jnp.argmax(network.apply(variables, steps.normalize(images, normalization), train=False), -1).astype(jnp.uint8)
 
   return lambda: np.asarray(predict(variables, batch["image"]))
 
@@ -171,8 +167,7 @@ def _torch_images(batch: dict, memory_format: torch.memory_format) -> torch.Tens
 
 
 def _torch_normalize() -> Callable[[torch.Tensor], torch.Tensor]:
-  model = settings.get_config().model
-  mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.pixel_mean, model.pixel_std))
+  mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_FAMILY.mean, _FAMILY.std))
   return lambda images: (images.float() - mean) / std
 
 
@@ -328,7 +323,8 @@ def _loss(args: argparse.Namespace, batch: dict) -> Part:
   x = _noise((args.batch, args.size, args.size, args.num_classes))
 
   def ours(labels, x):
-    return losses.cross_entropy_sum(x, labels) / losses.count_valid(labels)
+    total, weight = losses.cross_entropy(x, labels)
+    return total / weight
 
   # The labels take the place of the weights; being integers, they get no gradient.
   return Part(f"loss, {_shape(x)}", 1, ours, batch["label"], lambda _: lambda x: _torch_loss(x, labels), x)

@@ -14,6 +14,9 @@ from gcn_flax.input_pipeline.transforms import pad
 from gcn_flax.visualize import overlay
 
 
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of torchvision's weights.
+
+
 def reference(config, setup, state, split):
   """The confusion matrix counted image by image, in NumPy."""
   source = build.open_split(config, "camvid", split)
@@ -24,8 +27,8 @@ def reference(config, setup, state, split):
   for index in range(len(source)):
     example = source[index]
     height, width = example["label"].shape
-    padded = pad(example, config.data.eval_size, config.model.pixel_mean)
-    images = (padded["image"][None] - np.float32(config.model.pixel_mean)) / np.float32(config.model.pixel_std)
+    padded = pad(example, config.data.eval_size, MEAN)
+    images = (padded["image"][None] - np.float32(MEAN)) / np.float32(STD)
     prediction = np.argmax(apply(np.float32(images))[0, :height, :width], -1)
     matrix += confusion_matrix(example["label"], np.asarray(prediction), 11)
   return matrix
@@ -38,14 +41,14 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   config.data.eval_size = (96, 128)
   setup = build.build(config)
   state = setup.init(3)
-  scores = evaluate(config, setup, state, "validation")
+  scores = evaluate(config, setup, state.weights(), "validation")
   assert scores.num_images == 5
   source = build.open_split(config, "camvid", "validation")
-  assert scores.matrix.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
+  assert scores.counts.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
   expected = reference(config, setup, state, "validation")
   # A pixel of two nearly equal scores may fall to either side.
-  assert np.abs(scores.matrix - expected).sum() <= 4
-  np.testing.assert_allclose(scores.mean_iou, np.nanmean(iou_per_class(expected)), atol=1e-3)
+  assert np.abs(scores.counts - expected).sum() <= 4
+  np.testing.assert_allclose(scores.scalars["mean_iou"], np.nanmean(iou_per_class(expected)), atol=1e-3)
 
 
 def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatch):
@@ -55,7 +58,7 @@ def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatc
   monkeypatch.setattr(overlay, "contact_sheet", lambda *columns: shown.extend(zip(*columns[:4], strict=True)))
   setup = build.build(config)
   state = setup.init(3)
-  evaluate(config, setup, state, "validation")
+  evaluate(config, setup, state.weights(), "validation")
   source = build.open_split(config, "camvid", "validation")
   examples = {source[index]["image_id"]: source[index] for index in range(5)}
   matrix = np.zeros((11, 11), np.int64)
@@ -70,14 +73,14 @@ def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatc
 def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   config.eval.num_pictures = 2
   setup = build.build(config)
-  scores = evaluate(config, setup, setup.init(0), "validation")
-  scores.matrix[:, 4] = scores.matrix[4, :] = 0
+  scores = evaluate(config, setup, setup.init(0).weights(), "validation")
+  scores.counts[:, 4] = scores.counts[4, :] = 0
   write_scores(tmp_path, config, "validation", 7, scores)
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert result["num_images"] == 5 and result["step"] == 7
   assert result["iou"]["pavement"] is None and len(result["iou"]) == 11
-  np.testing.assert_allclose(result["mean_iou"], scores.mean_iou)
-  np.testing.assert_allclose(result["pixel_accuracy"], np.trace(scores.matrix) / scores.matrix.sum())
+  np.testing.assert_allclose(result["mean_iou"], scores.scalars["mean_iou"])
+  np.testing.assert_allclose(result["pixel_accuracy"], np.trace(scores.counts) / scores.counts.sum())
   sheet = cv2.imread(str(tmp_path / "eval_validation.png"))
   assert sheet.shape[1] > 3 * 360
   table = capsys.readouterr().out
@@ -91,4 +94,4 @@ def test_an_image_that_does_not_fit_is_named(config):
   config.data.eval_size = (32, 96)
   setup = build.build(config)
   with pytest.raises(ValueError, match=r"image val\d is 64 x 96, larger than 32 x 96: raise config.data.eval_size"):
-    evaluate(config, setup, setup.init(0), "validation")
+    evaluate(config, setup, setup.init(0).weights(), "validation")

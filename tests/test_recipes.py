@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs import cityscapes, pascal_voc
-from gcn_flax import build
+from configs import cityscapes, imagenet, pascal_voc, silhouettes
+from gcn_flax import build, tasks
+from gcn_flax import config as config_lib
 from gcn_flax import train as train_lib
-from gcn_flax.labels import LABELS
+from gcn_flax.input_pipeline import sources
+from gcn_flax.labels import LABELS, image_labels
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.writers import read_metrics
@@ -20,32 +22,43 @@ RECIPES = [
   ("camvid", "resnet_tiny"),
   *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS),
   *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS),
+  ("imagenet", "resnet50"),
+  ("imagenet", "resnet50_gcn:class_folder"),
+  ("silhouettes", "resnet_tiny"),
 ]
 
 
+def label_set(dataset, data_dir=""):
+  return LABELS.get(dataset) or image_labels(tuple(f"class{index}" for index in range(300)), {})
+
+
 class RandomSource:
-  """Sixteen random pictures with random train ids and void."""
+  """Sixteen random pictures with random train ids and void, or with one class each."""
 
   has_labels = True
 
   def __init__(self, dataset):
-    self.label_set = LABELS[dataset]
+    self.label_set = label_set(dataset)
 
   def __len__(self):
     return 16
 
   def __getitem__(self, index):
     rng = np.random.default_rng(index)
+    image = {"image": rng.integers(0, 256, (64, 96, 3)).astype(np.uint8), "image_id": f"random{index}"}
+    if not self.label_set.palette:
+      return {**image, "label": np.int32(rng.integers(0, self.label_set.num_classes))}
     label = rng.integers(0, self.label_set.num_classes + 1, (64, 96)).astype(np.uint8)
     label[label == self.label_set.num_classes] = 255
-    return {"image": rng.integers(0, 256, (64, 96, 3)).astype(np.uint8), "label": label, "image_id": f"random{index}"}
+    return {**image, "label": label}
 
 
 @pytest.fixture(autouse=True)
 def random_sources(monkeypatch):
   """Every split of every data set is there, with random pictures."""
   monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
-  monkeypatch.setattr(build, "check_fits", lambda *_: None)
+  monkeypatch.setattr(sources, "open_label_set", label_set)
+  monkeypatch.setattr(tasks.segmentation, "check_sizes", lambda *_: None)
   monkeypatch.setattr(train_lib, "data_facts", lambda config: {})
   monkeypatch.setattr(train_lib, "check_data", lambda *_: None)
 
@@ -69,7 +82,7 @@ def test_a_shrunk_recipe_trains(recipe, argument, tmp_path):
   train(config, tmp_path)
   lines = read_metrics(tmp_path / "metrics.jsonl")
   assert [line["step"] for line in lines] == [2, 2]
-  assert np.isfinite(lines[0]["loss"]) and 0 <= lines[1]["validation/mean_iou"] <= 1
+  assert np.isfinite(lines[0]["loss"]) and 0 <= lines[1][f"validation/{tasks.of(config).SCORE}"] <= 1
 
 
 @pytest.mark.parametrize("recipe, stages", [("pascal_voc", 3), ("cityscapes", 2)])
@@ -91,6 +104,14 @@ def test_each_stage_starts_where_the_one_before_ended(recipe, stages, tmp_path, 
 def weights(workdir, config):
   with open_checkpoints(workdir) as checkpoints:
     return jax.tree.leaves(jax.device_get(checkpoints.restore(2, build.build(config).state_shapes).params))
+
+
+@pytest.mark.parametrize("module", [imagenet, silhouettes])
+def test_encoders_are_trained_as_classifiers(module):
+  for argument in module.ARGUMENTS:
+    config = module.get_config(argument)
+    config_lib.validate(config)
+    assert config_lib.is_classifier(config) and config.model.backbone == argument.partition(":")[0]
 
 
 def test_the_papers_mixes_have_the_papers_sizes():

@@ -11,6 +11,7 @@ class Classifier(nn.Module):
   """Images `[B, H, W, 3]` (normalised) -> float32 logits `[B, num_classes]`.
 
   Global average pooling of res-5 and one dense layer, as in He et al. (CVPR 2016) and torchvision.
+  Residual blocks begin as the identity: without it, training from random weights is easily lost.
 
   Attributes:
     num_classes: of the scores.
@@ -30,7 +31,7 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype)
+    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype)
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
     return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(pooled).astype(jnp.float32)

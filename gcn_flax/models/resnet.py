@@ -39,6 +39,7 @@ class BasicBlock(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  last_scale: Callable
   stride_in_1x1: bool  # There is no 1 x 1: changes nothing.
 
   @nn.compact
@@ -47,7 +48,7 @@ class BasicBlock(nn.Module):
     y = conv(self.features, (3, 3), self.stride, name="conv1", **options)(x)
     y = nn.relu(self.norm(name="bn1")(y))
     y = conv(self.features, (3, 3), name="conv2", **options)(y)
-    y = self.norm(name="bn2")(y)
+    y = self.norm(name="bn2", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
 
@@ -61,6 +62,7 @@ class Bottleneck(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  last_scale: Callable
   stride_in_1x1: bool
 
   @nn.compact
@@ -73,7 +75,7 @@ class Bottleneck(nn.Module):
     y = conv(width, (3, 3), second, name="conv2", **options)(y)
     y = nn.relu(self.norm(name="bn2")(y))
     y = conv(self.features, (1, 1), name="conv3", **options)(y)
-    y = self.norm(name="bn3")(y)
+    y = self.norm(name="bn3", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
 
@@ -93,6 +95,7 @@ class GlobalBottleneck(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  last_scale: Callable
   stride_in_1x1: bool  # The 1 x 1 that stays is the last: changes nothing.
   kernel_size: int
   width: int
@@ -111,7 +114,7 @@ class GlobalBottleneck(nn.Module):
 
     y = branch("left", tall, wide) + branch("right", wide, tall)
     y = conv(self.features, (1, 1), name="conv3", **options)(y)
-    y = self.norm(name="bn3")(y)
+    y = self.norm(name="bn3", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
 
@@ -133,6 +136,8 @@ class ResNet(nn.Module):
     stem: channels of the first convolution.
     norm: `sync` or `frozen`, see `batch_norm`.
     stride_in_1x1: whether bottlenecks have their stride in the first 1 x 1, as Caffe's networks.
+    zero_init_residual: whether the last scale of each block begins as 0, so that each block begins as the
+      identity (Goyal et al., 2017, section 5.1).
     dtype: of the computation; parameters stay float32.
 
   Raises ValueError where H or W is no multiple of 32.
@@ -144,6 +149,7 @@ class ResNet(nn.Module):
   stem: int = 64
   norm: str = "sync"
   stride_in_1x1: bool = False
+  zero_init_residual: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -155,6 +161,7 @@ class ResNet(nn.Module):
         f"pad to {-(-height // 32) * 32} x {-(-width // 32) * 32}."
       )
     norm = functools.partial(batch_norm, self.norm, train, self.dtype)
+    last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
     x = conv(self.stem, (7, 7), 2, use_bias=False, dtype=self.dtype, name="conv1")(images.astype(self.dtype))
     x = max_pool(nn.relu(norm(name="bn1")(x)))
     maps = []
@@ -162,7 +169,7 @@ class ResNet(nn.Module):
       for index in range(size):
         stride = 2 if stage > 0 and index == 0 else 1
         features, name = self.features * 2**stage, f"layer{stage + 1}_{index}"
-        x = block(features, stride, norm, self.dtype, self.stride_in_1x1, name=name)(x)
+        x = block(features, stride, norm, self.dtype, last_scale, self.stride_in_1x1, name=name)(x)
       maps.append(x)
     return tuple(maps)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gcn_flax.input_pipeline import loader
+from gcn_flax.input_pipeline import loader, transforms
 from gcn_flax.input_pipeline.loader import HostShare
 
 
@@ -133,6 +133,10 @@ def test_a_batch_that_hosts_cannot_share_is_refused():
     HostShare(5, 0, 1, 0, 2)
 
 
+def fit(example):
+  return transforms.pad(example, (32, 32), (1, 2, 3))
+
+
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_evaluation_sees_every_example_once_and_fills_with_void(hosts):
   steps = loader.num_eval_steps(10, 4)
@@ -140,7 +144,7 @@ def test_evaluation_sees_every_example_once_and_fills_with_void(hosts):
   parts = []
   for host in range(hosts):
     share = HostShare(4, 0, steps, host, hosts)
-    found = list(loader.eval_batches(FakeSource(), share, size=(32, 32), pixel=(1, 2, 3), num_threads=2, num_workers=0))
+    found = list(loader.eval_batches(FakeSource(), share, fit=fit, ignore=255, num_threads=2, num_workers=0))
     assert len(found) == steps
     parts.append(found)
   indices = np.concatenate([batch["index"] for host in parts for batch in host])

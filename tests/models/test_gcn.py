@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gcn_flax.models.gcn import GCN, HEADS
-from gcn_flax.training.losses import cross_entropy_sum
+from gcn_flax.training.losses import cross_entropy
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchGCN, load_flax, to_numpy, to_torch, torch_names
 
@@ -71,7 +71,7 @@ def test_training_equals_torch(variant):
 
   def loss(params):
     scores, updates = network.apply({**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"])
-    return cross_entropy_sum(scores, jnp.asarray(labels)), (scores, updates["batch_stats"])
+    return cross_entropy(scores, jnp.asarray(labels))[0], (scores, updates["batch_stats"])
 
   with jax.enable_x64(True):
     (value, (scores, statistics)), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.training.losses import count_valid, cross_entropy_sum
+from gcn_flax.training import partition
+from gcn_flax.training.losses import cross_entropy, hardest
 
 CLASSES = 6
 
@@ -26,6 +27,10 @@ def torch_loss(logits, labels, ignore=255):
   return loss.item(), logits.grad.numpy().transpose(0, 2, 3, 1)
 
 
+def cross_entropy_sum(logits, labels, **options):
+  return cross_entropy(logits, labels, **options)[0]
+
+
 @pytest.mark.parametrize("scale", [1.0, 5.0, 200.0])
 def test_loss_and_gradient_equal_torch(scale):
   """The largest scale overflows an exponential that is not stabilised."""
@@ -38,7 +43,7 @@ def test_loss_and_gradient_equal_torch(scale):
 
 def test_another_ignore_label():
   logits, labels = example(void_share=0)
-  np.testing.assert_allclose(cross_entropy_sum(logits, labels, 2), torch_loss(logits, labels, 2)[0], rtol=1e-5)
+  np.testing.assert_allclose(cross_entropy_sum(logits, labels, ignore=2), torch_loss(logits, labels, 2)[0], rtol=1e-5)
 
 
 def test_bfloat16_logits_are_summed_in_float32():
@@ -68,7 +73,100 @@ def test_all_void_gives_zero_and_no_gradient():
 
 
 @pytest.mark.parametrize("void_share", [0, 0.3, 1])
-def test_count_valid(void_share):
-  _, labels = example(void_share)
-  count = count_valid(jnp.asarray(labels))
-  assert count == sum(label != 255 for label in labels.ravel()) and count.dtype == jnp.int32
+def test_the_weight_counts_what_is_not_void(void_share):
+  logits, labels = example(void_share)
+  weight = cross_entropy(logits, jnp.asarray(labels))[1]
+  assert weight == sum(label != 255 for label in labels.ravel()) and weight.dtype == jnp.float32
+
+
+def test_the_weight_is_exact_where_float32_stops_counting():
+  """2 ** 24 ones added up one by one in float32 stay 2 ** 24."""
+  labels = jnp.zeros((2**24 + 2,), jnp.uint8)
+  count = jax.jit(lambda labels: cross_entropy(jnp.zeros((*labels.shape, 1)), labels)[1])(labels)
+  assert count == 2**24 + 2
+
+
+WEIGHTS = (0.5, 2.0, 0.0, 1.0, 3.0, 1.5)
+
+
+@pytest.mark.parametrize("weights", [(), WEIGHTS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_and_smoothing_equal_torch(weights, smoothing):
+  """The mean, in PyTorch's sense, and its gradient."""
+  logits, labels = example()
+
+  def mean(logits):
+    total, weight = cross_entropy(logits, labels, class_weights=weights, label_smoothing=smoothing)
+    return total / weight
+
+  loss, gradient = jax.value_and_grad(mean)(logits)
+  tensor = torch.tensor(logits.transpose(0, 3, 1, 2), requires_grad=True)
+  expected = F.cross_entropy(
+    tensor,
+    torch.from_numpy(labels.astype(np.int64)),
+    weight=torch.tensor(weights) if weights else None,
+    ignore_index=255,
+    label_smoothing=smoothing,
+  )
+  expected.backward()
+  np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+  np.testing.assert_allclose(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_whole_images_have_a_label_each():
+  logits, _ = example()
+  logits, labels = logits[0, 0], np.array([0, -1, 5, 2, 2, -1, 1, 0, 3], np.int32)
+  loss = cross_entropy_sum(logits, labels, ignore=-1)
+  expected = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long(), ignore_index=-1, reduction="sum")
+  np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+
+
+class TestHardest:
+  def setup_method(self):
+    rng = np.random.default_rng(1)
+    self.losses = rng.gamma(0.3, 2.0, (4, 30, 20)).astype(np.float32)
+    self.valid = rng.random(self.losses.shape) < 0.7
+
+  def expected(self, fraction, threshold=0.0):
+    sorted_losses = np.sort(self.losses[self.valid])[::-1]
+    least = sorted_losses[int(np.ceil(fraction * self.valid.sum())) - 1]
+    return self.valid & ((self.losses >= least) | (np.exp(-self.losses.astype(np.float64)) < threshold))
+
+  @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.25, 0.999])
+  def test_a_fraction_is_what_sorting_gives(self, fraction):
+    kept = jax.jit(hardest, static_argnums=(2, 3))(self.losses, self.valid, fraction, 0.0)
+    np.testing.assert_array_equal(kept, self.expected(fraction))
+    assert kept.sum() == np.ceil(fraction * self.valid.sum())
+
+  @pytest.mark.parametrize("threshold", [0.3, 0.7, 0.95])
+  def test_a_threshold_keeps_more(self, threshold):
+    kept = hardest(self.losses, self.valid, 0.1, threshold)
+    np.testing.assert_array_equal(kept, self.expected(0.1, threshold))
+    assert kept.sum() > np.ceil(0.1 * self.valid.sum())
+
+  def test_of_equal_losses_all_are_kept(self):
+    kept = hardest(jnp.zeros((10,)), jnp.arange(10) < 6, 0.5, 0.0)
+    np.testing.assert_array_equal(kept, np.arange(10) < 6)
+
+  def test_nothing_is_kept_where_all_is_void(self):
+    assert not hardest(self.losses, np.zeros_like(self.valid), 0.5, 0.7).any()
+
+  def test_over_eight_devices_it_is_the_same(self):
+    mesh = partition.make_mesh()
+    losses, valid = (jax.device_put(np.concatenate([x, x]), partition.batched(mesh)) for x in (self.losses, self.valid))
+    kept = jax.jit(hardest, static_argnums=(2, 3))(losses, valid, 0.1, 0.3)
+    np.testing.assert_array_equal(kept, np.concatenate([self.expected(0.1, 0.3)] * 2))
+
+
+def test_the_mined_loss_is_the_mean_of_the_hardest():
+  logits, labels = example(scale=1.0)
+  total, weight = cross_entropy(logits, labels, ohem_fraction=0.2)
+  losses = F.cross_entropy(
+    torch.from_numpy(logits.transpose(0, 3, 1, 2)), torch.from_numpy(labels).long(), ignore_index=255, reduction="none"
+  ).numpy()
+  count = int(np.ceil(0.2 * (labels != 255).sum()))
+  hard = np.sort(losses[labels != 255])[::-1][:count]
+  assert weight == count
+  np.testing.assert_allclose(total, hard.sum(), rtol=1e-5)
+  gradient = jax.grad(lambda logits: cross_entropy(logits, labels, ohem_fraction=0.2)[0])(logits)
+  np.testing.assert_array_equal(np.any(gradient != 0, -1), (losses >= hard[-1]) & (labels != 255))
