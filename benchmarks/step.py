@@ -147,7 +147,8 @@ def _ours_inference(network: GCN, variables: dict, batch: dict) -> Callable[[], 
 
   @jax.jit
   def predict(variables, images):
-    return jnp.argmax(network.apply(variables, steps.normalize(images, normalization), train=False), -1).astype(jnp.uint8)
+    logits = network.apply(variables, steps.normalize(images, normalization), train=False)
+    return jnp.argmax(logits, -1).astype(jnp.uint8)
 
   return lambda: np.asarray(predict(variables, batch["image"]))
 
@@ -241,7 +242,7 @@ def _parts(args: argparse.Namespace, network: GCN, variables: dict, batch: dict)
   """All parts, with the shapes they have in the network."""
   encoder = resnet.BACKBONES[args.backbone]()
   weights = {name: variables[name]["encoder"] for name in variables}
-  images = np.asarray(_preprocess()(batch["image"]))
+  images = np.asarray(steps.normalize(batch["image"], _FAMILY.arrays()))
 
   def encode(weights, x):
     return encoder.apply(weights, x, train=True, mutable=["batch_stats"])[0]

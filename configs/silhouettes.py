@@ -40,7 +40,7 @@ def get_config(backbone: str = "resnet_tiny"):
 
   config.loss.label_smoothing = 0.1
 
-  config.optimizer.learning_rate = 0.05
+  config.optimizer.learning_rate = 0.02
   config.optimizer.schedule = "cosine"
   config.optimizer.warmup_steps = 100
   config.optimizer.weight_decay = 1e-4

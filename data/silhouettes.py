@@ -4,7 +4,8 @@
   python -m data.prepare --dataset=class_folder --manual_dir=runs/silhouettes --data_dir=runs/data
 
 24,000 pictures for training and 1,200 for validation, of 64 x 64 pixels, the same on every machine.
-Colours, textures, place, size, turn and stretch are chance in all classes alike.
+Figures are lighter than what is behind them; colours, textures, place, size, turn and stretch are chance
+in all classes alike.
 """
 
 import argparse
@@ -44,7 +45,7 @@ OUTLINES = {
   "corner": ([(-0.8, -0.9), (-0.3, -0.9), (-0.3, 0.4), (0.8, 0.4), (0.8, 0.9), (-0.8, 0.9)],),
   "crescent": (_crescent(),),
   "disc": (_ring(48, [0.9]),),
-  "frame": ([(-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)], [(-0.35, -0.35), (0.35, -0.35), (0.35, 0.35), (-0.35, 0.35)]),
+  "frame": (_ring(4, [1.0]), _ring(4, [0.5])),
   "half": (_ring(32, [1.0], 0.0, np.pi),),
   "heart": (_heart(),),
   "plus": (
@@ -53,19 +54,20 @@ OUTLINES = {
   ),
   "ring": (_ring(48, [0.95]), _ring(48, [0.5])),
   "star": (_ring(10, [1.0, 0.42]),),
-  "tee": ([(-0.9, -0.9), (0.9, -0.9), (0.9, -0.4), (0.25, -0.4), (0.25, 0.9), (-0.25, 0.9), (-0.25, -0.4), (-0.9, -0.4)],),
+  "tee": (
+    [(-0.9, -0.9), (0.9, -0.9), (0.9, -0.4), (0.25, -0.4), (0.25, 0.9), (-0.25, 0.9), (-0.25, -0.4), (-0.9, -0.4)],
+  ),
   "triangle": (_ring(3, [1.0]),),
 }  # fmt: skip
 
 
 def draw(name: str, rng: np.random.Generator) -> np.ndarray:
   """A picture of the class `name`, uint8 RGB `[64, 64, 3]`."""
-  below, above = _texture(rng), _texture(rng)
-  while np.abs(below.mean((0, 1)) - above.mean((0, 1))).max() < 50:  # Else the outline could not be seen.
-    above = _texture(rng)
+  dark = rng.uniform(20, 110, 3)
+  below, above = _texture(dark, rng), _texture(dark + rng.uniform(50, 140, 3), rng)
   covered = _mask(name, rng)[..., None]
   image = below * (1 - covered) + above * covered
-  for _ in range(rng.integers(2, 6)):
+  for _ in range(rng.integers(1, 4)):
     start = rng.integers(0, SIZE, 2)
     end = start + rng.integers(-24, 25, 2)
     cv2.line(image, start.tolist(), end.tolist(), rng.uniform(0, 255, 3).tolist(), 1, cv2.LINE_AA)
@@ -86,9 +88,9 @@ def _mask(name: str, rng: np.random.Generator) -> np.ndarray:
   return cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
+def _texture(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """A colour with noise at two scales, float32 `[64, 64, 3]`."""
-  image = np.broadcast_to(rng.uniform(20, 235, 3), (SIZE, SIZE, 3)).astype(np.float32)
+  image = np.broadcast_to(colour, (SIZE, SIZE, 3)).astype(np.float32)
   for cells in (4, 16):
     grid = rng.normal(0, rng.uniform(2, 16), (cells, cells, 3)).astype(np.float32)
     image = image + cv2.resize(grid, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)

@@ -13,7 +13,6 @@ from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class
 from gcn_flax.input_pipeline.transforms import pad
 from gcn_flax.visualize import overlay
 
-
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of torchvision's weights.
 
 

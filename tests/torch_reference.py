@@ -20,17 +20,20 @@ RESNETS = {  # name: (bottleneck?, blocks of each stage, channels of the stem)
   "resnet50": (True, (3, 4, 6, 3), 64),
   "resnet101": (True, (3, 4, 23, 3), 64),
   "resnet152": (True, (3, 8, 36, 3), 64),
+  "resnet50_gcn": (True, (3, 4, 6, 3), 64),
 }
+LARGE_KERNELS = {"resnet50_gcn": {2: (5, 85), 3: (7, 128)}}  # stage: (k, width), Table 11.
 
 
 class ResidualBlock(nn.Module):
   """relu(shortcut(x) + residual(x)), the residual being 3-3 or 1-3-1 convolutions, each normalised."""
 
-  def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool):
+  def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, caffe: bool):
     super().__init__()
     outputs = 4 * width if bottleneck else width
     if bottleneck:
-      layers = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
+      first, second = (stride, 1) if caffe else (1, stride)
+      layers = [(inputs, width, 1, first), (width, width, 3, second), (width, outputs, 1, 1)]
     else:
       layers = [(inputs, width, 3, stride), (width, outputs, 3, 1)]
     self.depth = len(layers)
@@ -50,10 +53,35 @@ class ResidualBlock(nn.Module):
     return F.relu(residual + (x if self.downsample is None else self.downsample(x)))
 
 
-class TorchResNet(nn.Module):
-  """ResNet without its classifier: the four feature maps of strides 4, 8, 16 and 32."""
+class GlobalBlock(nn.Module):
+  """relu(shortcut(x) + 1 x 1 of two branches added up), each k x 1 and 1 x k or the reverse, all normalised."""
 
-  def __init__(self, name: str):
+  def __init__(self, inputs: int, outputs: int, stride: int, k: int, width: int):
+    super().__init__()
+    tall, wide = ((k, 1), (k // 2, 0)), ((1, k), (0, k // 2))
+    for side, (first, second) in {"left": (tall, wide), "right": (wide, tall)}.items():
+      self.add_module(f"{side}_first", nn.Conv2d(inputs, width, first[0], stride, first[1], bias=False))
+      self.add_module(f"{side}_first_bn", nn.BatchNorm2d(width))
+      self.add_module(f"{side}_second", nn.Conv2d(width, width, second[0], 1, second[1], bias=False))
+      self.add_module(f"{side}_second_bn", nn.BatchNorm2d(width))
+    self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+    self.downsample = None
+    if stride > 1 or inputs != outputs:
+      self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+  def forward(self, x):
+    left = F.relu(self.left_second_bn(self.left_second(F.relu(self.left_first_bn(self.left_first(x))))))
+    right = F.relu(self.right_second_bn(self.right_second(F.relu(self.right_first_bn(self.right_first(x))))))
+    return F.relu(self.bn3(self.conv3(left + right)) + (x if self.downsample is None else self.downsample(x)))
+
+
+class TorchResNet(nn.Module):
+  """ResNet without its classifier: the four feature maps of strides 4, 8, 16 and 32.
+
+  `caffe` puts the stride of bottlenecks into the first 1 x 1.
+  """
+
+  def __init__(self, name: str, caffe: bool = False):
     super().__init__()
     bottleneck, stages, width = RESNETS[name]
     self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -63,8 +91,13 @@ class TorchResNet(nn.Module):
     for stage, size in enumerate(stages):
       blocks = []
       for index in range(size):
-        blocks.append(ResidualBlock(inputs, width << stage, 2 if stage and not index else 1, bottleneck))
-        inputs = (width << stage) * (4 if bottleneck else 1)
+        outputs = (width << stage) * (4 if bottleneck else 1)
+        stride = 2 if stage and not index else 1
+        if stage in LARGE_KERNELS.get(name, {}):
+          blocks.append(GlobalBlock(inputs, outputs, stride, *LARGE_KERNELS[name][stage]))
+        else:
+          blocks.append(ResidualBlock(inputs, width << stage, stride, bottleneck, caffe))
+        inputs = outputs
       self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
       self.channels.append(inputs)
 

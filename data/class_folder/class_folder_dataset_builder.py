@@ -16,7 +16,7 @@ from gcn_flax.labels import LabelSet, image_labels
 
 
 class Builder(ClassBuilder):
-  """The user's own pictures, `<split>/<class>/*`; the classes are the folders of `train`, in the order of their names."""
+  """The user's own pictures, `<split>/<class>/*`; the classes are the folders of `train`, in order of name."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}

@@ -20,7 +20,7 @@ _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 class Builder(ClassBuilder):
-  """ImageNet (Russakovsky et al., IJCV 2015): 1,000 classes, numbered in the order of their WordNet ids as everywhere."""
+  """ImageNet (Russakovsky et al., IJCV 2015): 1,000 classes, numbered in the order of their WordNet ids."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}

@@ -117,7 +117,8 @@ def test_whole_images_have_a_label_each():
   logits, _ = example()
   logits, labels = logits[0, 0], np.array([0, -1, 5, 2, 2, -1, 1, 0, 3], np.int32)
   loss = cross_entropy_sum(logits, labels, ignore=-1)
-  expected = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long(), ignore_index=-1, reduction="sum")
+  target = torch.from_numpy(labels).long()
+  expected = F.cross_entropy(torch.from_numpy(logits), target, ignore_index=-1, reduction="sum")
   np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
 
 

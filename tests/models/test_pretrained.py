@@ -1,0 +1,237 @@
+"""Weights of PyTorch networks give the same features; whatever is wrong with a file is named, and nothing of it runs."""
+
+import pathlib
+import pickle
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from gcn_flax.models import pretrained, weights_file
+from gcn_flax.models.pretrained import FAMILIES, load_backbone, load_classifier
+from gcn_flax.models.resnet import BACKBONES
+from tests.models.comparison import assert_close, quick_jit, random_array
+from tests.torch_reference import TorchResNet, to_numpy, to_torch
+
+
+def random_network(name, caffe=False, num_classes=0):
+  """A network of PyTorch's with random weights and random statistics."""
+  torch.manual_seed(0)
+  network = TorchResNet(name, caffe)
+  if num_classes:
+    network.fc = torch.nn.Linear(network.channels[-1], num_classes)
+  for module in network.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      torch.nn.init.uniform_(module.weight, 0.3, 0.8)
+      torch.nn.init.normal_(module.bias, 0, 0.2)
+      torch.nn.init.normal_(module.running_mean, 0, 0.3)
+      torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+  return network.eval()
+
+
+def save(network, path, change=lambda tensors: tensors):
+  tensors = change(dict(network.state_dict()))
+  if path.suffix == ".safetensors":
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+  else:
+    torch.save(tensors, path)
+  return path
+
+
+def assert_same_features(network, path, name, family="torchvision", size=(64, 96)):
+  variables = load_backbone(path, name, family)
+  encoder = BACKBONES[name](stride_in_1x1=FAMILIES[family].stride_in_1x1)
+  images = random_array(1, *size, 3)
+  features = quick_jit(lambda variables, images: encoder.apply(variables, images, train=False))(variables, images)
+  with torch.no_grad():
+    expected = network(to_torch(images))
+  for ours, theirs in zip(features, expected, strict=True):
+    assert_close(ours, to_numpy(theirs), 1e-4)
+
+
+CASES = [
+  ("resnet_tiny", "torchvision", ".safetensors"),
+  ("resnet18", "timm", ".pth"),
+  ("resnet50", "caffe", ".safetensors"),
+  ("resnet50_gcn", "torchvision", ".safetensors"),
+]
+SLOW = [
+  (name, family, suffix)
+  for name in BACKBONES
+  for family in FAMILIES
+  for suffix in (".safetensors", ".pth")
+  if (name, family, suffix) not in CASES
+]
+
+
+@pytest.mark.parametrize("name, family, suffix", CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])
+def test_features_equal_torch(name, family, suffix, tmp_path):
+  network = random_network(name, caffe=family == "caffe")
+  path = save(network, tmp_path / f"weights{suffix}")
+  assert_same_features(network, path, name, family)
+  if name in ("resnet_tiny", "resnet18"):
+    assert_same_features(network, path, name, family, size=(32, 160))
+
+
+def test_where_the_stride_stands_matters(tmp_path):
+  path = save(random_network("resnet50", caffe=True), tmp_path / "caffe.safetensors")
+  with pytest.raises(AssertionError):
+    assert_same_features(random_network("resnet50", caffe=True), path, "resnet50", "torchvision")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder."])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_prefix_of_all_names_is_taken_away(prefix, suffix, tmp_path):
+  network = random_network("resnet_tiny")
+  path = save(network, tmp_path / f"x{suffix}", lambda tensors: {prefix + name: x for name, x in tensors.items()})
+  assert_same_features(network, path, "resnet_tiny")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(dtype, suffix, tmp_path):
+  def convert(tensors):
+    return {name: x.to(dtype) if x.is_floating_point() else x for name, x in tensors.items()}
+
+  path = save(random_network("resnet_tiny"), tmp_path / f"x{suffix}", convert)
+  kernel = load_backbone(path, "resnet_tiny")["params"]["layer2_0"]["downsample_conv"]["kernel"]
+  expected = random_network("resnet_tiny").layer2[0].downsample[0].weight.to(dtype).float()
+  assert kernel.dtype == np.float32
+  np.testing.assert_array_equal(kernel, expected.detach().numpy().transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_training_scripts_wrapper_is_opened(key, tmp_path):
+  network = random_network("resnet_tiny")
+  torch.save({"epoch": 3, key: network.state_dict()}, tmp_path / "x.pth.tar")
+  assert_same_features(network, tmp_path / "x.pth.tar", "resnet_tiny")
+
+
+def test_a_classifier_is_left_out_or_read_where_it_fits(tmp_path):
+  network = random_network("resnet_tiny", num_classes=7)
+  path = save(network, tmp_path / "x.pth")
+  assert "fc" not in load_backbone(path, "resnet_tiny")["params"]
+  fc = load_classifier(path, "resnet_tiny", 7)["params"]["fc"]
+  np.testing.assert_array_equal(fc["kernel"], network.fc.weight.detach().numpy().T)
+  np.testing.assert_array_equal(fc["bias"], network.fc.bias.detach().numpy())
+  assert load_classifier(path, "resnet_tiny", 8) is None
+  del network.fc
+  assert load_classifier(save(network, path), "resnet_tiny", 7) is None
+
+
+def tensors_without(*names):
+  return lambda tensors: {name: x for name, x in tensors.items() if name not in names}
+
+
+def tensors_with(**extra):
+  return lambda tensors: {**tensors, **{name.replace("__", "."): x for name, x in extra.items()}}
+
+
+CHANGES = [
+  (tensors_without("conv1.weight", "layer3.0.bn2.running_var"), "2 missing: layer3.0.bn2.running_var, conv1.weight"),
+  (tensors_with(layer9__weight=torch.zeros(2), aux=torch.zeros(1)), "2 unexpected: layer9.weight, aux"),
+  (tensors_with(conv1__weight=torch.zeros(16, 4, 7, 7)), r"conv1.weight is \(16, 4, 7, 7\), not \(16, 3, 7, 7\)"),
+  (tensors_with(bn1__bias=torch.zeros(16, dtype=torch.int64)), "1 misshapen: bn1.bias holds int64, not floats"),
+  (tensors_with(bn1__bias=torch.full((16,), torch.nan)), "numbers that are not finite, in bn1.bias"),
+  (lambda tensors: {f"backbone.{name}": x for name, x in tensors.items()} | {"head.weight": torch.zeros(1)}, "unexpected"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("change, message", CHANGES)
+def test_every_tensor_is_accounted_for(change, message, suffix, tmp_path):
+  path = save(random_network("resnet_tiny"), tmp_path / f"x{suffix}", change)
+  with pytest.raises(ValueError, match=message):
+    load_backbone(path, "resnet_tiny")
+
+
+def test_weights_of_another_network_list_all_and_say_which_it_is(tmp_path):
+  path = save(random_network("resnet18"), tmp_path / "x.safetensors")
+  with pytest.raises(ValueError, match="does not fit backbone 'resnet34' .it fits 'resnet18'.: 80 missing: ") as caught:
+    load_backbone(path, "resnet34")
+  assert all(name in str(caught.value) for name in ("layer3.5.bn2.bias", "layer1.2.conv1.weight"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_named(suffix, share, tmp_path):
+  path = save(random_network("resnet_tiny"), tmp_path / f"x{suffix}")
+  path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+  with pytest.raises(ValueError, match=f"{path} "):
+    load_backbone(path, "resnet_tiny")
+
+
+class Malicious:
+  """What a pickle may hold: a call of any function."""
+
+  def __init__(self, target):
+    self.target = target
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])
+@pytest.mark.parametrize("writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_code_in_a_file_is_never_run(suffix, writer, tmp_path):
+  path, target = tmp_path / f"x{suffix}", tmp_path / "was_run"
+  writer({"conv1.weight": torch.zeros(1), "x": Malicious(target)}, path)
+  with pytest.raises(ValueError, match=f"{path} (holds more than tensors|is no whole)"):
+    load_backbone(path, "resnet_tiny")
+  assert not target.exists()
+  with open(path, "rb") as file:
+    if writer is not torch.save:
+      pickle.load(file)  # The file does what it is said to do, where it is let.
+      assert target.exists()
+
+
+def test_a_pickled_network_is_refused(tmp_path):
+  torch.save(random_network("resnet_tiny"), tmp_path / "x.pth")
+  with pytest.raises(ValueError, match="holds more than tensors.*Save the network's state_dict"):
+    load_backbone(tmp_path / "x.pth", "resnet_tiny")
+
+
+def test_without_torch_a_pth_is_not_opened(tmp_path, monkeypatch):
+  path = save(random_network("resnet_tiny"), tmp_path / "x.pth")
+  monkeypatch.setitem(sys.modules, "torch", None)
+  with pytest.raises(ValueError, match="is a file of PyTorch's, which is not installed: install torch, or save"):
+    load_backbone(path, "resnet_tiny")
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (("x.npz", "resnet_tiny"), "must end in .safetensors, .pth, .pt, .bin, .tar"),
+    (("missing.pth", "resnet_tiny"), "missing.pth' not found"),
+    (("x.npz", "vgg16"), "backbone='vgg16' is unknown; choose one of resnet_tiny"),
+    (("x.npz", "resnet_tiny", "keras"), "family='keras' is unknown; choose one of torchvision, timm, caffe"),
+  ],
+)
+def test_other_mistakes(arguments, message, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path("x.npz").touch()
+  with pytest.raises(ValueError, match=message):
+    load_backbone(*arguments)
+
+
+def test_a_file_that_knows_its_family_is_not_taken_for_another(tmp_path):
+  tensors = {name: x.numpy() for name, x in random_network("resnet_tiny").state_dict().items()}
+  weights_file.write(tmp_path / "x.safetensors", tensors, {"family": "caffe"})
+  with pytest.raises(ValueError, match="is of family 'caffe', not 'torchvision': set config.model.family=caffe"):
+    load_backbone(tmp_path / "x.safetensors", "resnet_tiny")
+  load_backbone(tmp_path / "x.safetensors", "resnet_tiny", "caffe")
+
+
+def test_families_say_what_their_input_is():
+  """ImageNet's statistics in torchvision's units, times 255; BGR and no division for Caffe's."""
+  for name in ("torchvision", "timm"):
+    np.testing.assert_allclose(FAMILIES[name].mean, 255 * np.array([0.485, 0.456, 0.406]), rtol=1e-6)
+    np.testing.assert_allclose(FAMILIES[name].std, 255 * np.array([0.229, 0.224, 0.225]), rtol=1e-6)
+    assert not FAMILIES[name].bgr and not FAMILIES[name].stride_in_1x1
+  caffe = FAMILIES["caffe"]
+  assert caffe.bgr and caffe.stride_in_1x1 and caffe.std == (1, 1, 1)
+  assert caffe.rgb_mean == pytest.approx(FAMILIES["torchvision"].mean)
+  assert pretrained.FAMILIES["caffe"].arrays()["mean"].dtype == jnp.float32
