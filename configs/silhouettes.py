@@ -40,7 +40,9 @@ def get_config(backbone: str = "resnet_tiny"):
 
   config.loss.label_smoothing = 0.1
 
-  config.optimizer.learning_rate = 0.02
+  # The last layer sees 2,048 features that all grow together: at the encoder's rate its scores would swing.
+  config.optimizer.learning_rate = 0.004
+  config.optimizer.encoder_lr_factor = 10.0
   config.optimizer.schedule = "cosine"
   config.optimizer.warmup_steps = 100
   config.optimizer.weight_decay = 1e-4

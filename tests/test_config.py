@@ -5,8 +5,10 @@ import pathlib
 
 import pytest
 
+from configs import imagenet
 from gcn_flax import config as config_lib
 from gcn_flax.models.gcn import HEADS
+from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.models.resnet import BACKBONES
 
 RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
@@ -23,7 +25,7 @@ REFUSED = [
   ("data.crop_size", (256.0, 256.0), "crop_size=.* must be whole numbers of pixels"),
   ("data.scales", ("a", "b"), "config.data.scales=.* 0 < smallest <= largest"),
   ("init_from", "gs://bucket/run", "must be a local path"),
-  ("model.pixel_mean", (300.0, 0.0, 0.0), "config.model.pixel_mean=.* 0 to 255"),
+  ("data.crop_area", (0.5, 1.5), r"config.data.crop_area=\(0.5, 1.5\) must be .* <= 1"),
   ("data.scales", (2.0, 0.5), "config.data.scales=.* 0 < smallest <= largest"),
   ("data.train_mix", (), "config.data.train_mix is empty. For instance .*cityscapes"),
   ("data.train_mix", ("shapes", "train", "all once"), "'shapes' must be .data set, split, weight."),
@@ -42,8 +44,20 @@ REFUSED = [
   ("model.kernel_size", 14, "config.model.kernel_size=14 must be odd: use 15"),
   ("model.norm", "group", "config.model.norm='group' is unknown; choose one of sync, frozen"),
   ("model.dtype", "float16", "config.model.dtype='float16' is unknown"),
-  ("model.pretrained", "weights.safetensors", "reads no ImageNet weights"),
-  ("model.pixel_std", (58.0, 0.0, 57.0), "config.model.pixel_std=.* three numbers"),
+  ("model.pretrained", "gs://bucket/weights.safetensors", "config.model.pretrained=.* must be a local path"),
+  ("model.family", "keras", "config.model.family='keras' is unknown; choose one of torchvision, timm, caffe"),
+  ("model.head", "classifier", "head='classifier' does not go with data set 'shapes', .* each pixel: set it to 'gcn'"),
+  ("data.dataset", "imagenet2012", "head='gcn' does not go with .* each image: set it to 'classifier'"),
+  ("loss.class_weights", (1.0, -1.0), r"config.loss.class_weights=\(1.0, -1.0\) must be numbers of at least 0"),
+  ("loss.class_weights", (0.0, 0.0), "must be numbers of at least 0, not all 0"),
+  ("loss.class_weights", ("a",), "must be numbers of at least 0"),
+  ("loss.label_smoothing", 1.0, "config.loss.label_smoothing=1.0 must be from 0.0 to 0.999"),
+  ("loss.ohem_fraction", 0.0, "config.loss.ohem_fraction=0.0 must be from"),
+  ("loss.ohem_threshold", 1.1, "config.loss.ohem_threshold=1.1 must be from 0.0 to 1.0"),
+  ("optimizer.schedule", "step", "config.optimizer.schedule='step' is unknown; choose one of poly, cosine"),
+  ("optimizer.decayed", "none", "config.optimizer.decayed='none' is unknown; choose one of kernels, all"),
+  ("optimizer.encoder_lr_factor", -1.0, "config.optimizer.encoder_lr_factor=-1.0 must be at least 0.0"),
+  ("optimizer.ema_decay", 1.0, "config.optimizer.ema_decay=1.0 must be from 0.0 to 0.99999"),
   ("optimizer.learning_rate", -0.1, "config.optimizer.learning_rate=-0.1 must be at least 0.0"),
   ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan must be at least 0.0"),
   ("optimizer.momentum", 1.5, "config.optimizer.momentum=1.5 must be from 0.0 to 1.0"),
@@ -70,6 +84,29 @@ def test_settings_that_exclude_each_other_are_refused():
     config_lib.validate(config)
 
 
+def test_two_sources_of_the_first_weights_are_refused():
+  config = config_lib.get_config()
+  config.init_from, config.model.pretrained = "runs/a", "b.pth"
+  with pytest.raises(ValueError, match="init_from='runs/a' and config.model.pretrained='b.pth' both give"):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("data.random_crop", False, "random_crop=False: whole images are always cropped at random"),
+    ("data.random_scale", True, "config.data.random_scale=True, .* take config.data.crop_area"),
+    ("data.eval_resize", 200, r"eval_resize=200 must be at least 224: config.data.eval_size is \(224, 224\)"),
+    ("data.train_mix", (("camvid", "train", "all once"),), "'classifier' does not go with data set 'camvid'"),
+  ],
+)
+def test_what_does_not_go_with_whole_images_is_refused(field, value, message):
+  config = imagenet.get_config()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
+    config_lib.validate(config)
+
+
 def test_defaults_are_possible_on_eight_devices():
   config_lib.validate(config_lib.get_config(), num_devices=8)
 
@@ -91,7 +128,8 @@ def test_the_size_of_the_training_batch_does_not_matter_to_an_evaluation():
 
 def test_choices_are_what_the_network_knows():
   assert set(config_lib._CHOICES["model.backbone"]) == set(BACKBONES)
-  assert config_lib._CHOICES["model.head"] == HEADS
+  assert config_lib._CHOICES["model.head"] == (*HEADS, "classifier")
+  assert config_lib._CHOICES["model.family"] == tuple(FAMILIES)
 
 
 def test_a_field_that_an_older_version_did_not_know_counts_as_its_default():

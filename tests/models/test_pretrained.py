@@ -136,7 +136,10 @@ CHANGES = [
   (tensors_with(conv1__weight=torch.zeros(16, 4, 7, 7)), r"conv1.weight is \(16, 4, 7, 7\), not \(16, 3, 7, 7\)"),
   (tensors_with(bn1__bias=torch.zeros(16, dtype=torch.int64)), "1 misshapen: bn1.bias holds int64, not floats"),
   (tensors_with(bn1__bias=torch.full((16,), torch.nan)), "numbers that are not finite, in bn1.bias"),
-  (lambda tensors: {f"backbone.{name}": x for name, x in tensors.items()} | {"head.weight": torch.zeros(1)}, "unexpected"),
+  (
+    lambda tensors: {f"backbone.{name}": x for name, x in tensors.items()} | {"head.weight": torch.zeros(1)},
+    "unexpected",
+  ),
 ]
 
 

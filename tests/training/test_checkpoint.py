@@ -13,7 +13,8 @@ from gcn_flax.training.state import TrainState
 
 def state(value, width=3):
   params = {"conv": {"kernel": jnp.full((2, width), value)}}
-  return TrainState(jnp.int32(value), params, {"mean": jnp.zeros(2)}, (params, {"count": jnp.int32(value)}))
+  opt_state = (params, {"count": jnp.int32(value)})
+  return TrainState(jnp.int32(value), params, {"mean": jnp.zeros(2)}, opt_state, {"mean": jnp.arange(1, 4)}, ema={})
 
 
 def target(width=3):
@@ -92,9 +93,23 @@ def test_weights_alone_can_be_read(tmp_path):
   with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
     checkpoints.save(4, state(4))
   with open_checkpoints(tmp_path) as checkpoints:
-    params, batch_stats = checkpoints.restore_weights(4, target())
-  np.testing.assert_array_equal(params["conv"]["kernel"], np.full((2, 3), 4.0))
-  np.testing.assert_array_equal(batch_stats["mean"], np.zeros(2))
+    weights = checkpoints.restore_weights(4, target().weights())
+  np.testing.assert_array_equal(weights["params"]["conv"]["kernel"], np.full((2, 3), 4.0))
+  np.testing.assert_array_equal(weights["batch_stats"]["mean"], np.zeros(2))
+  np.testing.assert_array_equal(weights["normalization"]["mean"], [1, 2, 3])
+
+
+def test_averages_are_read_in_place_of_the_weights(tmp_path):
+  ema = {"params": {"conv": {"kernel": jnp.full((2, 3), 9.0)}}, "batch_stats": {"mean": jnp.ones(2)}}
+  with Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+    checkpoints.save(4, state(4).replace(ema=ema))
+  with open_checkpoints(tmp_path) as checkpoints:
+    weights = checkpoints.restore_weights(4, target().weights())
+    part = checkpoints.restore_weights(4, {"params": target().params})
+  np.testing.assert_array_equal(weights["params"]["conv"]["kernel"], np.full((2, 3), 9.0))
+  np.testing.assert_array_equal(weights["batch_stats"]["mean"], np.ones(2))
+  np.testing.assert_array_equal(weights["normalization"]["mean"], [1, 2, 3])
+  np.testing.assert_array_equal(part["params"]["conv"]["kernel"], np.full((2, 3), 9.0))
 
 
 def test_a_workdir_without_checkpoints_is_named(tmp_path):

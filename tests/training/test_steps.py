@@ -10,7 +10,7 @@ import pytest
 
 from gcn_flax import build
 from gcn_flax.models.gcn import GCN
-from gcn_flax.training import optimizer, partition, steps
+from gcn_flax.training import losses, optimizer, partition, steps
 from gcn_flax.training.state import TrainState
 
 
@@ -24,14 +24,12 @@ def random_batch(size=16, height=64, width=64, classes=11, seed=0):
 
 def run(config, devices, num_steps=2):
   setup = build.build(config, devices)
-  state, losses = setup.init(0), []
+  state, values = setup.init(0), []
   for seed in range(num_steps):
     state, metrics = setup.train_step(state, partition.to_device(random_batch(seed=seed), setup.mesh))
-    losses.append(float(metrics["loss"]))
-  confusion, predictions = setup.eval_step(
-    state.params, state.batch_stats, partition.to_device(random_batch(), setup.mesh)
-  )
-  return losses, jax.device_get(state), np.asarray(confusion), np.asarray(predictions)
+    values.append(float(metrics["loss"]))
+  confusion, predictions = setup.eval_step(state.weights(), partition.to_device(random_batch(), setup.mesh))
+  return values, jax.device_get(state), np.asarray(confusion), np.asarray(predictions)
 
 
 def assert_close(one, other, tolerance):
@@ -44,9 +42,9 @@ def test_one_device_equals_eight(config, accumulate_steps):
   """Batch statistics, loss and gradient are those of the global batch, also where it is worked off in parts."""
   config.accumulate_steps = accumulate_steps
   config.optimizer.learning_rate = 1e-3
-  losses, state, confusion, _ = run(config, jax.devices()[:1])
-  other_losses, other_state, other_confusion, _ = run(config, jax.devices())
-  np.testing.assert_allclose(losses, other_losses, rtol=1e-5)
+  values, state, confusion, _ = run(config, jax.devices()[:1])
+  other_values, other_state, other_confusion, _ = run(config, jax.devices())
+  np.testing.assert_allclose(values, other_values, rtol=1e-5)
   assert_close(state.params, other_state.params, 1e-5)
   assert_close(state.batch_stats, other_state.batch_stats, 1e-5)
   assert np.abs(confusion - other_confusion).sum() <= 0.001 * confusion.sum()
@@ -56,22 +54,27 @@ def test_one_device_equals_eight(config, accumulate_steps):
 def make_state(network, descent, size=64):
   init = jax.jit(lambda: network.init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)), train=False))
   variables = init()
-  return TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], descent.init(variables["params"]))
+  weights = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+  normalization = {"mean": np.full(3, 120, np.float32), "std": np.full(3, 60, np.float32), "bgr": np.False_}
+  return TrainState(
+    jnp.int32(0), **weights, opt_state=descent.init(weights["params"]), normalization=normalization, ema={}
+  )
 
 
-def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0):
+def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0, ema_decay=0.0, **loss_options):
   network = GCN(11, "resnet_tiny", kernel_size=3, norm=norm)
   descent = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=weight_decay, clip_norm=0.0)
-  preprocess = functools.partial(steps.normalize, mean=(120, 120, 120), std=(60, 60, 60))
+  loss = functools.partial(losses.cross_entropy, **loss_options)
   options = {"xla_backend_optimization_level": 0}  # Compiles in a fraction of the time.
-  step = jax.jit(steps.make_train_step(network, descent, preprocess, accumulate_steps), compiler_options=options)
+  step = jax.jit(steps.make_train_step(network, descent, loss, accumulate_steps, ema_decay), compiler_options=options)
   return step, make_state(network, descent)
 
 
-def test_accumulated_parts_equal_the_whole_batch():
+@pytest.mark.parametrize("class_weights", [(), tuple(range(1, 12))])
+def test_accumulated_parts_equal_the_whole_batch(class_weights):
   """With frozen normalisation exactly so, though the parts hold unequal numbers of valid pixels."""
-  whole_step, state = small_step()
-  parts_step, _ = small_step(accumulate_steps=4)
+  whole_step, state = small_step(class_weights=class_weights)
+  parts_step, _ = small_step(accumulate_steps=4, class_weights=class_weights)
   batch = random_batch()
   whole, whole_metrics = whole_step(state, batch)
   parts, parts_metrics = parts_step(state, batch)
@@ -119,35 +122,76 @@ def test_finite_is_false_where_the_new_weights_are_not():
 
 def test_normalize_is_by_channel_in_float32():
   pixels = np.array([[[[10, 20, 30]]]], np.uint8)
-  result = steps.normalize(pixels, (1.0, 2.0, 3.0), (3.0, 6.0, 9.0))
+  mean, std = np.float32([1, 2, 3]), np.float32([3, 6, 9])
+  result = steps.normalize(pixels, {"mean": mean, "std": std, "bgr": np.False_})
   assert result.dtype == jnp.float32
   np.testing.assert_allclose(result[0, 0, 0], (3.0, 3.0, 3.0))
+  result = steps.normalize(pixels, {"mean": mean, "std": std, "bgr": np.True_})
+  np.testing.assert_allclose(result[0, 0, 0], (29 / 3, 18 / 6, 7 / 9), rtol=1e-6)
 
 
-def test_sgd_equals_pytorch():
-  """Three steps with momentum, weight decay on kernels alone, and a rate that changes."""
+@pytest.mark.parametrize("decayed, factor", [("kernels", 1.0), ("all", 1.0), ("kernels", 0.1), ("all", 0.0)])
+def test_sgd_equals_pytorch(decayed, factor):
+  """Three steps with momentum, weight decay, a rate that changes, and another one for the encoder."""
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
-  start = {"kernel": rng.normal(size=(3, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
-  gradients = [jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), start) for _ in range(3)]
-  rates = np.array([0.1, 0.2, 0.05])
 
-  descent = optimizer.sgd(lambda step: jnp.asarray(rates)[step], momentum=0.9, weight_decay=0.3, clip_norm=0.0)
+  def numbers():
+    return {
+      part: {"kernel": rng.normal(size=(3, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
+      for part in ("encoder", "head")
+    }
+
+  start, gradients, rates = numbers(), [numbers() for _ in range(3)], np.array([0.1, 0.2, 0.05])
+  descent = optimizer.sgd(
+    lambda step: jnp.asarray(rates)[step],
+    momentum=0.9,
+    weight_decay=0.3,
+    clip_norm=0.0,
+    decayed=decayed,
+    encoder_lr_factor=factor,
+  )
   params, opt_state = start, descent.init(start)
-  tensors = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
-  groups = [{"params": [tensors["kernel"]], "weight_decay": 0.3}, {"params": [tensors["bias"]], "weight_decay": 0.0}]
+  tensors = jax.tree.map(lambda leaf: torch.tensor(leaf, requires_grad=True), start)
   # PyTorch keeps the rate out of its momentum, as optax does.
+  groups = [
+    {"params": [tensor], "weight_decay": 0.3 if name == "kernel" or decayed == "all" else 0.0, "part": part}
+    for part, leaves in tensors.items()
+    for name, tensor in leaves.items()
+  ]
   theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
   for gradient, rate in zip(gradients, rates, strict=True):
     updates, opt_state = descent.update(gradient, opt_state, params)
     params = optax.apply_updates(params, updates)
-    for name, tensor in tensors.items():
-      tensor.grad = torch.tensor(gradient[name])
+    for part, leaves in tensors.items():
+      for name, tensor in leaves.items():
+        tensor.grad = torch.tensor(gradient[part][name])
     for group in theirs.param_groups:
-      group["lr"] = float(rate)
+      group["lr"] = float(rate) * (factor if group["part"] == "encoder" else 1.0)
     theirs.step()
-  for name, tensor in tensors.items():
-    np.testing.assert_allclose(params[name], tensor.detach().numpy(), rtol=1e-5)
+  for part, leaves in tensors.items():
+    for name, tensor in leaves.items():
+      np.testing.assert_allclose(params[part][name], tensor.detach().numpy(), rtol=1e-5)
+      assert (params[part][name] != start[part][name]).any() == (factor > 0 or part == "head")
+
+
+def test_the_moving_average_forgets_its_start_and_then_follows():
+  """0.1, 2/11, 3/12, ... up to the decay that is asked for; in a run, of every weight and statistic."""
+  average = {"a": jnp.array(100.0)}
+  for step, value in enumerate((1.0, 2.0, 3.0)):
+    decay = min(0.15, (1 + step) / (10 + step))
+    expected = decay * float(average["a"]) + (1 - decay) * value
+    average = optimizer.move_average(average, {"a": jnp.array(value)}, jnp.int32(step), 0.15)
+    np.testing.assert_allclose(average["a"], expected, rtol=1e-6)
+
+  step, state = small_step(norm="sync", ema_decay=0.9)
+  start = {"params": state.params, "batch_stats": state.batch_stats}
+  after, _ = step(state.replace(ema=start), random_batch())
+  now = {"params": after.params, "batch_stats": after.batch_stats}
+  assert_close(after.ema, jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start, now), 1e-6)
+  assert_close(after.weights()["params"], after.ema["params"], 0)
+  plain, _ = step(state, random_batch())
+  assert plain.ema == {} and plain.weights()["params"] is plain.params
 
 
 def test_the_gradient_is_clipped_before_weight_decay():
@@ -157,12 +201,20 @@ def test_the_gradient_is_clipped_before_weight_decay():
   np.testing.assert_allclose(updates["kernel"], [[-(0.5 + 10.0)]])
 
 
+def test_cosine_schedule():
+  schedule = optimizer.make_schedule("cosine", 0.1, total_steps=100, warmup_steps=9, poly_power=0.9)
+  np.testing.assert_allclose(schedule(0), 0.1 / 10, rtol=1e-6)
+  np.testing.assert_allclose(schedule(25), 0.1 * 0.5 * (1 + np.cos(np.pi / 4)), rtol=1e-6)
+  np.testing.assert_allclose(schedule(50), 0.05, rtol=1e-6)
+  np.testing.assert_allclose(schedule(100), 0, atol=1e-9)
+
+
 def test_poly_schedule():
-  schedule = optimizer.poly_schedule(0.1, total_steps=100, warmup_steps=9, power=0.9)
+  schedule = optimizer.make_schedule("poly", 0.1, total_steps=100, warmup_steps=9, poly_power=0.9)
   np.testing.assert_allclose(schedule(0), 0.1 / 10, rtol=1e-6)
   np.testing.assert_allclose(schedule(4), 0.1 * 0.5 * 0.96**0.9, rtol=1e-6)
   np.testing.assert_allclose(schedule(50), 0.1 * 0.5**0.9, rtol=1e-6)
   assert 0 < schedule(99) < 0.002
   assert schedule(100) == 0
-  no_warmup = optimizer.poly_schedule(0.1, total_steps=1, warmup_steps=1000, power=0.9)
+  no_warmup = optimizer.make_schedule("poly", 0.1, total_steps=1, warmup_steps=1000, poly_power=0.9)
   np.testing.assert_allclose(no_warmup(0), 0.1, rtol=1e-6)
