@@ -3,7 +3,7 @@
   python -m data.browse --dataset=voc_segmentation --split=train_aug --data_dir=DATA
 
 writes a sheet of images beside their labels, with the classes' names on them, and prints how many
-pixels and images each class has, in the whole split.
+pixels and images each class has, in the whole split. Of whole images the sheet names the class below each.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gcn_flax import labels
-from gcn_flax.input_pipeline import sources
+from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.visualize import overlay
 
 
@@ -49,11 +49,14 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   source = sources.open_source(dataset, split, data_dir)
   output.parent.mkdir(parents=True, exist_ok=True)
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
-  overlay.save(output, sheet(source, chosen))
+  has_pixels = dataset not in labels.CLASSIFICATION
+  overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
   for lack in sources.lacks(dataset, data_dir):
     print(f"  PARTIAL: {lack}")
-  if source.has_labels:
+  if not has_pixels:
+    print(class_table(source.label_set.classes, image_counts(source)))
+  elif source.has_labels:
     print(table(source.label_set, *class_counts(source)))
   else:
     print("  no true labels: nothing to count")
@@ -67,6 +70,32 @@ def sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
   shown = [example.get("label", blank) for example, blank in zip(examples, void, strict=True)]
   names = [f"{example['image_id']}  {' x '.join(map(str, example['image'].shape[:2]))}" for example in examples]
   return overlay.browse_sheet(images, shown, names, source.label_set)
+
+
+def class_sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
+  """The central squares of the examples with the numbers `chosen` and their classes, RGB uint8 `[H, W, 3]`."""
+  examples = [source[index] for index in chosen]
+  sides = (min(example["image"].shape[:2]) for example in examples)
+  squares = [transforms.center_crop(example, (side, side), side) for example, side in zip(examples, sides, strict=True)]
+  captions = [source.label_set.classes[int(example["label"])] for example in examples]
+  return overlay.class_sheet([example["image"] for example in squares], captions)
+
+
+def image_counts(source: sources.Source) -> np.ndarray:
+  """Number of images of each class in the whole split, int64 `[C]`."""
+  found = [int(source.label(index)) for index in tqdm(range(len(source)), desc="counting", mininterval=1)]
+  return np.bincount(found, minlength=source.label_set.num_classes)
+
+
+def class_table(classes: Sequence[str], images: np.ndarray, most: int = 40) -> str:
+  """Images of each class, the fewest first; of more than `most` classes only the first ones."""
+  width = max(map(len, classes))
+  order = np.argsort(images, kind="stable")
+  lines = [
+    f"  {classes[index]:<{width}} {images[index]:>8,}{'' if images[index] else '   NEVER OCCURS'}" for index in order
+  ]
+  rest = [f"  ... and {len(lines) - most} classes of up to {images.max():,} images"] if len(lines) > most else []
+  return "\n".join([f"  {'class':<{width}} {'images':>8}", *lines[:most], *rest])
 
 
 def class_counts(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:

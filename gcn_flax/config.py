@@ -86,7 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
   | optimizer.learning_rate, schedule | 0.0001 (ours), poly (ours) | 0.01, poly |
   | optimizer.encoder_lr_factor | 1 | 1 |
   | optimizer.clip_norm | 0 | 5 |
-  | optimizer.ema_decay | 0 | 0.999 |
+  | optimizer.ema_decay | 0: none | 0: none |
   | loss.class_weights, label_smoothing, ohem_fraction | (), 0, 1: none of them | (), 0, 1: none of them |
   """
   config = ml_collections.ConfigDict()

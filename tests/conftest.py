@@ -51,6 +51,39 @@ def data_dir(street, tmp_path_factory) -> str:
   return target
 
 
+@pytest.fixture(scope="session")
+def class_data_dir(tmp_path_factory) -> str:
+  """Where a tiny `class_folder` is prepared: 3 classes told by colour, with 8 pictures to train on and 3 to score."""
+  from data.prepare import prepare
+
+  root, target = tmp_path_factory.mktemp("classes"), str(tmp_path_factory.mktemp("class_data"))
+  rng = np.random.default_rng(3)
+  for split, count in (("train", 8), ("val", 3)):
+    for channel, name in enumerate(("blue", "green", "red")):
+      (root / split / name).mkdir(parents=True)
+      for index in range(count):
+        image = rng.integers(0, 120, (70, 80, 3))
+        image[..., channel] += 120
+        cv2.imwrite(str(root / split / name / f"{index}.png"), image.astype(np.uint8))
+  prepare("class_folder", str(root), target)
+  return target
+
+
+@pytest.fixture
+def class_config(class_data_dir):
+  """A config of a tiny classifier; it takes 2 steps."""
+  from configs import silhouettes
+
+  config = silhouettes.get_config()
+  config.total_steps = 2
+  config.batch_size = 8
+  config.log_every_steps = config.eval_every_steps = config.checkpoint_every_steps = 2
+  config.data.data_dir = class_data_dir
+  config.eval.batch_size = 8
+  config.eval.num_pictures = 5
+  return config
+
+
 @pytest.fixture
 def config(data_dir):
   """A config of a tiny run on the tiny data set; it takes 4 steps."""

@@ -60,7 +60,7 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
   Args:
     path: a `.safetensors` file or a state dict of PyTorch's, see `weights_file.read`, with the names of
       torchvision's ResNets, which timm's have too. A classifier (`fc`) in it is left out; a prefix
-      that all names share (`module.`, `backbone.`) is taken away.
+      before all names (`module.`, `backbone.`) is taken away.
     backbone: a key of `BACKBONES`.
     family: a key of `FAMILIES`. The tensors are the same in all; the network that takes them must be
       built with the family's `stride_in_1x1` and be given images normalised its way.
@@ -73,7 +73,7 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
       missing, unexpected or misshapen; where the file says that it is of another family.
   """
   _check_names(backbone, family)
-  tensors = read_tensors(path, family)
+  tensors = torch_names.strip_prefix(read_tensors(path, family))
   try:
     return torch_names.from_tensors(tensors, _shapes(backbone), spare=_CLASSIFIER)
   except ValueError as error:
@@ -87,7 +87,8 @@ def load_classifier(
 
   None where the file has no such layer for so many classes.
   """
-  encoder, tensors = load_backbone(path, backbone, family), read_tensors(path, family)
+  encoder = load_backbone(path, backbone, family)
+  tensors = torch_names.strip_prefix(read_tensors(path, family))
   fc = {name: tensors[name] for name in _CLASSIFIER if name in tensors}
   if len(fc) < len(_CLASSIFIER) or fc["fc.bias"].shape != (num_classes,):
     return None
@@ -100,12 +101,12 @@ def load_classifier(
 
 
 def read_tensors(path: str | pathlib.Path, family: str) -> dict[str, np.ndarray]:
-  """The tensors of a file by name, without a prefix that all share. Raises ValueError as `load_backbone`."""
+  """The tensors of a file by name. Raises ValueError where it cannot be read, or says that it is of another family."""
   tensors, metadata = weights_file.read(path)
   recorded = metadata.get("family", family)
   if FAMILIES.get(recorded) != FAMILIES[family]:
     raise ValueError(f"{path} is of family {recorded!r}, not {family!r}: set config.model.family={recorded}.")
-  return torch_names.strip_prefix(tensors)
+  return tensors
 
 
 def _check_names(backbone: str, family: str) -> None:

@@ -62,7 +62,7 @@ def from_tensors(
 def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Takes away what wrappers put before an encoder's names: `module.`, `backbone.`, `encoder.` and the like.
 
-  Only where every name has it: other tensors are not passed over in silence.
+  Names that do not have it stay, and so stand out as no part of the encoder.
   """
   marks = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
   starts = [name.removesuffix(marks[0]) for name in tensors if name.endswith(marks[0])]

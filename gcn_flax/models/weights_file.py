@@ -88,10 +88,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   except pickle.UnpicklingError as error:
     raise ValueError(
       f"{path} holds more than tensors, or is damaged; nothing of it was run. Save the network's state_dict() alone, "
-      f"best as .safetensors. ({str(error).splitlines()[0]})"
+      f"best as .safetensors. ({_first_line(error)})"
     ) from error
   except Exception as error:  # Whatever PyTorch's readers stumble over.
-    raise ValueError(f"{path} is no whole file of PyTorch weights ({str(error).splitlines()[0]}).") from error
+    raise ValueError(f"{path} is no whole file of PyTorch weights ({_first_line(error)}).") from error
   for key in _WRAPPERS:
     if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
       content = content[key]
@@ -99,6 +99,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
     raise ValueError(f"{path} is no state dict, a mapping of names to tensors: save the network's state_dict() alone.")
   return {name: _to_numpy(tensor) for name, tensor in content.items()}
+
+
+def _first_line(error: Exception) -> str:
+  return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _to_numpy(tensor) -> np.ndarray:

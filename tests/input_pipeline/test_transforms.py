@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from gcn_flax.input_pipeline import transforms
 
@@ -149,3 +150,78 @@ def test_the_paper_recipe_pads_and_flips_alone():
 def test_an_image_too_large_to_pad_is_named():
   with pytest.raises(ValueError, match="image street is 40 x 50, larger than 32 x 64"):
     transforms.augment(example(40, 50), np.random.default_rng(0), **options())
+
+
+# Whole images.
+
+
+def photo(height, width, seed=0):
+  """Smooth colours with edges, as a photo has them."""
+  small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+  return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def functional():
+  """torchvision's transforms; beside torch without CUDA it imports only where two of its operators are declared."""
+  import torch
+
+  for operator in ("nms", "qnms"):
+    torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+  from torchvision.transforms import functional
+
+  return functional
+
+
+@pytest.mark.parametrize(
+  "shape, size, shorter_side",
+  [((375, 500), (224, 224), 256), ((500, 333), (224, 224), 256), ((64, 64), (64, 64), 64), ((120, 70), (96, 64), 99)],
+)
+def test_center_crop_equals_torchvisions_presets(shape, size, shorter_side, functional):
+  """Resize(256), then CenterCrop(224), on Pillow images, as torchvision's weights were scored."""
+  image = photo(*shape)
+  resized = functional.resize(Image.fromarray(image), shorter_side)
+  expected = np.asarray(functional.center_crop(resized, size))
+  result = transforms.center_crop({"image": image, "label": 3}, size, shorter_side)
+  np.testing.assert_array_equal(result["image"], expected)
+  assert result["label"] == 3
+
+
+def test_random_resized_crop_draws_area_and_ratio():
+  """A picture whose channels hold row and column tells which window was cut."""
+  rows, columns = np.mgrid[0:240, 0:200]
+  image = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
+  areas, ratios, tops = [], [], []
+  for seed in range(400):
+    result = transforms.random_resized_crop(image, (8, 8), (0.1, 0.6), np.random.default_rng(seed)).astype(float)
+    # Means of eighths of the window: seven eighths lie between the first and the last.
+    height, width = ((result[-1, -1, channel] - result[0, 0, channel]) * 8 / 7 for channel in (0, 1))
+    areas.append(height * width / (240 * 200))
+    ratios.append(width / height)
+    tops.append(result[0, 0, 0] / (240 - height))
+  areas, ratios = np.array(areas), np.array(ratios)
+  assert 0.08 < areas.min() < 0.12 and 0.55 < areas.max() < 0.63 and 0.3 < areas.mean() < 0.4
+  assert 0.7 < ratios.min() < 0.8 and 1.27 < ratios.max() < 1.4
+  np.testing.assert_allclose(np.log(ratios).mean(), 0, atol=0.05)
+  assert np.histogram(tops, 4, (0, 1.1))[0].min() > 50
+
+
+def test_random_resized_crop_of_an_image_that_holds_no_such_window_takes_its_centre():
+  image = np.zeros((10, 400, 3), np.uint8)
+  image[:, 193:207] = 255
+  result = transforms.random_resized_crop(image, (8, 8), (0.9, 1.0), np.random.default_rng(0))
+  assert result.shape == (8, 8, 3) and result.min() == 255
+
+
+def test_augment_whole_flips_half_and_keeps_the_class():
+  image = photo(64, 64)
+  image[:, :32] //= 4  # Dark on the left.
+  flipped = 0
+  for seed in range(60):
+    example = {"image": image, "label": 5, "image_id": "x"}
+    result = transforms.augment_whole(
+      example, np.random.default_rng(seed), crop_size=(32, 32), area=(0.9, 1.0), flip=True, jitter=0.1
+    )
+    assert result["label"] == 5 and result["image"].shape == (32, 32, 3) and result["image"].dtype == np.uint8
+    flipped += result["image"][:, :16].mean() > result["image"][:, 16:].mean()
+  assert 18 < flipped < 42

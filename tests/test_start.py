@@ -1,0 +1,220 @@
+"""First weights: from files and from runs; what they were trained with is kept, and what does not fit is refused."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from gcn_flax import build, export, start, tasks
+from gcn_flax.evaluate import evaluate
+from gcn_flax.models import weights_file
+from gcn_flax.models.pretrained import load_backbone
+from gcn_flax.train import train
+from gcn_flax.training.checkpoint import Checkpoints
+from tests.models.comparison import assert_close
+from tests.models.test_pretrained import random_network, save
+from tests.torch_reference import TorchGCN, to_numpy, to_torch
+
+
+def first(config, workdir):
+  setup = build.build(config)
+  with Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
+    return setup, *start.first_state(config, setup, checkpoints)
+
+
+def trained(config, workdir, checkpoint="best"):
+  return start.trained_weights(config, workdir, build.build(config), checkpoint)
+
+
+def assert_equal(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def torch_tensors(path):
+  return {name: torch.from_numpy(x.copy()) for name, x in safetensors.numpy.load_file(path).items()}
+
+
+@pytest.fixture
+def weights(tmp_path):
+  return save(random_network("resnet_tiny"), tmp_path / "weights.safetensors")
+
+
+def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
+  """And a run that has begun does not need the file any more."""
+  config.optimizer.ema_decay = 0.9
+  _, random, _ = first(config, tmp_path / "random")
+  config.model.pretrained = str(weights)
+  setup, state, step = first(config, tmp_path / "run")
+  encoder = load_backbone(weights, "resnet_tiny")
+  assert step == 0
+  assert_equal(state.params["encoder"], encoder["params"])
+  assert_equal(state.batch_stats["encoder"], encoder["batch_stats"])
+  assert_equal(state.params["head2"], random.params["head2"])
+  assert_equal(state.ema, {"params": state.params, "batch_stats": state.batch_stats})
+  config.total_steps = 1
+  train(config, tmp_path / "run")
+  weights.unlink()
+  config.total_steps = 2
+  train(config, tmp_path / "run")
+  with pytest.raises(ValueError, match="weights.safetensors' not found"):
+    train(config, tmp_path / "other")
+  assert not (tmp_path / "other" / "config.json").exists()
+
+
+def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
+  """Caffe's, of a run whose config.json is gone, is scored as Caffe's, whatever the config says."""
+  config.total_steps, config.model.family, config.model.pretrained = 1, "caffe", str(weights)
+  train(config, tmp_path / "run")
+  found, _ = trained(config, tmp_path / "run")
+  assert bool(found["normalization"]["bgr"]) and found["normalization"]["std"].tolist() == [1, 1, 1]
+  as_caffe = evaluate(config, build.build(config), found, "validation")
+
+  config.model.family, config.model.pretrained = "torchvision", ""
+  with pytest.raises(ValueError, match="config.model.family was 'caffe', is 'torchvision'"):
+    train(config, tmp_path / "run")
+  config.init_from = str(tmp_path / "run")
+  with pytest.raises(
+    ValueError, match="run was trained with another normalisation .* config.model.family='torchvision' has"
+  ):
+    train(config, tmp_path / "second")
+  config.init_from = ""
+  found, _ = trained(config, tmp_path / "run")
+  again = evaluate(config, build.build(config), found, "validation")
+  np.testing.assert_array_equal(again.counts, as_caffe.counts)
+  found["normalization"]["bgr"] = np.bool_(False)
+  other = evaluate(config, build.build(config), found, "validation")
+  assert (other.counts != as_caffe.counts).any()
+
+
+def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path):
+  """The averages of its best checkpoint."""
+  class_config.optimizer.ema_decay = 0.5
+  train(class_config, tmp_path / "classifier")
+  found, _ = trained(class_config, tmp_path / "classifier")
+  config.model.pretrained = str(tmp_path / "classifier")
+  _, state, _ = first(config, tmp_path / "run")
+  assert_equal(state.params["encoder"], found["params"]["encoder"])
+  assert_equal(state.batch_stats["encoder"], found["batch_stats"]["encoder"])
+  config.model.backbone = "resnet18"
+  with pytest.raises(
+    ValueError, match="is of another network: .*encoder/bn1/mean is .16,. in the checkpoint, .64,. here"
+  ):
+    first(config, tmp_path / "other")
+  config.model.backbone, config.model.family = "resnet_tiny", "caffe"
+  with pytest.raises(ValueError, match="classifier was trained with another normalisation"):
+    first(config, tmp_path / "other")
+
+
+def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
+  train(class_config, tmp_path)
+  scores = json.loads((tmp_path / "eval_validation.json").read_text())
+  assert scores["num_images"] == 9 and scores["top5"] == 1.0 and set(scores["accuracy"]) == {"blue", "green", "red"}
+  np.testing.assert_allclose(scores["top1"], np.mean(list(scores["accuracy"].values())))
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert lines[-1] == {"step": 2, "validation/top1": scores["top1"], "validation/top5": 1.0}
+  assert (tmp_path / "eval_validation.png").exists()
+  assert "top1" in capsys.readouterr().out
+
+
+def test_imported_weights_of_a_classifier_are_scored_without_training(class_config, tmp_path):
+  """Before any step, by the file's own layer for the classes, as PyTorch scores it."""
+  network = random_network("resnet_tiny", num_classes=3)
+  class_config.model.pretrained = str(save(network, tmp_path / "x.pth"))
+  found, step = trained(class_config, tmp_path / "run")
+  scores = evaluate(class_config, build.build(class_config), found, "validation")
+  source = build.open_split(class_config, "class_folder", "validation")
+  mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+  hits = 0
+  for example in source:
+    example = tasks.of(class_config).fitting(class_config)(example)
+    with torch.no_grad():
+      features = network(to_torch((example["image"][None] - mean) / std))[-1]
+      hits += int(network.fc(features.mean((2, 3))).argmax()) == int(example["label"])
+  assert step == 0 and scores.scalars["top1"] == hits / 9
+
+  class_config.model.pretrained = str(save(random_network("resnet_tiny"), tmp_path / "y.pth"))
+  with pytest.raises(ValueError, match="y.pth gives no weights for fc: there is nothing to score before training"):
+    trained(class_config, tmp_path / "run")
+
+
+def test_an_empty_workdir_is_not_scored_by_mistake(config, weights, tmp_path):
+  """What a recipe sets as first weights is scored only where it is asked for."""
+  config.total_steps = 1
+  train(config, tmp_path / "first")
+  config.init_from = str(tmp_path / "first")
+  with pytest.raises(ValueError, match="no checkpoint in"):
+    trained(config, tmp_path / "second")
+  found, step = trained(config, tmp_path / "second", "0")
+  assert step == 0
+  assert_equal(found, trained(config, tmp_path / "first")[0])
+  config.init_from, config.model.pretrained = "", str(weights)
+  with pytest.raises(ValueError, match="gives no weights for .*head2"):
+    trained(config, tmp_path / "second", "0")
+
+
+class TestExport:
+  @pytest.fixture
+  def exported(self, config, tmp_path):
+    config.total_steps = 1
+    train(config, tmp_path / "run")
+    self.found, step = trained(config, tmp_path / "run")
+    return export.write_weights(config, tmp_path / "run", self.found, step)
+
+  def test_the_network_is_read_by_pytorch_and_gives_the_same_scores(self, config, exported):
+    reference = TorchGCN(11, "resnet_tiny", 3)
+    reference.load_state_dict(torch_tensors(exported[1]))  # Strictly: nothing may be missing or left over.
+    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    variables = {name: self.found[name] for name in ("params", "batch_stats")}
+    ours = build.build(config).network.apply(variables, images, train=False)
+    with torch.no_grad():
+      assert_close(ours, to_numpy(reference.eval()(to_torch(images))), 1e-4)
+
+  def test_both_files_are_read_back(self, config, exported, tmp_path):
+    config.init_from = str(exported[1])
+    _, state, _ = first(config, tmp_path / "second")
+    assert_equal(state.weights(), self.found)
+    config.init_from, config.model.pretrained = "", str(exported[0])
+    _, state, _ = first(config, tmp_path / "third")
+    assert_equal(state.params["encoder"], self.found["params"]["encoder"])
+    metadata = weights_file.read_metadata(exported[1])
+    assert json.loads(metadata["config"]) == json.loads(config.to_json()) | {
+      "init_from": "", "model": json.loads(config.to_json())["model"] | {"pretrained": ""}
+    }  # fmt: skip
+    assert metadata["family"] == "torchvision" and metadata["step"] == "1"
+
+  def test_what_does_not_fit_is_refused(self, config, exported, tmp_path):
+    config.init_from = str(exported[1])
+    config.model.family = "caffe"
+    with pytest.raises(ValueError, match="is of family 'torchvision', not 'caffe'"):
+      first(config, tmp_path / "second")
+    config.model.family, config.model.kernel_size = "torchvision", 5
+    with pytest.raises(ValueError, match="network.safetensors' is of another network: .*head2.left_first.weight is"):
+      first(config, tmp_path / "second")
+
+  def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path, monkeypatch):
+    config.init_from = str(exported[1])
+    config.total_steps = 1
+    train(config, tmp_path / "second")
+    assert "camvid" in json.loads((tmp_path / "second" / "run.json").read_text())["partial"]
+    monkeypatch.setattr(start, "facts", lambda path: {"classes": ["cow", "dog"]})
+    with pytest.raises(ValueError, match="network.safetensors was trained with the classes cow, dog, but"):
+      train(config, tmp_path / "third")
+
+  def test_a_classifier_has_torchvisions_names(self, class_config, tmp_path):
+    train(class_config, tmp_path / "run")
+    found, step = trained(class_config, tmp_path / "run")
+    encoder, network = export.write_weights(class_config, tmp_path / "run", found, step)
+    reference = random_network("resnet_tiny", num_classes=3)
+    reference.load_state_dict(torch_tensors(network))
+    assert "fc.weight" not in safetensors.numpy.load_file(encoder)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    class_config.model.pretrained = str(network)
+    assert_equal(trained(class_config, tmp_path / "run")[0], found)
+    class_config.model.pretrained, class_config.init_from = "", str(network)
+    assert_equal(trained(class_config, tmp_path / "run", "0")[0], found)
