@@ -1,19 +1,19 @@
-"""CamVid from scratch: 367 street photos of 360 x 480, 11 classes. The recipe is ours.
+"""CamVid: 367 street photos of 360 x 480, 11 classes. The recipe is ours.
 
   python -m data.prepare --dataset=camvid --manual_dir=CAMVID
   python -m gcn_flax.main --config=configs/camvid.py --workdir=runs/camvid
 
-Its resnet_tiny trains on a laptop's CPU; `configs/camvid.py:resnet50` is for a GPU.
-Scores: docs/RESULTS.md.
+Its resnet_tiny trains on a laptop's CPU; `configs/camvid.py:resnet50` and `:resnet50_gcn` are for a GPU, and are
+worth it with ImageNet weights: --config.model.pretrained=PATH (docs/WEIGHTS.md). Scores: docs/RESULTS.md.
 """
 
 from gcn_flax import config as config_lib
 
-ARGUMENTS = ("resnet_tiny", "resnet18", "resnet50")
+ARGUMENTS = ("resnet_tiny", "resnet18", "resnet50", "resnet50_gcn")
 
 
 def get_config(backbone: str = "resnet_tiny"):
-  """`resnet_tiny`, or `resnet18` and `resnet50` for a GPU."""
+  """`resnet_tiny`, or `resnet18`, `resnet50` and `resnet50_gcn` for a GPU."""
   if backbone not in ARGUMENTS:
     raise ValueError(f"configs/camvid.py:{backbone} is unknown; choose one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()

@@ -13,9 +13,12 @@ The paper's way, and a modern one of the same stages:
 
 | argument | trained on | starts from |
 |---|---|---|
-| (none) | 2,975 fine | random weights |
-| stage1 | 19,998 coarse extra + 2,975 fine = 22,973 | random weights; the paper: ImageNet's |
+| (none) | 2,975 fine | config.model.pretrained, or random weights |
+| stage1 | 19,998 coarse extra + 2,975 fine = 22,973 | config.model.pretrained; the paper: ImageNet's |
 | stage2 | 2,975 fine | runs/cityscapes_stage1; another by --config.init_from |
+
+The paper starts from ImageNet's weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md says where
+from). Without, all weights are random, and the frozen normalisation of the paper's recipe has no statistics to go by.
 
 The paper's: ResNet-152, k = 25, crops of 800 x 800, left-right flips, batches of one
 image, momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: learning

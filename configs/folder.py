@@ -7,12 +7,13 @@
 MY_DATA holds images/{train,val}/, masks/{train,val}/ and classes.txt, see data/README.md.
 Arguments name the encoder, `resnet50` unless told: `configs/folder.py:resnet_tiny` trains on a
 laptop's CPU. Crops are 512 x 512 after a random scale; whole images are scored, so
-config.data.eval_size must hold the largest.
+config.data.eval_size must hold the largest. From ImageNet weights: --config.model.pretrained=PATH, see
+docs/WEIGHTS.md.
 """
 
 from gcn_flax import config as config_lib
 
-ARGUMENTS = ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ARGUMENTS = ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50_gcn")
 
 
 def get_config(backbone: str = "resnet50"):

@@ -10,10 +10,13 @@
 
 | argument | trained on | padded to | starts from |
 |---|---|---|---|
-| ablation | VOC + SBD, 10,582 | 512 x 512 | random weights; the paper: ImageNet's |
-| stage1 | COCO + VOC + SBD, the paper: 109,892 | 640 x 640 | random weights; the paper: ImageNet's |
+| ablation | VOC + SBD, 10,582 | 512 x 512 | config.model.pretrained; the paper: ImageNet's |
+| stage1 | COCO + VOC + SBD, the paper: 109,892 | 640 x 640 | config.model.pretrained; the paper: ImageNet's |
 | stage2 | VOC + SBD, 10,582 | 512 x 512 | runs/pascal_voc_stage1; another by --config.init_from |
 | stage3 | VOC, 1,464 | 512 x 512 | runs/pascal_voc_stage2; another by --config.init_from |
+
+The paper starts from ImageNet's weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md says where
+from). Without, all weights are random, and the frozen normalisation of the paper's recipe has no statistics to go by.
 
 The paper's: ResNet-152, k = 15, padding and left-right flips, batches of one image,
 momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: learning rates,

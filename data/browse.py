@@ -78,7 +78,7 @@ def class_sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
   sides = (min(example["image"].shape[:2]) for example in examples)
   squares = [transforms.center_crop(example, (side, side), side) for example, side in zip(examples, sides, strict=True)]
   captions = [source.label_set.classes[int(example["label"])] for example in examples]
-  return overlay.class_sheet([example["image"] for example in squares], captions)
+  return overlay.class_sheet([example["image"] for example in squares], captions, title="class")
 
 
 def image_counts(source: sources.Source) -> np.ndarray:

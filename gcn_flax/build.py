@@ -44,18 +44,20 @@ class Setup:
   state_shapes: TrainState
 
 
-def build(config: ml_collections.ConfigDict, devices: list | None = None) -> Setup:
+def build(config: ml_collections.ConfigDict, devices: list | None = None, num_classes: int | None = None) -> Setup:
   """Builds all that computes; nothing is compiled before it is called.
 
   Args:
     config: one that `validate` has passed.
     devices: to use; None takes all.
+    num_classes: of the network; None asks the data set.
 
   Raises ValueError where class weights are not as many as classes, and where the classes
   are those of a data set that is not prepared.
   """
   task = tasks.of(config)
-  num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
+  if num_classes is None:
+    num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
   network = task.network(config, num_classes)
   mesh = partition.make_mesh(devices)
   settings = config.optimizer

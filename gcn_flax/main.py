@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from gcn_flax import build, evaluate, export
 from gcn_flax import config as config_lib
-from gcn_flax.start import check_classes, check_workdir, trained_weights
+from gcn_flax.start import check_classes, check_workdir, facts, trained_weights
 from gcn_flax.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
@@ -57,19 +57,14 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   return _CONFIG.value
 
 
-def open_trained(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> build.Setup:
-  """What computes with the weights of a workdir, once the config fits them. Raises ValueError where it does not."""
-  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
-  check_classes(config, workdir)
-  config_lib.validate(config, jax.device_count(), training=False)
-  return build.build(config)
-
-
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   config_lib.validate(config, training=False)
   build.open_split(config, config.data.dataset, split)
-  setup = open_trained(config, workdir)
+  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
+  check_classes(config, workdir)
+  config_lib.validate(config, jax.device_count(), training=False)
+  setup = build.build(config)
   weights, step = trained_weights(config, workdir, setup, checkpoint)
   scores = evaluate.evaluate(config, setup, weights, split)
   if jax.process_index() == 0:
@@ -78,13 +73,15 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
 
 
 def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
-  """Writes the weights of a checkpoint as files. Raises ValueError where the workdir holds no such checkpoint."""
+  """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
   config_lib.validate(config, training=False)
-  setup = open_trained(config, workdir)
+  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
+  classes = facts(workdir).get("classes")
+  setup = build.build(config, num_classes=len(classes) if classes else None)
   weights, step = trained_weights(config, workdir, setup, checkpoint)
   if jax.process_index() == 0:
     for path in export.write_weights(config, workdir, weights, step):
-      print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB")
+      print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB, step {step}")
 
 
 def show_progress() -> None:

@@ -79,9 +79,7 @@ def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
   with pytest.raises(ValueError, match="config.model.family was 'caffe', is 'torchvision'"):
     train(config, tmp_path / "run")
   config.init_from = str(tmp_path / "run")
-  with pytest.raises(
-    ValueError, match="run was trained with another normalisation .* config.model.family='torchvision' has"
-  ):
+  with pytest.raises(ValueError, match="run was trained with another normalisation .*family='torchvision' has"):
     train(config, tmp_path / "second")
   config.init_from = ""
   found, _ = trained(config, tmp_path / "run")
@@ -102,9 +100,7 @@ def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path)
   assert_equal(state.params["encoder"], found["params"]["encoder"])
   assert_equal(state.batch_stats["encoder"], found["batch_stats"]["encoder"])
   config.model.backbone = "resnet18"
-  with pytest.raises(
-    ValueError, match="is of another network: .*encoder/bn1/mean is .16,. in the checkpoint, .64,. here"
-  ):
+  with pytest.raises(ValueError, match="is of another network: .*bn1/mean is .16,. in the checkpoint, .64,. here"):
     first(config, tmp_path / "other")
   config.model.backbone, config.model.family = "resnet_tiny", "caffe"
   with pytest.raises(ValueError, match="classifier was trained with another normalisation"):

@@ -99,4 +99,4 @@ def draw(rows: Sequence[tuple], label_set: labels.LabelSet) -> np.ndarray:
   """The contact sheet of rows (image as scored, class, predicted class, (height, width) as stored, image id)."""
   images = [row[0] for row in rows]
   captions = [f"{label_set.classes[int(truth)]}: {label_set.classes[int(found)]}" for _, truth, found, _, _ in rows]
-  return overlay.class_sheet(images, captions)
+  return overlay.class_sheet(images, captions, title="true class: predicted class")

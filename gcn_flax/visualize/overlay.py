@@ -190,13 +190,14 @@ def accuracy_table(
 
 
 def class_sheet(
-  images: Sequence[np.ndarray], captions: Sequence[str], width: int = 200, columns: int = 4
+  images: Sequence[np.ndarray], captions: Sequence[str], title: str, width: int = 200, columns: int = 4
 ) -> np.ndarray:
-  """Pictures in rows of `columns`, each with its caption below, "true class: predicted class".
+  """Pictures in rows of `columns`, each with its caption below.
 
   Args:
     images: RGB uint8 `[H, W, 3]` each, all of one size.
     captions: one for each image.
+    title: what stands above all.
     width: of one picture on the sheet, pixels.
     columns: pictures in a row.
 
@@ -204,7 +205,7 @@ def class_sheet(
     RGB uint8 `[H', W', 3]`.
   """
   total = columns * (width + _GAP) + _GAP
-  parts = [_text_row(("true class: predicted class",), width, total)]
+  parts = [_text_row((title,), width, total)]
   for start in range(0, len(images), columns):
     row = slice(start, start + columns)
     parts += [_picture_row(images[row], width, total, photos=columns), _text_row(captions[row], width, total)]
