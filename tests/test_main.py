@@ -99,6 +99,34 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
   assert train_split.returncode == 0 and (tmp_path / "eval_train.json").exists()
 
 
+def test_a_classifier_from_the_command_line(class_data_dir, tmp_path):
+  """Trained, scored, exported without its data, and the file scored in a new workdir without training."""
+  common = ["--config=configs/silhouettes.py", "--config.batch_size=4", "--config.total_steps=2"]
+  data = f"--config.data.data_dir={class_data_dir}"
+  trained = run(*common, data, f"--workdir={tmp_path}/run")
+  assert trained.returncode == 0, trained.stderr
+  first = json.loads((tmp_path / "run" / "eval_validation.json").read_text())
+  exported = run(*common, f"--workdir={tmp_path}/run", "--mode=export", "--config.data.data_dir=nowhere")
+  assert exported.returncode == 0, exported.stderr
+  network = tmp_path / "run" / "export" / "network.safetensors"
+  assert f"wrote {network}" in exported.stdout and "step 2" in exported.stdout
+  imported = run(*common, data, f"--workdir={tmp_path}/new", "--mode=eval", f"--config.model.pretrained={network}")
+  assert imported.returncode == 0, imported.stderr
+  second = json.loads((tmp_path / "new" / "eval_validation.json").read_text())
+  assert second.pop("step") == 0 and first.pop("step") == 2 and first == second
+  nothing = run(*common, data, f"--workdir={tmp_path}/other", "--mode=eval")
+  assert nothing.returncode == 1 and "there is no checkpoint in" in nothing.stderr
+
+
+def test_class_weights_from_the_command_line(data_dir, tmp_path):
+  arguments = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
+  result = run(*arguments, "--config.loss.class_weights=(1.0,2.0)")
+  assert result.returncode == 1 and "class_weights has 2 numbers, but camvid has 11 classes" in result.stderr
+  weights = ",".join(["1.5"] * 11)
+  result = run(*arguments, f"--config.loss.class_weights=({weights})", "--config.loss.ohem_fraction=0.5")
+  assert result.returncode == 0, result.stderr
+
+
 def test_training_needs_no_tensorflow(data_dir, tmp_path):
   arguments = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
   result = run(*arguments, code=WITHOUT_TENSORFLOW)

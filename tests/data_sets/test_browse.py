@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from data.browse import class_counts, main
+from data.browse import class_counts, class_table, main
 from gcn_flax.input_pipeline.sources import open_source
 from gcn_flax.labels import CAMVID
 from gcn_flax.visualize import overlay
@@ -16,6 +16,22 @@ def test_counts_are_those_of_the_whole_split(data_dir):
   for value in range(256):
     assert pixels[value] == sum(int((label == value).sum()) for label in maps)
     assert images[value] == sum(bool((label == value).any()) for label in maps)
+
+
+def test_whole_images_are_shown_with_their_class_and_counted(class_data_dir, tmp_path, capsys):
+  sheet = tmp_path / "sheet.png"
+  arguments = [f"--data_dir={class_data_dir}", f"--output={sheet}"]
+  assert main(["--dataset=class_folder", "--split=train", "--count=5", *arguments]) == 0
+  output = capsys.readouterr().out
+  rows = [line.split() for line in output.splitlines()[1:]]
+  assert rows == [["class", "images"], ["blue", "8"], ["green", "8"], ["red", "8"]]
+  assert cv2.imread(str(sheet)).shape[1] == 4 * 208 + 8
+
+
+def test_of_many_classes_the_fewest_are_listed():
+  lines = class_table([f"c{index}" for index in range(50)], np.arange(50) * 2, most=3).splitlines()
+  assert lines[1].split() == ["c0", "0", "NEVER", "OCCURS"] and lines[3].split() == ["c2", "4"]
+  assert lines[4] == "  ... and 47 classes of up to 98 images" and len(lines) == 5
 
 
 def test_a_sheet_and_a_table_from_the_command_line(data_dir, tmp_path, capsys):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import encoder_cost
 from gcn_flax.models.resnet import BACKBONES, batch_norm, max_pool
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchResNet, load_flax, to_numpy, to_torch
@@ -36,6 +37,51 @@ def test_strides_of_the_features(name):
   assert channels == [channels[0] * 2**stage for stage in range(4)]
   if name in PARAMETERS:
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
+
+
+def test_resnet50_gcn_is_table_11():
+  """Kernels of res-4 and res-5 by hand: k, channels within, blocks, channels without; the rest is ResNet-50's."""
+  variables, _ = encoder_shapes("resnet50_gcn")
+  plain, _ = encoder_shapes("resnet50")
+  params = variables["params"]
+  for stage, (k, width, blocks, inputs, outputs) in {3: (5, 85, 6, 512, 1024), 4: (7, 128, 3, 1024, 2048)}.items():
+    names = sorted(name for name in params if name.startswith(f"layer{stage}_"))
+    assert len(names) == blocks
+    for index, name in enumerate(names):
+      before = outputs if index else inputs
+      kernels = {key: leaf["kernel"].shape for key, leaf in params[name].items() if "kernel" in leaf}
+      expected = {
+        "left_first": (k, 1, before, width), "left_second": (1, k, width, width),
+        "right_first": (1, k, before, width), "right_second": (k, 1, width, width),
+        "conv3": (1, 1, width, outputs),
+      }  # fmt: skip
+      assert kernels == expected | ({} if index else {"downsample_conv": (1, 1, before, outputs)})
+      assert all(f"{key}_bn" in params[name] for key in expected if key != "conv3")  # Every one is normalised.
+  same = [name for name in plain["params"] if name.startswith(("conv1", "bn1", "layer1", "layer2"))]
+  assert all(jax.tree.map(jnp.shape, plain["params"][name]) == jax.tree.map(jnp.shape, params[name]) for name in same)
+
+
+@pytest.mark.parametrize("name, published", [("resnet18", 1.814e9), ("resnet50", 4.089e9), ("resnet152", 11.514e9)])
+def test_counted_multiply_adds_are_torchvisions_less_the_classifier(name, published):
+  """Of torchvision's weights' metadata, `_ops`, in thousand million."""
+  found = encoder_cost.cost(name, False, 224)["multiply_adds"]
+  np.testing.assert_allclose(found + 1000 * (512 if name == "resnet18" else 2048), published, atol=5e5)
+
+
+def test_resnet50_gcn_costs_what_the_paper_says():
+  """3700M multiply-adds at 224 x 224, to the two places the paper gives."""
+  np.testing.assert_allclose(encoder_cost.cost("resnet50_gcn", False, 224)["multiply_adds"], 3.7e9, rtol=0.01)
+
+
+def test_zero_init_residual_begins_as_the_identity():
+  encoder = BACKBONES["resnet_tiny"](zero_init_residual=True)
+  images = random_array(1, 32, 32, 3)
+  variables = jax.jit(lambda: encoder.init(jax.random.key(0, impl="rbg"), images, train=False))()
+  assert not variables["params"]["layer1_0"]["bn2"]["scale"].any() and variables["params"]["bn1"]["scale"].all()
+  _, state = encoder.apply(variables, images, train=False, capture_intermediates=True)
+  block = state["intermediates"]["layer1_0"]["__call__"][0]
+  stem = max_pool(jax.nn.relu(state["intermediates"]["bn1"]["__call__"][0]))
+  np.testing.assert_array_equal(block, stem)
 
 
 def test_resnet152_gives_the_maps_of_figure_2():
