@@ -32,7 +32,7 @@ ARRANGEMENTS = [
 
 
 def cost(backbone: str, stride_in_1x1: bool, size: int) -> dict[str, int]:
-  """`multiply_adds` of an image of `size` x `size`, by stage too, and `parameters`."""
+  """`multiply_adds` of an image of `size` x `size`, and `parameters`."""
   encoder = BACKBONES[backbone](stride_in_1x1=stride_in_1x1)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   variables = jax.eval_shape(lambda image: encoder.init(jax.random.key(0), image, train=False), image)

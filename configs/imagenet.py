@@ -12,9 +12,11 @@ Its best checkpoint is an encoder to start a segmentation network from:
 Weights from elsewhere are scored without training:
 
   python -m gcn_flax.main --config=configs/imagenet.py:resnet50 --config.data.data_dir=DATA \
-    --workdir=runs/imagenet_check --config.model.pretrained=resnet50.safetensors --mode=eval
+    --workdir=runs/imagenet_check --config.model.pretrained=resnet50.safetensors --config.model.dtype=float32 \
+    --mode=eval
 
-`resnet50:class_folder` and so on take pictures of your own from `<split>/<class>/`, see data/README.md.
+`resnet50:class_folder` and so on take pictures of your own from `<split>/<class>/`, see data/README.md; set
+config.total_steps, eval_every_steps and the warm-up to their number.
 The standard recipe (Goyal et al., 2017; He et al., CVPR 2019): 90 epochs of 1,024 images, random resized
 crops of 224 x 224, flips, label smoothing 0.1, rate 0.4 with 5 epochs of warm-up and a cosine fall, momentum
 0.9, weight decay 0.0001 on kernels, bfloat16. Scored by top-1 and top-5 on the 224 centre crop of 256. For

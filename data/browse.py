@@ -54,12 +54,12 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
   for lack in sources.lacks(dataset, data_dir):
     print(f"  PARTIAL: {lack}")
-  if not has_pixels:
-    print(class_table(source.label_set.classes, image_counts(source)))
-  elif source.has_labels:
+  if not source.has_labels:
+    print("  no true labels: nothing to count")
+  elif has_pixels:
     print(table(source.label_set, *class_counts(source)))
   else:
-    print("  no true labels: nothing to count")
+    print(class_table(source.label_set.classes, image_counts(source)))
 
 
 def sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
@@ -77,14 +77,15 @@ def class_sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
   examples = [source[index] for index in chosen]
   sides = (min(example["image"].shape[:2]) for example in examples)
   squares = [transforms.center_crop(example, (side, side), side) for example, side in zip(examples, sides, strict=True)]
-  captions = [source.label_set.classes[int(example["label"])] for example in examples]
+  captions = [source.label_set.classes[int(example["label"])] if source.has_labels else "" for example in examples]
   return overlay.class_sheet([example["image"] for example in squares], captions, title="class")
 
 
 def image_counts(source: sources.Source) -> np.ndarray:
   """Number of images of each class in the whole split, int64 `[C]`."""
-  found = [int(source.label(index)) for index in tqdm(range(len(source)), desc="counting", mininterval=1)]
-  return np.bincount(found, minlength=source.label_set.num_classes)
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    labels_of_all = tqdm(pool.map(source.label, range(len(source))), desc="counting", total=len(source), mininterval=1)
+    return np.bincount([int(label) for label in labels_of_all], minlength=source.label_set.num_classes)
 
 
 def class_table(classes: Sequence[str], images: np.ndarray, most: int = 40) -> str:

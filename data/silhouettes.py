@@ -3,13 +3,14 @@
   python -m data.silhouettes --output=runs/silhouettes
   python -m data.prepare --dataset=class_folder --manual_dir=runs/silhouettes --data_dir=runs/data
 
-24,000 pictures for training and 1,200 for validation, of 64 x 64 pixels, the same on every machine.
+24,000 pictures for training and 1,200 for validation, of 64 x 64 pixels, always the same ones.
 Figures are lighter than what is behind them; colours, textures, place, size, turn and stretch are chance
 in all classes alike.
 """
 
 import argparse
 import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 SIZE = 64  # Side of a picture, pixels.
 COUNTS = {"train": 2_000, "val": 100}  # Pictures of each class.
 _FINE = 4  # Outlines are drawn so many times larger and averaged.
-_SEED = 2017  # Fixed: the pictures are the same everywhere.
+_SEED = 2017  # Fixed: the pictures are always the same.
 
 
 def _ring(count: int, radii: Sequence[float], start: float = 0.0, end: float = 2 * np.pi) -> np.ndarray:
@@ -106,11 +107,14 @@ def main(argv: Sequence[str]) -> int:
     print(f"error: --output={output} is there already: remove it, or name another.", file=sys.stderr)
     return 1
   todo = [(split, name, index) for split, count in COUNTS.items() for name in OUTLINES for index in range(count)]
+  unfinished = output.with_name(output.name + ".unfinished")
+  shutil.rmtree(unfinished, ignore_errors=True)
   for split, name, index in tqdm(todo, desc="drawing", mininterval=1):
-    folder = output / split / name
+    folder = unfinished / split / name
     folder.mkdir(parents=True, exist_ok=True)
     image = draw(name, np.random.default_rng([_SEED, list(COUNTS).index(split), list(OUTLINES).index(name), index]))
     cv2.imwrite(str(folder / f"{index:05d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+  unfinished.rename(output)
   return 0
 
 

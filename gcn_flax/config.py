@@ -1,22 +1,8 @@
 """Every setting of a run with its unit, and every check of settings against each other."""
 
-from collections.abc import Mapping
-
 import ml_collections
 
 from gcn_flax.labels import CLASSIFICATION, DATASETS
-
-# What a workdir already begun may change; every other field must stay.
-MUTABLE = (
-  "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
-  "profile_at_step", "data.data_dir", "data.num_threads", "data.num_workers", "eval", "mesh",
-)  # fmt: skip
-
-# What the weights of a checkpoint mean: scored and exported only as they were trained.
-OF_THE_WEIGHTS = (
-  "data.dataset", "model.backbone", "model.head", "model.kernel_size", "model.stack_width", "model.boundary_refine",
-  "model.norm", "model.dtype", "model.family",
-)  # fmt: skip
 
 ALL_ONCE = "all once"  # In place of a weight: each epoch shows every example once.
 
@@ -97,7 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.log_every_steps = 50
   config.eval_every_steps = 1_000
   config.checkpoint_every_steps = 1_000
-  config.keep_checkpoints = 2  # The newest so many; the best by mean IoU stays besides.
+  config.keep_checkpoints = 2  # The newest so many; the best by score stays besides.
   config.profile_at_step = 0  # Traces five steps from here into WORKDIR/profile; 0 = never.
   # Workdir whose best checkpoint, or network.safetensors (--mode=export) that gives the first weights; '' = none.
   config.init_from = ""
@@ -156,7 +142,9 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.warmup_steps = 0  # Linear, from 0. Ours.
   optimizer.schedule = "poly"  # poly, or cosine: learning rate * (1 + cos(pi * step / total_steps)) / 2. Ours.
   optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
-  optimizer.encoder_lr_factor = 1.0  # The encoder's learning rate is so many times the others'; 0 keeps it as it is.
+  optimizer.encoder_lr_factor = (
+    1.0  # The encoder's learning rate is so many times the others'; with 0, take model.norm=frozen, too.
+  )
   # Exponential moving average of weights and statistics, which are scored and exported in their place; 0 = none.
   optimizer.ema_decay = 0.0
 
@@ -279,6 +267,11 @@ def _validate_loss(loss: ml_collections.ConfigDict) -> None:
   weights = tuple(loss.class_weights)
   if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
     raise ValueError(f"config.loss.class_weights={weights} must be numbers of at least 0, not all 0.")
+  if loss.ohem_threshold and loss.ohem_fraction == 1:
+    raise ValueError(
+      f"config.loss.ohem_threshold={loss.ohem_threshold} changes nothing while config.loss.ohem_fraction=1 takes all: "
+      "set that to the least share of pixels to take, for instance 0.1."
+    )
 
 
 def _validate_batches(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
@@ -297,50 +290,8 @@ def _validate_batches(config: ml_collections.ConfigDict, num_devices: int, train
     )
 
 
-def check_unchanged(old: Mapping, new: Mapping, only: tuple[str, ...] = ()) -> None:
-  """Compares the settings of a workdir already begun with those asked for.
-
-  Args:
-    old, new: nested mappings as `ConfigDict.to_dict` gives, or as read from `config.json`.
-      A field that `old` lacks, written by an older version, counts as its default.
-    only: names of the fields to compare; all but `MUTABLE`, unless told.
-
-  Raises:
-    ValueError: listing every field that differs and may not.
-  """
-  before, after = {**_flatten(get_config().to_dict()), **_flatten(old)}, _flatten(new)
-  changed = [
-    f"config.{field} was {before.get(field)!r}, is {value!r}"
-    for field, value in sorted(after.items())
-    if before.get(field) != value and (_is_under(field, only) if only else not _is_under(field, MUTABLE))
-  ]
-  if changed:
-    raise ValueError(
-      f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them or take a new one."
-    )
-
-
-def _is_under(field: str, names: tuple[str, ...]) -> bool:
-  return any(field == name or field.startswith(f"{name}.") for name in names)
-
-
 def _are_numbers(values: tuple) -> bool:
   return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _flatten(tree: Mapping, prefix: str = "") -> dict:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat.update(_flatten(value, f"{prefix}{key}."))
-    else:
-      flat[prefix + key] = _plain(value)
-  return flat
-
-
-def _plain(value):
-  """Tuples as lists, as they come back from JSON."""
-  return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _get(config: ml_collections.ConfigDict, field: str):

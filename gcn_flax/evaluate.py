@@ -4,7 +4,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from gcn_flax.input_pipeline import loader
 from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
-from gcn_flax.writers import read_run_json, write_text
+from gcn_flax.writers import write_text
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
@@ -91,14 +91,19 @@ def _this_hosts_part(array: jax.Array) -> np.ndarray:
 
 
 def write_scores(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, split: str, step: int, scores: Scores
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  split: str,
+  step: int,
+  scores: Scores,
+  trained_on: Mapping[str, Any],
 ) -> None:
   """Prints the table by class; writes `eval_<split>.json` and `eval_<split>.png`, the contact sheet.
 
-  `partial` is what the data sets lack that are scored or were trained on, as `run.json` and they
-  themselves say; the scores by class are those of the task's `Scores.details`.
+  `partial` is what the data sets lack that are scored, and `trained_on` what those did that were
+  trained on; the scores by class are those of the task's `Scores.details`.
   """
-  partial = read_run_json(workdir).get("partial", {}) | build.partial_data(config)
+  partial = {**trained_on, **build.partial_data(config)}
   print(f"\n{config.data.dataset} {split}, step {step}, {scores.num_images} images")
   print(scores.table(), flush=True)
   for dataset, lacks in partial.items():

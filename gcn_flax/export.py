@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,19 +11,17 @@ import ml_collections
 import gcn_flax
 from gcn_flax import config as config_lib
 from gcn_flax.models import torch_names, weights_file
-from gcn_flax.start import facts
 from gcn_flax.training.optimizer import ENCODER
 
 _COLLECTIONS = ("params", "batch_stats")
 
 
 def write_weights(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, weights: dict[str, Any], step: int
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, weights: dict[str, Any], step: int, known: Mapping[str, Any]
 ) -> list[pathlib.Path]:
   """Writes `export/encoder.safetensors` and `export/network.safetensors` below the workdir; returns their paths.
 
-  Tensors have PyTorch's layouts, and the encoder's have torchvision's names: torchvision and timm read
-  the encoder of a ResNet, and the network of a classifier, as they are. `config.model.pretrained` takes the
+  Tensors have PyTorch's layouts, and the encoder's have torchvision's names. `config.model.pretrained` takes the
   encoder, `config.init_from` the network. The metadata of both holds the config, the family
   of the input normalisation, the classes and the step, as JSON.
 
@@ -31,6 +30,7 @@ def write_weights(
     workdir: of the run.
     weights: as `TrainState.weights` gives them.
     step: updates they have had.
+    known: of the data they were trained on, as `start.facts` gives it.
   """
   weights = jax.device_get({name: weights[name] for name in _COLLECTIONS})
   encoder = torch_names.to_tensors({name: weights[name][ENCODER] for name in _COLLECTIONS})
@@ -38,7 +38,6 @@ def write_weights(
     network = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
   else:
     network = torch_names.to_tensors(weights)
-  known = facts(workdir)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,

@@ -20,14 +20,17 @@ from ml_collections import config_flags
 
 from gcn_flax import build, evaluate, export
 from gcn_flax import config as config_lib
-from gcn_flax.start import check_classes, check_workdir, facts, trained_weights
+from gcn_flax.start import trained_weights
 from gcn_flax.train import train
+from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, facts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "export"], "What to do.")
 _SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; config.data.eval_split unless told.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Checkpoint to score or export: best, last or a step.")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "best", "Checkpoint to score or export: best, last or a step; 0: first weights as they are."
+)
 
 
 class UserError(Exception):
@@ -61,26 +64,26 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   config_lib.validate(config, training=False)
   build.open_split(config, config.data.dataset, split)
-  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
+  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
   check_classes(config, workdir)
   config_lib.validate(config, jax.device_count(), training=False)
   setup = build.build(config)
-  weights, step = trained_weights(config, workdir, setup, checkpoint)
+  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
   scores = evaluate.evaluate(config, setup, weights, split)
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    evaluate.write_scores(workdir, config, split, step, scores)
+    evaluate.write_scores(workdir, config, split, step, scores, facts(origin).get("partial", {}))
 
 
 def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
   """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
   config_lib.validate(config, training=False)
-  check_workdir(config, workdir, only=config_lib.OF_THE_WEIGHTS)
+  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
   classes = facts(workdir).get("classes")
   setup = build.build(config, num_classes=len(classes) if classes else None)
-  weights, step = trained_weights(config, workdir, setup, checkpoint)
+  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
   if jax.process_index() == 0:
-    for path in export.write_weights(config, workdir, weights, step):
+    for path in export.write_weights(config, workdir, weights, step, facts(origin)):
       print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB, step {step}")
 
 

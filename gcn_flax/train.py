@@ -13,10 +13,11 @@ from gcn_flax import build, evaluate, tasks, writers
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
 from gcn_flax.progress import Log, StopSignal, Tracer
-from gcn_flax.start import check_data, check_workdir, facts, first_state
+from gcn_flax.start import first_state, given_weights
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
+from gcn_flax.workdir import check_data, check_workdir, facts, is_begun
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
       writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
-      writers.write_run_json(workdir, start, data_facts(config))
+      writers.write_run_json(workdir, start, data_facts(config, workdir))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
@@ -97,7 +98,8 @@ class _Loop:
       if scores is None:
         return
       if jax.process_index() == 0:
-        evaluate.write_scores(self.workdir, self.config, split, step, scores)
+        trained_on = facts(self.workdir).get("partial", {})
+        evaluate.write_scores(self.workdir, self.config, split, step, scores, trained_on)
       self.log.scores(step, split, scores)
       self.checkpoints.set_score(step, scores.scalars[tasks.of(self.config).SCORE])
 
@@ -139,13 +141,13 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   return mix
 
 
-def data_facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def data_facts(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """What `run.json` keeps of the data: counts, classes, what changes with the files, what is not whole.
 
-  What was not whole where the first weights were trained is passed on.
+  What was not whole where the first weights were trained is passed on, also where they are gone by now.
   """
-  given = config.init_from or config.model.pretrained
-  inherited = facts(pathlib.Path(given).expanduser()).get("partial", {}) if given else {}
+  origin = workdir if is_begun(workdir) else given_weights(config)
+  inherited = facts(origin).get("partial", {}) if origin else {}
   classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
   return {
     "data": build.data_counts(config),

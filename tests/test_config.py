@@ -10,6 +10,7 @@ from gcn_flax import config as config_lib
 from gcn_flax.models.gcn import HEADS
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.models.resnet import BACKBONES
+from gcn_flax.workdir import check_unchanged
 
 RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
 
@@ -53,6 +54,7 @@ REFUSED = [
   ("loss.class_weights", ("a",), "must be numbers of at least 0"),
   ("loss.label_smoothing", 1.0, "config.loss.label_smoothing=1.0 must be from 0.0 to 0.999"),
   ("loss.ohem_fraction", 0.0, "config.loss.ohem_fraction=0.0 must be from"),
+  ("loss.ohem_threshold", 0.7, "ohem_threshold=0.7 changes nothing while config.loss.ohem_fraction=1"),
   ("loss.ohem_threshold", 1.1, "config.loss.ohem_threshold=1.1 must be from 0.0 to 1.0"),
   ("optimizer.schedule", "step", "config.optimizer.schedule='step' is unknown; choose one of poly, cosine"),
   ("optimizer.decayed", "none", "config.optimizer.decayed='none' is unknown; choose one of kernels, all"),
@@ -135,10 +137,10 @@ def test_choices_are_what_the_network_knows():
 def test_a_field_that_an_older_version_did_not_know_counts_as_its_default():
   before, after = config_lib.get_config().to_dict(), config_lib.get_config()
   del before["model"]["norm"]
-  config_lib.check_unchanged(before, after.to_dict())
+  check_unchanged(before, after.to_dict())
   after.model.norm = "frozen"
   with pytest.raises(ValueError, match="config.model.norm was 'sync', is 'frozen'"):
-    config_lib.check_unchanged(before, after.to_dict())
+    check_unchanged(before, after.to_dict())
 
 
 def test_an_unknown_field_cannot_be_set():
@@ -153,7 +155,7 @@ def test_an_unknown_field_cannot_be_set():
 def test_what_a_begun_workdir_may_change(field, value):
   before, after = config_lib.get_config(), config_lib.get_config()
   after.update_from_flattened_dict({field: value})
-  config_lib.check_unchanged(before.to_dict(), after.to_dict())
+  check_unchanged(before.to_dict(), after.to_dict())
 
 
 def test_what_it_may_not():
@@ -162,4 +164,4 @@ def test_what_it_may_not():
   with pytest.raises(
     ValueError, match=r"config.data.scales was \[0.5, 2.0\], is \[0.75, 2.0\]; config.seed was 0, is 5"
   ):
-    config_lib.check_unchanged(before.to_dict(), after.to_dict())
+    check_unchanged(before.to_dict(), after.to_dict())

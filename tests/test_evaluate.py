@@ -74,7 +74,7 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   setup = build.build(config)
   scores = evaluate(config, setup, setup.init(0).weights(), "validation")
   scores.counts[:, 4] = scores.counts[4, :] = 0
-  write_scores(tmp_path, config, "validation", 7, scores)
+  write_scores(tmp_path, config, "validation", 7, scores, {"shapes": ["train 1 instead of 3000"]})
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert result["num_images"] == 5 and result["step"] == 7
   assert result["iou"]["pavement"] is None and len(result["iou"]) == 11
@@ -85,7 +85,7 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   table = capsys.readouterr().out
   assert "pavement" in table and "mean IoU" in table
   lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
-  assert result["partial"] == {"camvid": lacks}
+  assert result["partial"] == {"camvid": lacks, "shapes": ["train 1 instead of 3000"]}
   assert f"PARTIAL DATA: camvid {', '.join(lacks)}" in table
 
 

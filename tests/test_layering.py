@@ -11,7 +11,8 @@ FLOORS = {
   "labels": 0, "config": 1,
   "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "writers": 3,
-  "tasks": 4, "build": 5, "evaluate": 6, "start": 6, "progress": 7, "export": 7, "train": 8, "main": 9,
+  "tasks": 4, "build": 5, "evaluate": 6, "workdir": 6, "start": 7, "progress": 7, "export": 7,
+  "train": 8, "main": 9,
 }  # fmt: skip
 ALLOWED = {  # Libraries that only these parts may import.
   "tensorflow": {"writers"},
@@ -20,7 +21,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "grain": {"input_pipeline"},
   "orbax": {"training"},
   "flax": {"models", "training", "build"},
-  "ml_collections": {"config", "tasks", "build", "evaluate", "start", "progress", "export", "train", "main"},
+  "ml_collections": {"config", "tasks", "build", "evaluate", "workdir", "start", "progress", "export", "train", "main"},
   "cv2": {"input_pipeline", "visualize"},
   "PIL": {"input_pipeline"},
   "safetensors": {"models"},

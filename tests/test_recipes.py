@@ -59,7 +59,7 @@ def random_sources(monkeypatch):
   monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
   monkeypatch.setattr(sources, "open_label_set", label_set)
   monkeypatch.setattr(tasks.segmentation, "check_sizes", lambda *_: None)
-  monkeypatch.setattr(train_lib, "data_facts", lambda config: {})
+  monkeypatch.setattr(train_lib, "data_facts", lambda *_: {})
   monkeypatch.setattr(train_lib, "check_data", lambda *_: None)
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from gcn_flax import build, export, start, tasks
+from gcn_flax import build, export, start, tasks, workdir
 from gcn_flax.evaluate import evaluate
 from gcn_flax.models import weights_file
 from gcn_flax.models.pretrained import load_backbone
@@ -20,14 +20,14 @@ from tests.models.test_pretrained import random_network, save
 from tests.torch_reference import TorchGCN, to_numpy, to_torch
 
 
-def first(config, workdir):
+def first(config, folder):
   setup = build.build(config)
-  with Checkpoints(workdir / "checkpoints", keep=1) as checkpoints:
+  with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
     return setup, *start.first_state(config, setup, checkpoints)
 
 
-def trained(config, workdir, checkpoint="best"):
-  return start.trained_weights(config, workdir, build.build(config), checkpoint)
+def trained(config, folder, checkpoint="best"):
+  return start.trained_weights(config, folder, build.build(config), checkpoint)[:2]
 
 
 def assert_equal(one, other):
@@ -99,6 +99,10 @@ def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path)
   _, state, _ = first(config, tmp_path / "run")
   assert_equal(state.params["encoder"], found["params"]["encoder"])
   assert_equal(state.batch_stats["encoder"], found["batch_stats"]["encoder"])
+  # A new classifier of the same classes takes its last layer, too.
+  class_config.optimizer.ema_decay, class_config.model.pretrained = 0.0, str(tmp_path / "classifier")
+  assert_equal(trained(class_config, tmp_path / "new")[0], found)
+
   config.model.backbone = "resnet18"
   with pytest.raises(ValueError, match="is of another network: .*bn1/mean is .16,. in the checkpoint, .64,. here"):
     first(config, tmp_path / "other")
@@ -160,7 +164,7 @@ class TestExport:
     config.total_steps = 1
     train(config, tmp_path / "run")
     self.found, step = trained(config, tmp_path / "run")
-    return export.write_weights(config, tmp_path / "run", self.found, step)
+    return export.write_weights(config, tmp_path / "run", self.found, step, workdir.facts(tmp_path / "run"))
 
   def test_the_network_is_read_by_pytorch_and_gives_the_same_scores(self, config, exported):
     reference = TorchGCN(11, "resnet_tiny", 3)
@@ -190,22 +194,33 @@ class TestExport:
     with pytest.raises(ValueError, match="is of family 'torchvision', not 'caffe'"):
       first(config, tmp_path / "second")
     config.model.family, config.model.kernel_size = "torchvision", 5
-    with pytest.raises(ValueError, match="network.safetensors' is of another network: .*head2.left_first.weight is"):
+    with pytest.raises(ValueError, match="network.safetensors' is of another network .*head2.left_first.weight is"):
       first(config, tmp_path / "second")
 
-  def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path, monkeypatch):
-    config.init_from = str(exported[1])
+  def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
+    """Also where the file is gone when the run goes on."""
+    partial = {"imaginary": ["train 1 instead of 2"]}
+    known = {"classes": workdir.facts(tmp_path / "run")["classes"], "partial": partial}
+    _, network = export.write_weights(config, tmp_path / "file", self.found, 1, known)
+    config.init_from = str(network)
     config.total_steps = 1
     train(config, tmp_path / "second")
-    assert "camvid" in json.loads((tmp_path / "second" / "run.json").read_text())["partial"]
-    monkeypatch.setattr(start, "facts", lambda path: {"classes": ["cow", "dog"]})
+    network.unlink()
+    config.total_steps = 2
+    train(config, tmp_path / "second")
+    assert workdir.facts(tmp_path / "second")["partial"].items() >= partial.items()
+    scores = json.loads((tmp_path / "second" / "eval_validation.json").read_text())
+    assert scores["step"] == 2 and scores["partial"].items() >= partial.items()
+
+    _, network = export.write_weights(config, tmp_path / "file", self.found, 1, {"classes": ["cow", "dog"]})
     with pytest.raises(ValueError, match="network.safetensors was trained with the classes cow, dog, but"):
       train(config, tmp_path / "third")
 
   def test_a_classifier_has_torchvisions_names(self, class_config, tmp_path):
     train(class_config, tmp_path / "run")
     found, step = trained(class_config, tmp_path / "run")
-    encoder, network = export.write_weights(class_config, tmp_path / "run", found, step)
+    facts = workdir.facts(tmp_path / "run")
+    encoder, network = export.write_weights(class_config, tmp_path / "run", found, step, facts)
     reference = random_network("resnet_tiny", num_classes=3)
     reference.load_state_dict(torch_tensors(network))
     assert "fc.weight" not in safetensors.numpy.load_file(encoder)
@@ -214,3 +229,16 @@ class TestExport:
     assert_equal(trained(class_config, tmp_path / "run")[0], found)
     class_config.model.pretrained, class_config.init_from = "", str(network)
     assert_equal(trained(class_config, tmp_path / "run", "0")[0], found)
+    class_config.init_from = str(encoder)
+    with pytest.raises(ValueError, match="encoder.safetensors' has no layer fc for 3 classes"):
+      trained(class_config, tmp_path / "run", "0")
+
+    # The same number of other classes, or the same in another order, is not taken for these.
+    other = {**facts, "classes": ["green", "blue", "red"]}
+    _, network = export.write_weights(class_config, tmp_path / "other", found, step, other)
+    class_config.init_from = str(network)
+    with pytest.raises(ValueError, match="trained with the classes green, blue, red, but .* has blue, green, red"):
+      trained(class_config, tmp_path / "new", "0")
+    class_config.init_from, class_config.model.pretrained = "", str(network)
+    with pytest.raises(ValueError, match="gives no weights for fc"):
+      trained(class_config, tmp_path / "new")

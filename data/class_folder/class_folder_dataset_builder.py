@@ -23,7 +23,10 @@ class Builder(ClassBuilder):
 
   def plan(self, root: pathlib.Path) -> Plan:
     folders = {SPLITS.get(path.name, path.name): path for path in _folders(root)}
-    raise_all([f"{root} has no folder {name}." for name in ("train", "validation") if name not in folders])
+    faults = [f"{root} has no folder {name}." for name in ("train", "validation") if name not in folders]
+    if len(folders) < len(_folders(root)):
+      faults.append(f"{root} has both val and validation: they would be one split.")
+    raise_all(faults)
     classes = tuple(path.name for path in _folders(folders["train"]))
     faults = [f"{folders['train']} has {len(classes)} folders: there must be one for each class, at least 2."]
     raise_all(faults if len(classes) < 2 else [])
@@ -52,14 +55,14 @@ class Builder(ClassBuilder):
     largest = super().check(plan)
     if self._twice:
       one, other = self._twice[0]
-      print(f"note: {len(self._twice)} pictures stand in two splits, for instance {one} and {other}", flush=True)
+      print(f"note: {len(self._twice)} pictures stand in two places, for instance {one} and {other}", flush=True)
     return largest
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
     image = super().check_example(example, label_set)
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
-    if pathlib.Path(first).parent.parent != pathlib.Path(example.image_name).parent.parent:
+    if pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
       self._twice.append((first, example.image_name))
     return image
 

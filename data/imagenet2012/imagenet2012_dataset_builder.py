@@ -55,7 +55,7 @@ def _train_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tuple[pa
   with _opened(archive) as outer:
     for member in outer:
       synset = pathlib.PurePath(member.name).stem
-      if synset not in numbers:
+      if synset not in numbers or not member.isfile():
         faults.append(f"{member.name} in {archive} is no class of ImageNet.")
         continue
       with tarfile.open(fileobj=outer.extractfile(member)) as inner:

@@ -27,7 +27,7 @@ def count_hits(logits: jax.Array, labels: jax.Array, ignore: int = NO_CLASS) -> 
   is_true = classes == labels[:, None]
   true = jnp.sum(jnp.where(is_true, logits, 0.0), -1, keepdims=True)
   above = (logits > true) | ((logits == true) & (classes < labels[:, None]))
-  rank = jnp.where(jnp.all(jnp.isfinite(logits), -1), jnp.sum(above, -1), num_classes)
+  rank = jnp.where(jnp.all(jnp.isfinite(logits), -1), jnp.sum(above, -1), max(num_classes, 5))
   hits = jnp.stack([jnp.ones_like(rank), rank < 1, rank < 5], -1).astype(jnp.int32)
   return jnp.einsum("bc,bh->ch", (is_true & (labels != ignore)[:, None]).astype(jnp.int32), hits)
 

@@ -18,7 +18,7 @@ class Classifier(nn.Module):
     backbone: a key of `BACKBONES`.
     norm: batch normalisation, `sync` or `frozen`.
     stride_in_1x1: where bottlenecks have their stride, see `ResNet`.
-    dtype: of the computation; parameters and logits are float32.
+    dtype: of the encoder's computation; parameters, pooling and logits are float32.
 
   Raises ValueError for image sides that are no multiples of 32.
   """
@@ -34,4 +34,4 @@ class Classifier(nn.Module):
     options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype)
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
-    return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(pooled).astype(jnp.float32)
+    return nn.Dense(self.num_classes, dtype=jnp.float32, name="fc")(pooled)  # In bfloat16 many scores would be equal.

@@ -60,7 +60,8 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
   Args:
     path: a `.safetensors` file or a state dict of PyTorch's, see `weights_file.read`, with the names of
       torchvision's ResNets, which timm's have too. A classifier (`fc`) in it is left out; a prefix
-      before all names (`module.`, `backbone.`) is taken away.
+      before all names (`module.`, `backbone.`) is taken away; biases of convolutions, which some of Caffe's have,
+      go into the running mean of the normalisation behind them.
     backbone: a key of `BACKBONES`.
     family: a key of `FAMILIES`. The tensors are the same in all; the network that takes them must be
       built with the family's `stride_in_1x1` and be given images normalised its way.
@@ -72,32 +73,21 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
     ValueError: where the file cannot be read, see `weights_file.read`; listing every tensor that is
       missing, unexpected or misshapen; where the file says that it is of another family.
   """
-  _check_names(backbone, family)
-  tensors = torch_names.strip_prefix(read_tensors(path, family))
-  try:
-    return torch_names.from_tensors(tensors, _shapes(backbone), spare=_CLASSIFIER)
-  except ValueError as error:
-    raise ValueError(f"{path} does not fit backbone {backbone!r}{_what_fits(tensors, backbone)}: {error}.") from error
+  return _encoder(_read(path, family, backbone), path, backbone)
 
 
 def load_classifier(
   path: str | pathlib.Path, backbone: str, num_classes: int, family: str = "torchvision"
-) -> dict[str, Any] | None:
-  """As `load_backbone`, for a `Classifier`: its encoder and its dense layer `fc`.
-
-  None where the file has no such layer for so many classes.
-  """
-  encoder = load_backbone(path, backbone, family)
-  tensors = torch_names.strip_prefix(read_tensors(path, family))
-  fc = {name: tensors[name] for name in _CLASSIFIER if name in tensors}
-  if len(fc) < len(_CLASSIFIER) or fc["fc.bias"].shape != (num_classes,):
-    return None
-  shapes = shapes_of(Classifier(num_classes, backbone))["params"]["fc"]
-  params = torch_names.from_tensors(fc, {"params": {"fc": shapes}})["params"]
-  return {
-    "params": {"encoder": encoder["params"], **params},
-    "batch_stats": {"encoder": encoder["batch_stats"]},
-  }
+) -> dict[str, Any]:
+  """As `load_backbone`, for a `Classifier`: the encoder, and `fc` where the file has it for so many classes."""
+  tensors = _read(path, family, backbone)
+  encoder = _encoder(tensors, path, backbone)
+  result = {name: {"encoder": part} for name, part in encoder.items()}
+  shapes = {"params": {"fc": shapes_of(Classifier(num_classes, backbone))["params"]["fc"]}}
+  with contextlib.suppress(ValueError):
+    fc = {name: tensor for name, tensor in tensors.items() if name in _CLASSIFIER}
+    result["params"] |= torch_names.from_tensors(fc, shapes)["params"]
+  return result
 
 
 def read_tensors(path: str | pathlib.Path, family: str) -> dict[str, np.ndarray]:
@@ -109,10 +99,18 @@ def read_tensors(path: str | pathlib.Path, family: str) -> dict[str, np.ndarray]
   return tensors
 
 
-def _check_names(backbone: str, family: str) -> None:
+def _read(path: str | pathlib.Path, family: str, backbone: str) -> dict[str, np.ndarray]:
   for name, value, choices in (("backbone", backbone, BACKBONES), ("family", family, FAMILIES)):
     if value not in choices:
       raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
+  return torch_names.fold_biases(torch_names.strip_prefix(read_tensors(path, family)))
+
+
+def _encoder(tensors: dict[str, np.ndarray], path: str | pathlib.Path, backbone: str) -> dict[str, Any]:
+  try:
+    return torch_names.from_tensors(tensors, _shapes(backbone), spare=_CLASSIFIER)
+  except ValueError as error:
+    raise ValueError(f"{path} does not fit backbone {backbone!r}{_what_fits(tensors, backbone)}: {error}.") from error
 
 
 def _what_fits(tensors: dict[str, np.ndarray], asked: str) -> str:

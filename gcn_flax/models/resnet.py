@@ -88,7 +88,7 @@ class GlobalBottleneck(nn.Module):
   The paper says of downsampling only that stride-2 convolutions do it between the stages.
   Here the first convolution of each branch has the stride, in both directions, as the
   first convolution of a stage has it in the original ResNet. Of the possible places this
-  one comes closest to the paper's 3700M multiply-adds, see docs/RESULTS.md.
+  one comes closest to the paper's 3700M multiply-adds, see docs/WEIGHTS.md.
   """
 
   features: int

@@ -72,6 +72,20 @@ def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return dict(tensors)
 
 
+def fold_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Takes the biases of convolutions into the normalisation behind each: `(x + b) - mean = x - (mean - b)`, exactly.
+
+  The encoders here have no biases, as torchvision's; some networks converted from Caffe do.
+  """
+  result = dict(tensors)
+  for name in tensors:
+    mean = re.sub(r"\bconv(\d)\.bias$", r"bn\1.running_mean", name)
+    mean = re.sub(r"\bdownsample\.0\.bias$", "downsample.1.running_mean", mean)
+    if mean != name and mean in result and result[mean].shape == tensors[name].shape:
+      result[mean] = result[mean] - result.pop(name)
+  return result
+
+
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
   for key, value in tree.items():
     if isinstance(value, Mapping):

@@ -3,7 +3,8 @@
 import os
 import pathlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +13,8 @@ from safetensors.numpy import save_file
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # Under which training scripts save a network's weights.
+_SAFE_TORCH = (2, 6)  # Before, weights_only could be got round.
+_PRODUCER = "gcn_flax"  # Only its own metadata is believed.
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
@@ -23,7 +26,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
       which is read by its `weights_only` loader: it knows tensors and nothing that could be run.
 
   Returns:
-    Name -> tensor, floats of any precision as float32; and the metadata of a safetensors file.
+    Name -> tensor, floats of any precision as float32; and the metadata, where this package wrote the file.
 
   Raises:
     ValueError: where the file is missing, damaged, of another kind, or holds code; where it
@@ -33,7 +36,10 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
   if not path.is_file():
     raise ValueError(f"weights {str(path)!r} not found: it must be a local file.")
   if path.suffix == ".safetensors":
-    tensors, metadata = _read_safetensors(path)
+    tensors, metadata = _from_safetensors(
+      path,
+      lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _ours(file.metadata())),  # noqa: SIM118
+    )
   elif path.suffix in _TORCH_SUFFIXES:
     tensors, metadata = _read_torch(path), {}
   else:
@@ -46,12 +52,12 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
-  """The metadata of a safetensors file. Raises ValueError as `read`."""
-  try:
-    with safe_open(path, framework="numpy") as file:
-      return file.metadata() or {}
-  except (SafetensorError, OSError) as error:
-    raise ValueError(f"{path} is no whole safetensors file ({error}): get it again.") from error
+  """What this package wrote into a safetensors file beside its tensors; {} for others'. Raises ValueError as `read`."""
+  return _from_safetensors(path, lambda file: _ours(file.metadata()))
+
+
+def _ours(metadata: dict[str, str] | None) -> dict[str, str]:
+  return metadata if metadata and metadata.get("producer", "").startswith(_PRODUCER) else {}
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -59,21 +65,23 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
   temporary = path.with_name(path.name + ".tmp")
   # PyTorch's readers want "format": "pt" to take it as theirs.
   save_file(
-    {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary, {"format": "pt", **metadata}
+    {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
+    temporary,
+    {"format": "pt", "producer": _PRODUCER, **metadata},
   )
   os.replace(temporary, path)
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:
-  return tensor.astype(np.float32) if tensor.dtype in _FLOATS else tensor
+  return tensor.astype(np.float32, copy=False) if tensor.dtype in _FLOATS else tensor
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _from_safetensors(path: pathlib.Path, take: Callable[[Any], Any]) -> Any:
   try:
     with safe_open(path, framework="numpy") as file:
-      return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118, no mapping.
-  except (SafetensorError, OSError, TypeError) as error:
-    raise ValueError(f"{path} is no whole safetensors file ({error}): get it again.") from error
+      return take(file)
+  except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:  # The latter for unknown dtypes.
+    raise ValueError(f"{path} is no whole safetensors file of plain floats ({error}): get it again.") from error
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -83,6 +91,11 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f"{path} is a file of PyTorch's, which is not installed: install torch, or save the weights as .safetensors."
     ) from error
+  if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_TORCH:
+    raise ValueError(
+      f"{path} is not read by PyTorch {torch.__version__}, whose weights_only loader can be made to run code "
+      "(CVE-2025-32434): install 2.6 or newer, or save the weights as .safetensors."
+    )
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
@@ -96,9 +109,14 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
       content = content[key]
       break
-  if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+  if not isinstance(content, Mapping) or not all(
+    isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+  ):
     raise ValueError(f"{path} is no state dict, a mapping of names to tensors: save the network's state_dict() alone.")
-  return {name: _to_numpy(tensor) for name, tensor in content.items()}
+  try:
+    return {name: _to_numpy(tensor) for name, tensor in content.items()}
+  except (TypeError, RuntimeError) as error:  # Sparse, quantised and other tensors that are no plain arrays.
+    raise ValueError(f"{path} holds tensors that are no plain arrays ({_first_line(error)}).") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ def cross_entropy(
     ignore: label of what is void, which gets no gradient either.
     class_weights: one for each class; () for 1 each.
     label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
-    ohem_fraction: share of what is not void that counts: the hardest, by loss. 1 for all.
+    ohem_fraction: share of what is neither void nor of weight 0 that counts: the hardest, by loss. 1 for all.
     ohem_threshold: whatever gets a lower probability for its true class than this counts besides.
 
   Returns:
@@ -45,7 +45,7 @@ def cross_entropy(
   target = jax.nn.one_hot(labels, num_classes)
   log_norm = jax.nn.logsumexp(logits, -1)
   plain = log_norm - jnp.sum(logits * target, -1)
-  losses, weights = plain, 1
+  losses, weights = plain, jnp.int32(1)
   if class_weights:
     table = jnp.array(class_weights, jnp.float32)
     weights = jnp.sum(target * table, -1)
@@ -55,7 +55,7 @@ def cross_entropy(
     spread = log_norm * jnp.mean(table) - jnp.mean(logits * table, -1)
     losses = (1 - label_smoothing) * losses + label_smoothing * spread
   if ohem_fraction < 1:
-    valid &= hardest(jax.lax.stop_gradient(plain), valid, ohem_fraction, ohem_threshold)
+    valid = hardest(jax.lax.stop_gradient(plain), valid & (weights > 0), ohem_fraction, ohem_threshold)
   # Ones are summed as integers: a float32 stops counting at 2 ** 24, which eight images of 1024 x 2048 reach.
   return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(jnp.where(valid, weights, 0)).astype(jnp.float32)
 

@@ -72,9 +72,9 @@ def make_train_step(
       parts = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
       (total, weight, batch_stats, gradient), _ = jax.lax.scan(add_part, start, parts)
 
-    weight = jnp.where(weight > 0, weight, 1.0)  # Where all is void, sum and gradient are 0.
-    mean_loss = total / weight
-    gradient = jax.tree.map(lambda leaf: leaf / weight, gradient)
+    scale = jnp.where(weight > 0, 1.0 / weight, 0.0)  # A batch that is all void, or of no weight, changes nothing.
+    mean_loss = total * scale
+    gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = (

@@ -60,7 +60,7 @@ def test_a_picture_in_two_splits_is_told(root, tmp_path, capsys):
   (root / "val" / "cat" / "copy.png").write_bytes((root / "train" / "cat" / "1.png").read_bytes())
   prepare("class_folder", str(root), str(tmp_path / "data"))
   told = capsys.readouterr().out
-  assert "note: 1 pictures stand in two splits" in told and "train/cat/1.png" in told and "val/cat/copy.png" in told
+  assert "note: 1 pictures stand in two places" in told and "train/cat/1.png" in told and "val/cat/copy.png" in told
 
 
 def test_other_pictures_than_were_prepared_are_noticed(root, tmp_path):
@@ -74,6 +74,8 @@ def test_other_pictures_than_were_prepared_are_noticed(root, tmp_path):
 def spoil(root, name):
   if name == "no val":
     (root / "val").rename(root / ".val")
+  elif name == "two of a name":
+    (root / "validation" / "ant").mkdir(parents=True)
   elif name == "one class":
     for other in ("ant", "bee"):
       (root / "train" / other).rename(root / f".{other}")
@@ -92,6 +94,7 @@ def spoil(root, name):
   "name, message",
   [
     ("no val", "has no folder validation"),
+    ("two of a name", "has both val and validation: they would be one split"),
     ("one class", "train has 1 folders: there must be one for each class, at least 2"),
     ("unknown class", "val/dog is no class"),
     ("empty class", "train/dog holds no picture"),

@@ -42,6 +42,7 @@ def test_equal_scores_get_what_chance_gives():
   labels = np.arange(20, dtype=np.int32)
   assert accuracy(count_hits(np.zeros((20, 20), np.float32), labels)) == (1 / 20, 5 / 20)
   assert accuracy(count_hits(np.full((20, 20), np.nan, np.float32), labels)) == (0, 0)
+  assert accuracy(count_hits(np.full((3, 3), np.nan, np.float32), labels[:3])) == (0, 0)
 
 
 def test_fewer_than_five_classes_are_all_within_five():

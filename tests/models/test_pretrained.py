@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import re
 import sys
 
 import jax.numpy as jnp
@@ -114,12 +115,14 @@ def test_a_classifier_is_left_out_or_read_where_it_fits(tmp_path):
   network = random_network("resnet_tiny", num_classes=7)
   path = save(network, tmp_path / "x.pth")
   assert "fc" not in load_backbone(path, "resnet_tiny")["params"]
-  fc = load_classifier(path, "resnet_tiny", 7)["params"]["fc"]
+  found = load_classifier(path, "resnet_tiny", 7)["params"]
+  fc = found["fc"]
+  assert set(found) == {"encoder", "fc"}
   np.testing.assert_array_equal(fc["kernel"], network.fc.weight.detach().numpy().T)
   np.testing.assert_array_equal(fc["bias"], network.fc.bias.detach().numpy())
-  assert load_classifier(path, "resnet_tiny", 8) is None
+  assert set(load_classifier(path, "resnet_tiny", 8)["params"]) == {"encoder"}
   del network.fc
-  assert load_classifier(save(network, path), "resnet_tiny", 7) is None
+  assert set(load_classifier(save(network, path), "resnet_tiny", 7)["params"]) == {"encoder"}
 
 
 def tensors_without(*names):
@@ -189,6 +192,60 @@ def test_code_in_a_file_is_never_run(suffix, writer, tmp_path):
     if writer is not torch.save:
       pickle.load(file)  # The file does what it is said to do, where it is let.
       assert target.exists()
+
+
+@pytest.mark.parametrize("convolution", ["conv1", "layer2.0.conv2", "layer2.0.downsample.0"])
+def test_biases_of_caffes_convolutions_go_into_the_normalisation(convolution, tmp_path):
+  network = random_network("resnet50", caffe=True)
+  module = network.get_submodule(convolution)
+  module.bias = torch.nn.Parameter(torch.randn(module.out_channels))
+  path = save(network, tmp_path / "x.pth")
+  bias, tree = module.bias.detach().numpy(), load_backbone(path, "resnet50", "caffe")["batch_stats"]
+  block = tree["layer2_0"] if "layer" in convolution else tree
+  name = {"conv1": "bn1", "layer2.0.conv2": "bn2", "layer2.0.downsample.0": "downsample_bn"}[convolution]
+  tensors = network.state_dict()
+  mean = tensors[f"{convolution.replace('conv', 'bn').replace('downsample.0', 'downsample.1')}.running_mean"].numpy()
+  np.testing.assert_array_equal(block[name]["mean"], mean - bias)
+  if convolution == "conv1":
+    assert_same_features(network, path, "resnet50", "caffe")
+
+
+@pytest.mark.parametrize("version", ["1.12.0", "2.5.1+cpu"])
+def test_a_torch_whose_loader_can_be_got_round_is_not_used(version, tmp_path, monkeypatch):
+  path = save(random_network("resnet_tiny"), tmp_path / "x.pth")
+  monkeypatch.setattr(torch, "__version__", version)
+  with pytest.raises(ValueError, match=f"not read by PyTorch {re.escape(version)}.*CVE-2025-32434.*2.6 or newer"):
+    load_backbone(path, "resnet_tiny")
+
+
+STRANGE = {
+  "sparse": torch.eye(3).to_sparse(),
+  "without values": torch.empty(3, device="meta"),
+  "complex": torch.zeros(3, dtype=torch.complex64).conj(),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_tensors_that_are_no_plain_arrays_are_named(name, tmp_path):
+  path = save(random_network("resnet_tiny"), tmp_path / "x.pth", tensors_with(conv1__weight=STRANGE[name]))
+  with pytest.raises(ValueError, match="x.pth holds tensors that are no plain arrays"):
+    load_backbone(path, "resnet_tiny")
+
+
+def test_names_that_are_no_text_and_eight_bit_floats_are_refused(tmp_path):
+  torch.save({1: torch.zeros(2)}, tmp_path / "x.pth")
+  with pytest.raises(ValueError, match="x.pth is no state dict, a mapping of names"):
+    load_backbone(tmp_path / "x.pth", "resnet_tiny")
+  safetensors.torch.save_file({"conv1.weight": torch.zeros(2, dtype=torch.float8_e4m3fn)}, tmp_path / "x.safetensors")
+  with pytest.raises(ValueError, match="x.safetensors (is no whole safetensors file of plain floats|does not fit)"):
+    load_backbone(tmp_path / "x.safetensors", "resnet_tiny")
+
+
+def test_metadata_of_others_is_not_believed(tmp_path):
+  tensors = {name: x.contiguous() for name, x in random_network("resnet_tiny").state_dict().items()}
+  safetensors.torch.save_file(tensors, tmp_path / "x.safetensors", {"family": "xyz", "data": "imagenet"})
+  load_backbone(tmp_path / "x.safetensors", "resnet_tiny")
+  assert weights_file.read_metadata(tmp_path / "x.safetensors") == {}
 
 
 def test_a_pickled_network_is_refused(tmp_path):

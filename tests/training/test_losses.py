@@ -113,6 +113,16 @@ def test_class_weights_and_smoothing_equal_torch(weights, smoothing):
   np.testing.assert_allclose(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
 
+def test_pixels_of_weight_0_take_no_share_of_the_hardest():
+  logits, labels = example(scale=1.0)
+  zero = labels == 2
+  logits[zero, 2] -= 50.0  # The hardest of all, if they counted.
+  total, weight = cross_entropy(logits, labels, class_weights=(1, 1, 0, 1, 1, 1), ohem_fraction=0.25)
+  assert zero.any() and weight == np.ceil(0.25 * ((labels != 255) & ~zero).sum())
+  expected, _ = cross_entropy(logits, np.where(zero, 255, labels).astype(np.uint8), ohem_fraction=0.25)
+  np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
 def test_whole_images_have_a_label_each():
   logits, _ = example()
   logits, labels = logits[0, 0], np.array([0, -1, 5, 2, 2, -1, 1, 0, 3], np.int32)

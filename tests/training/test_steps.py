@@ -37,18 +37,42 @@ def assert_close(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
-def test_one_device_equals_eight(config, accumulate_steps):
+@pytest.mark.parametrize("variant", ["plain", "in parts", "weighed"])
+def test_one_device_equals_eight(config, variant):
   """Batch statistics, loss and gradient are those of the global batch, also where it is worked off in parts."""
-  config.accumulate_steps = accumulate_steps
+  config.accumulate_steps = 2 if variant == "in parts" else 1
   config.optimizer.learning_rate = 1e-3
+  if variant == "weighed":
+    config.loss.class_weights = tuple(range(1, 12))
+    config.loss.label_smoothing = 0.1
+    config.loss.ohem_fraction = 0.5
+    config.optimizer.ema_decay = 0.9
   values, state, confusion, _ = run(config, jax.devices()[:1])
   other_values, other_state, other_confusion, _ = run(config, jax.devices())
   np.testing.assert_allclose(values, other_values, rtol=1e-5)
   assert_close(state.params, other_state.params, 1e-5)
   assert_close(state.batch_stats, other_state.batch_stats, 1e-5)
+  assert_close(state.ema, other_state.ema, 1e-5)
   assert np.abs(confusion - other_confusion).sum() <= 0.001 * confusion.sum()
   assert confusion.sum() == other_confusion.sum()
+
+
+def test_a_classifier_on_one_device_equals_eight(class_config):
+  class_config.optimizer.learning_rate = 1e-3
+  rng = np.random.default_rng(0)
+  batch = {
+    "image": rng.integers(0, 256, (16, 64, 64, 3)).astype(np.uint8),
+    "label": np.concatenate([[-1, -1], rng.integers(0, 3, 14)]).astype(np.int32),
+  }
+  states, counts = [], []
+  for devices in (jax.devices()[:1], jax.devices()):
+    setup = build.build(class_config, devices)
+    state, metrics = setup.train_step(setup.init(0), partition.to_device(batch, setup.mesh))
+    found, _ = setup.eval_step(state.weights(), partition.to_device(batch, setup.mesh))
+    states.append(jax.device_get(state.params))
+    counts.append(np.asarray(found))
+  assert_close(*states, 1e-5)
+  assert counts[0][:, 0].sum() == counts[1][:, 0].sum() == 14 and np.abs(counts[0] - counts[1]).sum() <= 1
 
 
 def make_state(network, descent, size=64):
@@ -89,6 +113,16 @@ def test_an_all_void_batch_gives_zero_loss_and_no_nan():
   batch["label"][:] = 255
   after, metrics = step(state, batch)
   assert float(metrics["loss"]) == 0.0 and float(metrics["grad_norm"]) == 0.0 and bool(metrics["finite"])
+  assert_close(state.params, after.params, 0)
+
+
+def test_a_batch_of_no_weight_changes_nothing():
+  """Every pixel of a class of weight 0, whose smoothed target has a loss all the same."""
+  step, state = small_step(class_weights=(0,) + (1,) * 10, label_smoothing=0.1)
+  batch = random_batch()
+  batch["label"][:] = 0
+  after, metrics = step(state, batch)
+  assert float(metrics["loss"]) == 0.0 and float(metrics["grad_norm"]) == 0.0
   assert_close(state.params, after.params, 0)
 
 
