@@ -16,12 +16,19 @@ from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.writers import read_metrics
 
+# Trained below from stage to stage, or the same program with another mix: by `make test-slow` alone.
+SLOW = [
+  *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS if argument not in ("fine", "stage2:modern")),
+  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS if not argument.startswith("ablation")),
+]
 RECIPES = [
   ("quickstart", "gcn"),
   ("quickstart", "pointwise"),
   ("camvid", "resnet_tiny"),
-  *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS),
-  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS),
+  ("cityscapes", "fine"),
+  ("cityscapes", "stage2:modern"),
+  ("pascal_voc", "ablation"),
+  ("pascal_voc", "ablation:modern"),
   ("imagenet", "resnet50"),
   ("imagenet", "resnet50_gcn:class_folder"),
   ("silhouettes", "resnet_tiny"),
@@ -75,7 +82,7 @@ def shrunk(recipe, argument):
   return config
 
 
-@pytest.mark.parametrize("recipe, argument", RECIPES)
+@pytest.mark.parametrize("recipe, argument", RECIPES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])
 def test_a_shrunk_recipe_trains(recipe, argument, tmp_path):
   config = shrunk(recipe, argument)
   config.init_from = ""

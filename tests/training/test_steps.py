@@ -94,11 +94,10 @@ def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0, ema_decay=0.
   return step, make_state(network, descent)
 
 
-@pytest.mark.parametrize("class_weights", [(), tuple(range(1, 12))])
-def test_accumulated_parts_equal_the_whole_batch(class_weights):
-  """With frozen normalisation exactly so, though the parts hold unequal numbers of valid pixels."""
-  whole_step, state = small_step(class_weights=class_weights)
-  parts_step, _ = small_step(accumulate_steps=4, class_weights=class_weights)
+def test_accumulated_parts_equal_the_whole_batch():
+  """With frozen normalisation exactly so, though the parts hold unequal numbers of valid pixels, of unequal weight."""
+  whole_step, state = small_step(class_weights=tuple(range(1, 12)))
+  parts_step, _ = small_step(accumulate_steps=4, class_weights=tuple(range(1, 12)))
   batch = random_batch()
   whole, whole_metrics = whole_step(state, batch)
   parts, parts_metrics = parts_step(state, batch)
