@@ -249,7 +249,7 @@ def _parts(args: argparse.Namespace, network: GCN, variables: dict, batch: dict)
 
   shapes = [feature.shape for feature in jax.eval_shape(encode, weights, images)]
   whole = Part("encoder", 1, encode, weights, lambda replica: replica.encoder, images, into_x=False)
-  stem = [_stem(variables, images), _max_pool(args, encoder.width)]
+  stem = [_stem(variables, images), _max_pool(args, encoder.stem)]
   return [whole, *stem, *_head_parts(args, variables, shapes), *_score_parts(args, variables), _loss(args, batch)]
 
 
