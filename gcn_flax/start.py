@@ -29,11 +29,12 @@ def given_weights(config: ml_collections.ConfigDict) -> pathlib.Path | None:
 
 
 def first_state(
-  config: ml_collections.ConfigDict, setup: build.Setup, checkpoints: Checkpoints
+  config: ml_collections.ConfigDict, setup: build.Setup, checkpoints: Checkpoints, weights: dict[str, Any] | None
 ) -> tuple[TrainState, int]:
-  """The state to go on from, and its step: 1. the workdir's own checkpoint, 2. first weights, 3. random weights.
+  """The state to go on from, and its step: the workdir's own checkpoint, or random weights and over them `weights`.
 
-  Raises ValueError where a checkpoint is of another network or past the run's end, and as `first_weights`.
+  Raises ValueError where a checkpoint is of another network or past the run's end, and where there is neither a
+  checkpoint nor `weights`, which is what folders that Orbax does not take for checkpoints would look like.
   """
   latest = checkpoints.latest()
   if latest is not None:
@@ -43,7 +44,8 @@ def first_state(
       )
     _log.info("going on from step %d of %d.", latest, config.total_steps)
     return checkpoints.restore(latest, setup.state_shapes), latest
-  weights = first_weights(config, setup)  # Read before the slow draw of random ones: a file may be wrong.
+  if weights is None:
+    raise ValueError(f"{checkpoints.directory} holds no whole checkpoint: remove what is in it, or take a new workdir.")
   state = setup.init(np.uint32(config.seed))
   whole = partition.replicated(setup.mesh)
   merged = {name: jax.device_put({**getattr(state, name), **weights.get(name, {})}, whole) for name in _COLLECTIONS}

@@ -13,7 +13,7 @@ from gcn_flax import build, evaluate, tasks, writers
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
 from gcn_flax.progress import Log, StopSignal, Tracer
-from gcn_flax.start import first_state, given_weights
+from gcn_flax.start import first_state, first_weights, given_weights
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
@@ -37,9 +37,11 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config_lib.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)
+  # Read before anything is written or compiled: a file may be wrong.
+  weights = None if is_begun(workdir) else first_weights(config, setup)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
-    state, start = first_state(config, setup, checkpoints)
+    state, start = first_state(config, setup, checkpoints, weights)
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
       writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")

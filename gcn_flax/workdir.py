@@ -26,8 +26,8 @@ OF_THE_WEIGHTS = (
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
-  """Whether a workdir holds a checkpoint."""
-  return any((workdir / "checkpoints").glob("[0-9]*"))
+  """Whether a workdir holds a checkpoint; one that was being written when the run was killed has a longer name."""
+  return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:

@@ -22,8 +22,9 @@ from tests.torch_reference import TorchGCN, to_numpy, to_torch
 
 def first(config, folder):
   setup = build.build(config)
+  weights = start.first_weights(config, setup)
   with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
-    return setup, *start.first_state(config, setup, checkpoints)
+    return setup, *start.first_state(config, setup, checkpoints, weights)
 
 
 def trained(config, folder, checkpoint="best"):
@@ -64,7 +65,20 @@ def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
   train(config, tmp_path / "run")
   with pytest.raises(ValueError, match="weights.safetensors' not found"):
     train(config, tmp_path / "other")
-  assert not (tmp_path / "other" / "config.json").exists()
+  assert not (tmp_path / "other").exists()
+
+
+def test_a_run_killed_in_its_first_save_begins_with_the_first_weights_again(config, weights, tmp_path):
+  """What it left is no checkpoint: neither random weights nor an empty folder are gone on from."""
+  config.model.pretrained, config.total_steps, config.optimizer.learning_rate = str(weights), 1, 0.0
+  (tmp_path / "run" / "checkpoints" / "1.orbax-checkpoint-tmp-123").mkdir(parents=True)
+  train(config, tmp_path / "run")
+  found, step = trained(config, tmp_path / "run")
+  assert step == 1
+  assert_equal(found["params"]["encoder"], load_backbone(weights, "resnet_tiny")["params"])
+  shutil.rmtree(tmp_path / "run" / "checkpoints" / "1" / "state")
+  with pytest.raises(ValueError, match="1 is incomplete: remove that folder"):
+    train(config, tmp_path / "run")
 
 
 def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
