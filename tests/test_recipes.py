@@ -77,6 +77,7 @@ def shrunk(recipe, argument):
   config.eval.batch_size = 8
   config.data.crop_size = (64, 96)
   config.data.eval_size = (64, 96)
+  config.data.eval_resize = 96
   config.data.data_dir = "nowhere"
   config.model.backbone = "resnet_tiny"
   return config

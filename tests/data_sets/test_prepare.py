@@ -28,7 +28,7 @@ from gcn_flax.input_pipeline.sources import (
   open_source,
   split_sizes,
 )
-from gcn_flax.labels import CAMVID, LABELS
+from gcn_flax.labels import CAMVID, DATASETS
 from tests.conftest import write_street
 from tests.data_sets.archives import blocks, jpeg, picture, png
 from tests.data_sets.checks import by_id, error_lines, faults, files_in, stored_pictures
@@ -91,7 +91,7 @@ def test_camvid_takes_its_own_classes_alone(tmp_path, capfd):
 
 def test_unknown_names_are_told_with_those_there_are(tmp_path, capfd, data_dir):
   (line,) = faults(capfd, "voc", tmp_path, tmp_path / "data")
-  assert line == f"data set 'voc' is unknown; choose one of {', '.join([*LABELS, 'folder'])}."
+  assert line == f"data set 'voc' is unknown; choose one of {', '.join(DATASETS)}."
   with pytest.raises(ValueError, match="'voc' is unknown; choose one of"):
     open_source("voc", "train", str(tmp_path))
   with pytest.raises(ValueError, match="no split 'val'; choose one of train, validation"):
