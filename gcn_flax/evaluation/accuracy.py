@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gcn_flax.labels import NO_CLASS
 
-
-def count_hits(logits: jax.Array, labels: jax.Array, ignore: int = NO_CLASS) -> jax.Array:
+def count_hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Counts images, top-1 and top-5 hits by true class.
 
   A hit of top-k has fewer than k classes above it. Of equal scores the lower class number is
@@ -16,8 +14,7 @@ def count_hits(logits: jax.Array, labels: jax.Array, ignore: int = NO_CLASS) -> 
 
   Args:
     logits: `[B, C]`.
-    labels: integers `[B]`, 0 to C - 1 or `ignore`.
-    ignore: label of the images that are not counted.
+    labels: integers `[B]`, 0 to C - 1; images of any other label, as `labels.NO_CLASS`, are not counted.
 
   Returns:
     int32 `[C, 3]`: of each class its images, top-1 hits and top-5 hits.
@@ -29,7 +26,7 @@ def count_hits(logits: jax.Array, labels: jax.Array, ignore: int = NO_CLASS) -> 
   above = (logits > true) | ((logits == true) & (classes < labels[:, None]))
   rank = jnp.where(jnp.all(jnp.isfinite(logits), -1), jnp.sum(above, -1), max(num_classes, 5))
   hits = jnp.stack([jnp.ones_like(rank), rank < 1, rank < 5], -1).astype(jnp.int32)
-  return jnp.einsum("bc,bh->ch", (is_true & (labels != ignore)[:, None]).astype(jnp.int32), hits)
+  return jnp.einsum("bc,bh->ch", is_true.astype(jnp.int32), hits)
 
 
 def accuracy(counts: np.ndarray) -> tuple[float, float]:
