@@ -80,7 +80,8 @@ def first_weights(config: ml_collections.ConfigDict, setup: build.Setup) -> dict
       f"{path} was trained with another normalisation of its input than config.model.family={config.model.family!r} "
       "has: set that to the family it was trained with."
     )
-  _log.info("%s of %s (%s).", " and ".join(weights["params"]), path, config.model.family)
+  part = "the encoder" if list(weights["params"]) == [ENCODER] else "all weights"
+  _log.info("%s from %s, family %s.", part, path, config.model.family)
   return weights
 
 

@@ -37,7 +37,7 @@ def assert_close(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("variant", ["plain", "in parts", "weighed"])
+@pytest.mark.parametrize("variant", ["plain", "weighed", pytest.param("in parts", marks=pytest.mark.slow)])
 def test_one_device_equals_eight(config, variant):
   """Batch statistics, loss and gradient are those of the global batch, also where it is worked off in parts."""
   config.accumulate_steps = 2 if variant == "in parts" else 1
