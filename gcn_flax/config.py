@@ -142,9 +142,8 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.warmup_steps = 0  # Linear, from 0. Ours.
   optimizer.schedule = "poly"  # poly, or cosine: learning rate * (1 + cos(pi * step / total_steps)) / 2. Ours.
   optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
-  optimizer.encoder_lr_factor = (
-    1.0  # The encoder's learning rate is so many times the others'; with 0, take model.norm=frozen, too.
-  )
+  # The encoder's learning rate is so many times the others'; with 0, take model.norm=frozen, too.
+  optimizer.encoder_lr_factor = 1.0
   # Exponential moving average of weights and statistics, which are scored and exported in their place; 0 = none.
   optimizer.ema_decay = 0.0
 
