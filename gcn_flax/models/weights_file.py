@@ -98,10 +98,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     )
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
+  except pickle.UnpicklingError as error:  # Whose text advises to run it all the same: it is not passed on.
     raise ValueError(
       f"{path} holds more than tensors, or is damaged; nothing of it was run. Save the network's state_dict() alone, "
-      f"best as .safetensors. ({_first_line(error)})"
+      "best as .safetensors."
     ) from error
   except Exception as error:  # Whatever PyTorch's readers stumble over.
     raise ValueError(f"{path} is no whole file of PyTorch weights ({_first_line(error)}).") from error
