@@ -11,7 +11,7 @@ class Classifier(nn.Module):
   """Images `[B, H, W, 3]` (normalised) -> float32 logits `[B, num_classes]`.
 
   Global average pooling of res-5 and one dense layer, as in He et al. (CVPR 2016) and torchvision.
-  Residual blocks begin as the identity: without it, training from random weights is easily lost.
+  Residual blocks begin as the identity, as in Goyal et al. (2017, section 5.1).
 
   Attributes:
     num_classes: of the scores.
