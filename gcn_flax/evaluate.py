@@ -14,14 +14,13 @@ import numpy as np
 from gcn_flax import build, tasks
 from gcn_flax.input_pipeline import loader
 from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.tasks.scores import Scores
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
 from gcn_flax.writers import write_text
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
-
-Scores = tasks.segmentation.Scores | tasks.classification.Scores
 
 
 def evaluate(

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import optax
 
-from gcn_flax.evaluate import Scores
+from gcn_flax.tasks.scores import Scores
 from gcn_flax.writers import Writer
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 import hashlib
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -82,5 +81,5 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   yield from sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "Thumbs.db")
 
 
-def _is_picture(path: Any) -> bool:
+def _is_picture(path: pathlib.Path) -> bool:
   return path.is_file() and path.suffix.lower() in SUFFIXES

@@ -1,7 +1,7 @@
 """What differs between classifying pixels and whole images; everything else does not know which it is.
 
 Each task is a module of the same names: `IGNORE`, `SCORE` (what the best checkpoint is chosen by), `network`,
-`augmentation`, `fitting`, `check_sizes`, `count` and `Scores`.
+`augmentation`, `fitting`, `check_sizes`, `count`, `Scores` and `draw`.
 """
 
 from types import ModuleType

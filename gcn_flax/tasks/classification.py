@@ -1,6 +1,5 @@
 """One class for each image: how an encoder is pretrained, scored by top-1 and top-5 accuracy."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from gcn_flax.evaluation import accuracy
 from gcn_flax.input_pipeline import transforms
 from gcn_flax.models.classifier import Classifier
 from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.tasks import scores
 from gcn_flax.visualize import overlay
 
 IGNORE = labels.NO_CLASS
@@ -62,21 +62,8 @@ def count(logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
   return accuracy.count_hits(logits, truth), jnp.argmax(logits, -1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """The scores of a split.
-
-  Attributes:
-    counts: int64 `[C, 3]`, of each class its images, top-1 hits and top-5 hits.
-    num_images: that were scored.
-    label_set: the classes.
-    sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
-  """
-
-  counts: np.ndarray
-  num_images: int
-  label_set: labels.LabelSet
-  sheet: np.ndarray | None
+class Scores(scores.Scores):
+  """Counts are `[C, 3]`: of each class its images, top-1 hits and top-5 hits."""
 
   @property
   def scalars(self) -> dict[str, float]:
@@ -90,9 +77,7 @@ class Scores:
 
   def details(self) -> dict[str, Any]:
     """`accuracy`, top-1 by class name, null where a class has no image."""
-    names = self.label_set.classes
-    found = zip(names, accuracy.accuracy_per_class(self.counts), strict=True)
-    return {"accuracy": {name: None if np.isnan(value) else float(value) for name, value in found}}
+    return {"accuracy": self.by_class(accuracy.accuracy_per_class(self.counts))}
 
 
 def draw(rows: Sequence[tuple], label_set: labels.LabelSet) -> np.ndarray:

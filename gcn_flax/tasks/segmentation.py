@@ -1,6 +1,5 @@
 """A class for each pixel: the network of the paper, scored by intersection over union."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from gcn_flax.evaluation import confusion
 from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.tasks import scores
 from gcn_flax.visualize import overlay
 
 IGNORE = labels.IGNORE
@@ -83,21 +83,8 @@ def count(logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
   return confusion.confusion_matrix(truth, predictions, logits.shape[-1]), predictions
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """The scores of a split.
-
-  Attributes:
-    counts: int64 `[C, C]`, rows = ground truth, over all valid pixels.
-    num_images: that were scored.
-    label_set: the classes.
-    sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
-  """
-
-  counts: np.ndarray
-  num_images: int
-  label_set: labels.LabelSet
-  sheet: np.ndarray | None
+class Scores(scores.Scores):
+  """Counts are `[C, C]`, rows = ground truth, over all valid pixels."""
 
   @property
   def scalars(self) -> dict[str, float]:
@@ -111,12 +98,7 @@ class Scores:
 
   def details(self) -> dict[str, Any]:
     """`iou` by class name, null where a class neither occurs nor is predicted; `confusion`, ground truth in rows."""
-    iou = confusion.iou_per_class(self.counts)
-    names = self.label_set.classes
-    return {
-      "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(names, iou, strict=True)},
-      "confusion": self.counts.tolist(),
-    }
+    return {"iou": self.by_class(confusion.iou_per_class(self.counts)), "confusion": self.counts.tolist()}
 
 
 def draw(rows: Sequence[tuple], label_set: labels.LabelSet) -> np.ndarray:
