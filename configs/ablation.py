@@ -23,7 +23,7 @@ The second part of the argument is the data set, and with it the recipe that the
 | table5-base, table5-gcn, table5-gcn-br | 1 x 1, GCN of 15, the same with BR | last |
 | table6-resnet50-base, -gcn-br, table6-resnet50_gcn-base, -gcn-br | 1 x 1, GCN of 15 with BR; two encoders | GCN |
 
-Table 4's widths are 2048, 1024 and 210 of the 2048 channels of the paper's res-5; with a smaller encoder they shrink alike.
+Table 4's widths are 2048, 1024 and 210 of the 2048 channels of the paper's res-5; a smaller encoder's shrink alike.
 Table 6 wants encoders pretrained alike: --config.model.pretrained (docs/WEIGHTS.md).
 """
 

@@ -31,7 +31,8 @@ class Setup:
     schedule: step -> learning rate.
     init: `seed -> TrainState`, compiled; the state is born on its devices.
     train_step: `(state, batch) -> (state, metrics)`, compiled; it consumes the old state.
-    eval_step: `(weights, batch) -> (counts, predictions)`, compiled; `weights` are those of `TrainState.weights`.
+    eval_step: `(weights, batch) -> predictions` of each image, compiled; `weights` are those of `TrainState.weights`,
+      and predictions what the task's `inference` says.
     state_shapes: the train state as `jax.ShapeDtypeStruct`s with their shardings.
   """
 
@@ -40,7 +41,7 @@ class Setup:
   schedule: optax.Schedule
   init: Callable[[int], TrainState]
   train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]
-  eval_step: Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+  eval_step: Callable[[Any, Any], jax.Array]
   state_shapes: TrainState
 
 
@@ -94,14 +95,14 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
   train_step = steps.make_train_step(
     network, descent, _loss(config, num_classes), config.accumulate_steps, settings.ema_decay
   )
-  eval_step = steps.make_eval_step(network, task.count)
+  eval_step = steps.make_eval_step(network, task.inference(config))
   return Setup(
     network=network,
     mesh=mesh,
     schedule=schedule,
     init=jax.jit(init, out_shardings=whole),
     train_step=jax.jit(train_step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0),
-    eval_step=jax.jit(eval_step, in_shardings=(whole, split), out_shardings=(whole, split)),
+    eval_step=partition.on_each(eval_step, mesh),
     state_shapes=shapes,
   )
 
@@ -206,7 +207,6 @@ def eval_batches(config: ml_collections.ConfigDict, source: Source) -> Iterator[
     source,
     loader.this_host(config.eval.batch_size, 0, num_steps),
     fit=task.fitting(config),
-    ignore=task.IGNORE,
     num_threads=config.data.num_threads,
     num_workers=config.data.num_workers,
   )

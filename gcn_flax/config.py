@@ -38,6 +38,14 @@ _RANGES = {
   "data.num_workers": (0, None),
   "eval.batch_size": (1, None),
   "eval.num_pictures": (0, 64),
+  "eval.overlap": (0, None),
+  "eval.crf.iterations": (0, 100),
+  "eval.crf.smooth_weight": (0.0, None),
+  "eval.crf.smooth_xy": (0.1, None),
+  "eval.crf.color_weight": (0.0, None),
+  "eval.crf.color_xy": (0.1, None),
+  "eval.crf.color_rgb": (0.1, None),
+  "eval.crf.num_workers": (0, None),
   "loss.label_smoothing": (0.0, 0.999),
   "loss.ohem_fraction": (1e-6, 1.0),
   "loss.ohem_threshold": (0.0, 1.0),
@@ -107,9 +115,25 @@ def get_config() -> ml_collections.ConfigDict:
   data.num_threads = 4  # That decode and augment, in each worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
 
-  config.eval = ml_collections.ConfigDict()
-  config.eval.batch_size = 8  # Over all devices.
-  config.eval.num_pictures = 6  # Rows of the contact sheet; 0 = no sheet.
+  config.eval = evaluation = ml_collections.ConfigDict()  # How images are scored and predicted.
+  evaluation.batch_size = 8  # Images over all devices.
+  evaluation.num_pictures = 6  # Rows of the contact sheet, and of the report's best and worst; 0 = none.
+  # (height, width) of the tiles an image is seen in, pixels, multiples of 32; () = the whole image at once. The paper's
+  # four crops of a Cityscapes image: tile (1024, 1024), overlap 682.
+  evaluation.tile = ()
+  evaluation.overlap = 0  # Pixels that neighbouring tiles share at least.
+  evaluation.scales = (1.0,)  # Factors of the image's size whose probabilities are averaged. The paper gives none.
+  evaluation.flip = False  # Whether those of the mirror image, left and right, are averaged, too.
+  # Dense CRF (Kraehenbuehl and Koltun, NIPS 2011) after that; needs requirements-crf.txt. The paper gives no
+  # parameters: these are ours, for --mode=search_crf to improve.
+  evaluation.crf = crf = ml_collections.ConfigDict()
+  crf.iterations = 0  # Of mean field inference, usually 10; 0 = no CRF.
+  crf.smooth_weight = 3.0  # Of the kernel of places alone.
+  crf.smooth_xy = 3.0  # Its standard deviation, pixels.
+  crf.color_weight = 5.0  # Of the kernel of places and colours.
+  crf.color_xy = 50.0  # Its standard deviations, pixels,
+  crf.color_rgb = 5.0  # and values of 0 to 255.
+  crf.num_workers = 0  # Processes; 0 = one for each core.
 
   config.model = model = ml_collections.ConfigDict()
   model.backbone = "resnet152"  # resnet_tiny, resnet18, 34, 50, 101 or 152; resnet50_gcn is the paper's own.
@@ -185,6 +209,7 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
       "encoder's first weights: set one of them to ''."
     )
   _validate_data(config.data)
+  _validate_eval(config)
   _validate_model(config.model)
   _validate_task(config)
   _validate_loss(config.loss)
@@ -212,6 +237,24 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"config.data.data_dir={data.data_dir!r}: records are read from local paths only (google/array_record#120); "
       "mount the bucket with gcsfuse or copy the data set to a local disk."
+    )
+
+
+def _validate_eval(config: ml_collections.ConfigDict) -> None:
+  tile, scales = tuple(config.eval.tile), tuple(config.eval.scales)
+  if tile and (len(tile) != 2 or any(not isinstance(side, int) or side < 32 or side % 32 for side in tile)):
+    raise ValueError(
+      f"config.eval.tile={tile} must be (height, width), multiples of 32, for instance (1024, 1024), or () for none."
+    )
+  if config.eval.overlap >= min(tile, default=1):
+    limit = f"less than the tile's {min(tile)}" if tile else "0 while config.eval.tile=() takes the whole image"
+    raise ValueError(f"config.eval.overlap={config.eval.overlap} must be {limit}.")
+  if not scales or not _are_numbers(scales) or not all(0.1 <= scale <= 10 for scale in scales):
+    raise ValueError(f"config.eval.scales={scales} must be factors from 0.1 to 10, for instance (0.75, 1.0, 1.25).")
+  if is_classifier(config) and (tile or scales != (1.0,) or config.eval.flip or config.eval.crf.iterations):
+    raise ValueError(
+      "config.eval.tile, scales, flip and crf are for classes of pixels: leave them as they are with "
+      "config.model.head='classifier'."
     )
 
 

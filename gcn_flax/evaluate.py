@@ -1,26 +1,27 @@
 """Scores a network on a whole split: every image once."""
 
+import heapq
 import json
-import logging
 import pathlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, tasks
-from gcn_flax.input_pipeline import loader
+from gcn_flax import build, inference, tasks
 from gcn_flax.input_pipeline.sources import Source
-from gcn_flax.tasks.scores import Scores
+from gcn_flax.tasks.scores import Counts, Row, Scores
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
 from gcn_flax.writers import write_text
 
-_log = logging.getLogger(__name__)
-_PROGRESS_SECONDS = 15
+_ROW_WIDTH = 480  # Pixels; of the pictures that are kept.
+
+
+class _Stopped(Exception):
+  """Asked to stop."""
 
 
 def evaluate(
@@ -32,61 +33,88 @@ def evaluate(
 ) -> Scores | None:
   """Scores weights, as `TrainState.weights` gives them, on a split; None where `should_stop` broke it off.
 
-  Pixels are scored at their own size: images are padded, never resized, and padding is void.
-  Whole images are scored on their central crop. Every image counts once, in one table over the set.
+  Pixels are scored at their own size: images are padded, never resized, and padding is void; `config.eval` says
+  which tiles, scales and mirror images make up a prediction. Whole images are scored on their central crop. Every image
+  counts once, in one table over the set.
 
   Raises:
     ValueError: where the split is not prepared, is empty or has no labels, and where an
       image is larger than `config.data.eval_size`.
   """
   source = build.open_split(config, config.data.dataset, split)
-  pictures = _Pictures(source, config.eval.num_pictures)
-  num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
-  total, num_images, started, reported = 0, 0, time.monotonic(), time.monotonic()
-  for step, batch in enumerate(build.eval_batches(config, source), 1):
-    if should_stop():
+  tally = _Tally(config, source)
+  progress = inference.Progress(f"evaluating {split}", -(-len(source) // jax.process_count()))
+
+  def examples() -> Iterator[tuple]:
+    for batch, outputs in inference.run(setup, weights, build.eval_batches(config, source)):
+      if should_stop():
+        raise _Stopped
+      for place in np.flatnonzero(batch["index"] >= 0):
+        yield batch["image"][place], batch["label"][place], outputs[place], batch["size"][place], batch["index"][place]
+
+  with inference.refinement(config) as refine:
+    try:
+      for outcome in inference.each(lambda *each: tally.look(*each, refine), examples(), config.data.num_threads):
+        tally.add(*outcome)
+        progress.add()
+    except _Stopped:
       return None
-    counts, predictions = setup.eval_step(weights, partition.to_device(batch, setup.mesh))
-    pictures.add(batch, predictions)
-    total = total + np.asarray(jax.device_get(counts), np.int64)
-    num_images += int((batch["index"] >= 0).sum())
-    now = time.monotonic()
-    if now - reported > _PROGRESS_SECONDS:
-      left = (now - started) / step * (num_steps - step)
-      _log.info("evaluating %s: batch %d of %d, %.0f s left", split, step, num_steps, left)
-      reported = now
-  if jax.process_count() > 1:
-    num_images = len(source)
-  task = tasks.of(config)
-  sheet = task.draw(pictures.rows, source.label_set) if pictures.rows else None
-  return task.Scores(total, num_images, source.label_set, sheet)
+  return tally.scores()
 
 
-class _Pictures:
-  """Collects evenly spaced examples of a split, as far as this host sees them, for the contact sheet.
+class _Tally:
+  """Adds up what is counted of each image, and keeps some of the pictures."""
 
-  `rows` holds (image, label, prediction, (height, width) as stored, image id) of each.
-  """
+  def __init__(self, config: ml_collections.ConfigDict, source: Source):
+    self._task, self._source, self._keep = tasks.of(config), source, config.eval.num_pictures
+    wanted = np.linspace(0, len(source) - 1, min(self._keep, len(source))).astype(int)
+    self._wanted, self._sample = set(wanted.tolist()), []
+    self._totals, self._image_scores = {}, []
+    self._best, self._worst = [], []  # Heaps, the next to be dropped first.
 
-  def __init__(self, source: Source, count: int):
-    self._source = source
-    self._wanted = set(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist())
-    self.rows = []
+  def look(self, image, label, output, size, index: int, refine: Callable) -> tuple[int, Counts, Row]:
+    """What is counted of one image; may run on any thread."""
+    image, label, output = (self._task.crop(array, size) for array in (image, label, output))
+    prediction = refine(image, output)
+    counts = self._task.count(self._source, index, label, prediction)
+    rows = (self._task.shrink(array, _ROW_WIDTH) for array in (image, label, prediction))
+    return int(index), counts, Row(*rows, self._source.image_id(index), self._task.score_image(counts))
 
-  def add(self, batch: loader.Batch, predictions: jax.Array) -> None:
-    rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._wanted]
-    if not rows:
-      return
-    local = _this_hosts_part(predictions)
-    for row in rows:
-      name = self._source[batch["index"][row]]["image_id"]
-      self.rows.append((batch["image"][row], batch["label"][row], local[row], batch["size"][row], name))
+  def add(self, index: int, counts: Counts, row: Row) -> None:
+    for name, value in counts.items():
+      self._totals[name] = self._totals.get(name, 0) + value
+    self._image_scores.append((index, row.score))
+    if index in self._wanted:
+      self._sample.append((index, row))
+    if not np.isnan(row.score):
+      _push(self._best, (row.score, -index), row, self._keep)
+      _push(self._worst, (-row.score, -index), row, self._keep)
+
+  def scores(self) -> Scores:
+    """The scores over all hosts."""
+    parts = partition.gather((self._totals, self._image_scores, self._sample, self._best, self._worst))
+    totals, image_scores, sample, best, worst = zip(*parts, strict=True)
+    names = [name for part in totals for name in part]
+    by_index = sorted(pair for part in image_scores for pair in part)
+    return self._task.Scores(
+      counts={name: sum(part[name] for part in totals if part) for name in dict.fromkeys(names)},
+      image_scores=np.array([score for _, score in by_index]),
+      label_set=self._source.label_set,
+      sample=[row for _, row in sorted((pair for part in sample for pair in part), key=lambda pair: pair[0])],
+      best=_ranked(best, self._keep),
+      worst=_ranked(worst, self._keep),
+    )
 
 
-def _this_hosts_part(array: jax.Array) -> np.ndarray:
-  """The examples that this host's devices hold, in order."""
-  shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-  return np.concatenate([np.asarray(shard.data) for shard in shards])
+def _push(heap: list, rank: tuple, row: Row, keep: int) -> None:
+  heapq.heappush(heap, (rank, row))
+  if len(heap) > keep:
+    heapq.heappop(heap)
+
+
+def _ranked(heaps: tuple[list, ...], keep: int) -> list[Row]:
+  """The rows of all hosts' heaps, highest rank first."""
+  return [row for _, row in sorted((pair for heap in heaps for pair in heap), key=lambda pair: pair[0])[::-1][:keep]]
 
 
 def write_scores(
@@ -113,9 +141,10 @@ def write_scores(
     "step": step,
     "num_images": scores.num_images,
     "partial": partial,
+    "eval": json.loads(config.eval.to_json()),
     **{name: None if np.isnan(value) else value for name, value in scores.scalars.items()},
     **scores.details(),
   }
   write_text(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
-  if scores.sheet is not None:
-    overlay.save(workdir / f"eval_{split}.png", scores.sheet)
+  if scores.sample:
+    overlay.save(workdir / f"eval_{split}.png", scores.sheet(scores.sample))

@@ -18,6 +18,8 @@ class LabelSet:
     split_sizes: published number of examples of each split; empty where none is published.
     raw_to_train: uint8 `[256]`, from stored label values to train ids.
     raw_values: the values that stored labels may hold.
+    categories: of each class, where classes are grouped; () where they are not.
+    instance_sizes: mean size of an instance, pixels, of the classes whose instances are scored.
 
   Where a label is one class of a whole image, `palette` and what describes stored values are empty.
   """
@@ -27,6 +29,8 @@ class LabelSet:
   split_sizes: dict[str, int]
   raw_to_train: np.ndarray
   raw_values: frozenset[int]
+  categories: tuple[str, ...] = ()
+  instance_sizes: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def num_classes(self) -> int:
@@ -92,44 +96,51 @@ CAMVID = plain_labels(
   split_sizes={"train": 367, "validation": 101},
 )
 
-# Name, raw id and colour of the 19 evaluated classes, from cityscapesScripts' helpers/labels.py;
+# Name, raw id, category and colour of the 19 evaluated classes, from cityscapesScripts' helpers/labels.py;
 # every other raw id is ignored.
 _CITYSCAPES = (
-  ("road", 7, (128, 64, 128)),
-  ("sidewalk", 8, (244, 35, 232)),
-  ("building", 11, (70, 70, 70)),
-  ("wall", 12, (102, 102, 156)),
-  ("fence", 13, (190, 153, 153)),
-  ("pole", 17, (153, 153, 153)),
-  ("traffic light", 19, (250, 170, 30)),
-  ("traffic sign", 20, (220, 220, 0)),
-  ("vegetation", 21, (107, 142, 35)),
-  ("terrain", 22, (152, 251, 152)),
-  ("sky", 23, (70, 130, 180)),
-  ("person", 24, (220, 20, 60)),
-  ("rider", 25, (255, 0, 0)),
-  ("car", 26, (0, 0, 142)),
-  ("truck", 27, (0, 0, 70)),
-  ("bus", 28, (0, 60, 100)),
-  ("train", 31, (0, 80, 100)),
-  ("motorcycle", 32, (0, 0, 230)),
-  ("bicycle", 33, (119, 11, 32)),
+  ("road", 7, "flat", (128, 64, 128)),
+  ("sidewalk", 8, "flat", (244, 35, 232)),
+  ("building", 11, "construction", (70, 70, 70)),
+  ("wall", 12, "construction", (102, 102, 156)),
+  ("fence", 13, "construction", (190, 153, 153)),
+  ("pole", 17, "object", (153, 153, 153)),
+  ("traffic light", 19, "object", (250, 170, 30)),
+  ("traffic sign", 20, "object", (220, 220, 0)),
+  ("vegetation", 21, "nature", (107, 142, 35)),
+  ("terrain", 22, "nature", (152, 251, 152)),
+  ("sky", 23, "sky", (70, 130, 180)),
+  ("person", 24, "human", (220, 20, 60)),
+  ("rider", 25, "human", (255, 0, 0)),
+  ("car", 26, "vehicle", (0, 0, 142)),
+  ("truck", 27, "vehicle", (0, 0, 70)),
+  ("bus", 28, "vehicle", (0, 60, 100)),
+  ("train", 31, "vehicle", (0, 80, 100)),
+  ("motorcycle", 32, "vehicle", (0, 0, 230)),
+  ("bicycle", 33, "vehicle", (119, 11, 32)),
 )
+# The constants of the official script, evalPixelLevelSemanticLabeling.py (avgClassSize).
+_CITYSCAPES_INSTANCE_SIZES = {
+  "person": 3462.4756337644, "rider": 3930.4788056518, "car": 12794.0202738185, "truck": 27855.1264367816,
+  "bus": 35732.1511111111, "train": 67583.7075812274, "motorcycle": 6298.7200839748, "bicycle": 4672.3249222261,
+}  # fmt: skip
 
 
 def _cityscapes_table() -> np.ndarray:
   table = np.full(256, IGNORE, np.uint8)
-  for train_id, (_, raw_id, _) in enumerate(_CITYSCAPES):
+  for train_id, (_, raw_id, *_) in enumerate(_CITYSCAPES):
     table[raw_id] = train_id
   return table
 
 
 CITYSCAPES = LabelSet(
-  classes=tuple(name for name, _, _ in _CITYSCAPES),
-  palette=tuple(colour for _, _, colour in _CITYSCAPES),
+  classes=tuple(name for name, *_ in _CITYSCAPES),
+  palette=tuple(colour for *_, colour in _CITYSCAPES),
   split_sizes={"train": 2975, "validation": 500, "test": 1525},
   raw_to_train=_cityscapes_table(),
   raw_values=frozenset(range(34)),
+  categories=tuple(category for _, _, category, _ in _CITYSCAPES),
+  instance_sizes=_CITYSCAPES_INSTANCE_SIZES,
 )
 
 # Coarse labels exist for the fine images too; those are left out, so that nobody validates on them by mistake.

@@ -142,8 +142,8 @@ class Log:
     values = {f"{split}/{name}": value for name, value in scores.scalars.items()}
     if not self._writer.has(step, next(iter(values))):  # A kill may have come between this line and its score.
       self._writer.scalars(step, values)
-    if scores.sheet is not None:
-      self._writer.pictures(step, {f"{split}/predictions": scores.sheet})
+    if scores.sample:
+      self._writer.pictures(step, {f"{split}/predictions": scores.sheet(scores.sample)})
 
 
 def _clock(seconds: float) -> str:

@@ -9,9 +9,8 @@ import pytest
 
 from gcn_flax import build
 from gcn_flax.evaluate import evaluate, write_scores
-from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class
+from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class, mean_iou
 from gcn_flax.input_pipeline.transforms import pad
-from gcn_flax.visualize import overlay
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of torchvision's weights.
 
@@ -43,47 +42,71 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   scores = evaluate(config, setup, state.weights(), "validation")
   assert scores.num_images == 5
   source = build.open_split(config, "camvid", "validation")
-  assert scores.counts.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
+  counts = scores.counts["confusion"]
+  assert counts.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
+  assert scores.counts["distance"][:, 0].sum() == counts.sum()
+  assert scores.counts["distance"][:, 1].sum() == np.trace(counts)
   expected = reference(config, setup, state, "validation")
   # A pixel of two nearly equal scores may fall to either side.
-  assert np.abs(scores.counts - expected).sum() <= 4
+  assert np.abs(counts - expected).sum() <= 4
   np.testing.assert_allclose(scores.scalars["mean_iou"], np.nanmean(iou_per_class(expected)), atol=1e-3)
 
 
-def test_the_contact_sheet_shows_each_image_with_its_own_maps(config, monkeypatch):
+def test_the_same_pixels_on_one_device_as_on_eight(config):
+  """In tiles, scaled and mirrored, of a set that does not divide by the devices."""
+  config.data.eval_size = (96, 128)
+  config.eval.tile, config.eval.overlap = (64, 96), 16
+  config.eval.scales, config.eval.flip = (0.75, 1.0), True
+  found = []
+  for devices in (jax.devices()[:1], jax.devices()):
+    config.eval.batch_size = len(devices)
+    setup = build.build(config, devices)
+    found.append(evaluate(config, setup, setup.init(3).weights(), "validation"))
+  for name, counts in found[0].counts.items():
+    np.testing.assert_array_equal(counts, found[1].counts[name])
+  np.testing.assert_array_equal(found[0].image_scores, found[1].image_scores)
+
+
+def test_the_contact_sheet_shows_each_image_with_its_own_maps(config):
   config.data.eval_size = (96, 128)
   config.eval.num_pictures = 5
-  shown = []
-  monkeypatch.setattr(overlay, "contact_sheet", lambda *columns: shown.extend(zip(*columns[:4], strict=True)))
   setup = build.build(config)
   state = setup.init(3)
-  evaluate(config, setup, state.weights(), "validation")
+  scores = evaluate(config, setup, state.weights(), "validation")
   source = build.open_split(config, "camvid", "validation")
   examples = {source[index]["image_id"]: source[index] for index in range(5)}
   matrix = np.zeros((11, 11), np.int64)
-  for image, label, prediction, name in shown:
-    np.testing.assert_array_equal(image, examples[name]["image"])
-    np.testing.assert_array_equal(label, examples[name]["label"])
-    matrix += confusion_matrix(label, prediction, 11)
-  assert sorted(name for *_, name in shown) == sorted(examples)
+  for row in scores.sample:
+    np.testing.assert_array_equal(row.image, examples[row.image_id]["image"])
+    np.testing.assert_array_equal(row.label, examples[row.image_id]["label"])
+    own = confusion_matrix(row.label, row.prediction, 11)
+    np.testing.assert_allclose(row.score, mean_iou(own))
+    matrix += own
+  assert [row.image_id for row in scores.sample] == list(examples)
   assert np.abs(matrix - reference(config, setup, state, "validation")).sum() <= 4
+  by_score = sorted(scores.sample, key=lambda row: row.score)
+  assert [row.image_id for row in scores.worst] == [row.image_id for row in by_score]
+  assert [row.image_id for row in scores.best] == [row.image_id for row in by_score[::-1]]
+  np.testing.assert_array_equal(scores.image_scores, [row.score for row in scores.sample])
 
 
 def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   config.eval.num_pictures = 2
   setup = build.build(config)
   scores = evaluate(config, setup, setup.init(0).weights(), "validation")
-  scores.counts[:, 4] = scores.counts[4, :] = 0
+  matrix = scores.counts["confusion"]
+  matrix[:, 4] = matrix[4, :] = 0
   write_scores(tmp_path, config, "validation", 7, scores, {"shapes": ["train 1 instead of 3000"]})
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert result["num_images"] == 5 and result["step"] == 7
   assert result["iou"]["pavement"] is None and len(result["iou"]) == 11
   np.testing.assert_allclose(result["mean_iou"], scores.scalars["mean_iou"])
-  np.testing.assert_allclose(result["pixel_accuracy"], np.trace(scores.counts) / scores.counts.sum())
+  np.testing.assert_allclose(result["pixel_accuracy"], np.trace(matrix) / matrix.sum())
+  assert list(result["accuracy_within_pixels"]) == [str(distance) for distance in range(1, 41)]
   sheet = cv2.imread(str(tmp_path / "eval_validation.png"))
   assert sheet.shape[1] > 3 * 360
   table = capsys.readouterr().out
-  assert "pavement" in table and "mean IoU" in table
+  assert "pavement" in table and "mean IoU" in table and "boundary accuracy" in table
   lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
   assert result["partial"] == {"camvid": lacks, "shapes": ["train 1 instead of 3000"]}
   assert f"PARTIAL DATA: camvid {', '.join(lacks)}" in table

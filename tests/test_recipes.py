@@ -49,9 +49,15 @@ class RandomSource:
   def __len__(self):
     return 16
 
+  def image_id(self, index):
+    return f"random{index}"
+
+  def instances(self, index):
+    return np.random.default_rng(index).integers(24_000, 34_000, (64, 96)).astype(np.uint16)
+
   def __getitem__(self, index):
     rng = np.random.default_rng(index)
-    image = {"image": rng.integers(0, 256, (64, 96, 3)).astype(np.uint8), "image_id": f"random{index}"}
+    image = {"image": rng.integers(0, 256, (64, 96, 3)).astype(np.uint8), "image_id": self.image_id(index)}
     if not self.label_set.palette:
       return {**image, "label": np.int32(rng.integers(0, self.label_set.num_classes))}
     label = rng.integers(0, self.label_set.num_classes + 1, (64, 96)).astype(np.uint8)

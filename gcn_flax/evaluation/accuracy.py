@@ -5,28 +5,31 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def count_hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Counts images, top-1 and top-5 hits by true class.
+def best_classes(logits: jax.Array) -> jax.Array:
+  """Logits `[B, C]` -> the five best classes, int32 `[B, min(C, 5)]`, the best first.
 
-  A hit of top-k has fewer than k classes above it. Of equal scores the lower class number is
-  above, as `argmax` takes it, so that a network whose scores are all equal gets what
-  chance gives it, not everything. Scores that are not finite are no hit.
+  Of equal scores the lower class number is better, as `argmax` takes it, so that a network whose scores are all equal
+  gets what chance gives it, not everything. Where a score is not finite all are -1: no class.
+  """
+  _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+  return jnp.where(jnp.all(jnp.isfinite(logits), -1, keepdims=True), best, -1).astype(jnp.int32)
+
+
+def count_hits(label: int, best: np.ndarray, num_classes: int) -> np.ndarray:
+  """Counts one image.
 
   Args:
-    logits: `[B, C]`.
-    labels: integers `[B]`, 0 to C - 1; images of any other label, as `labels.NO_CLASS`, are not counted.
+    label: its class; any but 0 to `num_classes - 1`, as `labels.NO_CLASS`, is not counted.
+    best: `[K]` of `best_classes`.
+    num_classes: number of classes.
 
   Returns:
-    int32 `[C, 3]`: of each class its images, top-1 hits and top-5 hits.
+    int64 `[num_classes, 3]`: of each class its images, top-1 hits and top-5 hits.
   """
-  num_classes = logits.shape[-1]
-  classes = jnp.arange(num_classes)
-  is_true = classes == labels[:, None]
-  true = jnp.sum(jnp.where(is_true, logits, 0.0), -1, keepdims=True)
-  above = (logits > true) | ((logits == true) & (classes < labels[:, None]))
-  rank = jnp.where(jnp.all(jnp.isfinite(logits), -1), jnp.sum(above, -1), max(num_classes, 5))
-  hits = jnp.stack([jnp.ones_like(rank), rank < 1, rank < 5], -1).astype(jnp.int32)
-  return jnp.einsum("bc,bh->ch", is_true.astype(jnp.int32), hits)
+  counts = np.zeros((num_classes, 3), np.int64)
+  if 0 <= label < num_classes:
+    counts[label] = 1, best[0] == label, label in best
+  return counts
 
 
 def accuracy(counts: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,6 @@
-"""Intersection over union from one confusion matrix over a whole set."""
+"""Scores from one confusion matrix over a whole set."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +62,7 @@ def iou_per_class(matrix) -> np.ndarray:
 
 def mean_iou(matrix) -> float:
   """Mean of `iou_per_class` over the classes that occur or are predicted; NaN where none does."""
-  iou = iou_per_class(matrix)
-  present = ~np.isnan(iou)
-  return float(iou[present].mean()) if present.any() else float("nan")
+  return mean_of_present(iou_per_class(matrix))
 
 
 def pixel_accuracy(matrix) -> float:
@@ -70,3 +70,43 @@ def pixel_accuracy(matrix) -> float:
   matrix = np.asarray(matrix, np.int64)
   total = matrix.sum()
   return float(np.trace(matrix) / total) if total else float("nan")
+
+
+def class_accuracy(matrix) -> np.ndarray:
+  """Share of each class's pixels that are right, float64 `[C]`; NaN where it does not occur."""
+  matrix = np.asarray(matrix, np.int64)
+  pixels = matrix.sum(1)
+  return np.where(pixels > 0, np.diag(matrix) / np.maximum(pixels, 1), np.nan)
+
+
+def mean_accuracy(matrix) -> float:
+  """Mean of `class_accuracy` over the classes that occur; NaN where none does."""
+  return mean_of_present(class_accuracy(matrix))
+
+
+def frequency_weighted_iou(matrix) -> float:
+  """IoU of the classes weighted by their share of the valid pixels (Long et al., CVPR 2015); NaN without pixels."""
+  pixels = np.asarray(matrix, np.int64).sum(1)
+  occurs = pixels > 0
+  return float(pixels[occurs] @ iou_per_class(matrix)[occurs] / pixels.sum()) if occurs.any() else float("nan")
+
+
+def merge(matrix, groups: Sequence[str]) -> tuple[list[str], np.ndarray]:
+  """The matrix of groups of classes, as Cityscapes' categories.
+
+  Args:
+    matrix: `[C, C]`.
+    groups: the name of each class's group.
+
+  Returns:
+    The names of the G groups in the order of their first class, and their matrix int64 `[G, G]`.
+  """
+  names = list(dict.fromkeys(groups))
+  member = np.array([[group == name for group in groups] for name in names], np.int64)
+  return names, member @ np.asarray(matrix, np.int64) @ member.T
+
+
+def mean_of_present(values) -> float:
+  """Mean of what is not NaN; NaN where nothing is left."""
+  present = np.asarray(values)[~np.isnan(values)]
+  return float(present.mean()) if present.size else float("nan")

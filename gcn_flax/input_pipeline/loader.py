@@ -166,18 +166,17 @@ def train_batches(
 
 
 def eval_batches(
-  source: Source, share: HostShare, *, fit: Callable, ignore: int, num_threads: int, num_workers: int
+  source: Source, share: HostShare, *, fit: Callable, num_threads: int, num_workers: int
 ) -> Iterator[Batch]:
-  """Yields every example once, in order; the last batch is filled up with examples whose labels are `ignore`.
+  """Yields every example once, in order; the last batch is filled up with repetitions of the first example.
 
-  Beside `image` and `label` there are `index` int32 `[b]`, the example's place in the
+  Beside `image`, and `label` where the source has labels, there are `index` int32 `[b]`, the example's place in the
   source, -1 for a filling one, and `size` int32 `[b, 2]`, the image's height and width as stored.
 
   Args:
-    source: labelled examples.
+    source: examples.
     share: the positions to prepare; those past the source's end are filled up.
     fit: `example -> example` of a fixed size.
-    ignore: the label that is not scored.
     num_threads: that decode, in each worker.
     num_workers: processes, 0 for threads of this one alone.
   """
@@ -187,8 +186,8 @@ def eval_batches(
     example = source[0 if filling else position]
     size = np.array(example["image"].shape[:2], np.int32)
     example = fit(example)
-    label = np.full_like(example["label"], ignore) if filling else example["label"]
-    return {"image": example["image"], "label": label, "index": np.int32(-1 if filling else position), "size": size}
+    del example["image_id"]
+    return {**example, "index": np.int32(-1 if filling else position), "size": size}
 
   return _batches(share, prepare, num_threads, num_workers)
 

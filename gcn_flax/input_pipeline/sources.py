@@ -58,6 +58,10 @@ class Source(Sequence):
       example["label"] = label
     return example
 
+  def image_id(self, index: int) -> str:
+    """The name of example `index`."""
+    return _image_id(self._record(index))
+
   def label(self, index: int) -> np.ndarray:
     """The label of example `index` without its image. Raises ValueError where there is none."""
     if not self.has_labels:

@@ -72,20 +72,22 @@ def random_flip(example: Example, rng: np.random.Generator) -> Example:
 
 
 def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Example:
-  """Extends below and to the right to `size` = (height, width): image by `pixel` (RGB, rounded), label by 255.
+  """Extends below and to the right to `size` = (height, width): image by `pixel` (RGB, rounded), any label by 255.
 
   Raises:
     ValueError: where the example is larger than `size`.
   """
-  height, width = example["label"].shape
+  height, width = example["image"].shape[:2]
   if height > size[0] or width > size[1]:
     raise ValueError(
       f"image {example['image_id']} is {height} x {width}, larger than {size[0]} x {size[1]}: "
       "raise config.data.eval_size (multiples of 32), or config.data.crop_size with config.data.random_crop=False."
     )
   border = (0, size[0] - height, 0, size[1] - width, cv2.BORDER_CONSTANT)
-  image = cv2.copyMakeBorder(example["image"], *border, value=np.round(pixel).tolist())
-  return {**example, "image": image, "label": cv2.copyMakeBorder(example["label"], *border, value=IGNORE)}
+  padded = {**example, "image": cv2.copyMakeBorder(example["image"], *border, value=np.round(pixel).tolist())}
+  if "label" in example:
+    padded["label"] = cv2.copyMakeBorder(example["label"], *border, value=IGNORE)
+  return padded
 
 
 def augment(

@@ -4,14 +4,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
-from gcn_flax.input_pipeline import transforms
+from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.models.classifier import Classifier
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import scores
@@ -57,31 +56,54 @@ def check_sizes(config: ml_collections.ConfigDict) -> None:
   """Images of any size will do: they are resized."""
 
 
-def count(logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Logits `[B, C]`, classes int32 `[B]` -> hits int32 `[C, 3]` as `count_hits` gives, predictions int32 `[B]`."""
-  return accuracy.count_hits(logits, truth), jnp.argmax(logits, -1)
+def inference(config: ml_collections.ConfigDict) -> Callable:
+  """`(apply, images, sizes)` -> the five best classes int32 `[B, 5]`, as `accuracy.best_classes` gives them."""
+  del config
+  return lambda apply, images, sizes: accuracy.best_classes(apply(images))
+
+
+def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+  """Nothing was padded."""
+  del size
+  return array
+
+
+def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> scores.Counts:
+  """Hits of one image, whose class is `label`, `prediction` being its five best classes."""
+  del index
+  return {"hits": accuracy.count_hits(int(label), prediction, source.label_set.num_classes)}
+
+
+def score_image(counts: scores.Counts) -> float:
+  """1 where the best class is the true one, else 0; NaN for an image of no class."""
+  return accuracy.accuracy(counts["hits"])[0]
 
 
 class Scores(scores.Scores):
-  """Counts are `[C, 3]`: of each class its images, top-1 hits and top-5 hits."""
+  """Counts are `hits` `[C, 3]`: of each class its images, top-1 hits and top-5 hits."""
 
   @property
   def scalars(self) -> dict[str, float]:
-    return dict(zip((SCORE, "top5"), accuracy.accuracy(self.counts), strict=True))
+    return dict(zip((SCORE, "top5"), accuracy.accuracy(self.counts["hits"]), strict=True))
 
   def table(self) -> str:
     """Both accuracies, and the classes that are recognised worst."""
+    hits = self.counts["hits"]
     return overlay.accuracy_table(
-      self.label_set.classes, accuracy.accuracy_per_class(self.counts), self.counts[:, 0], self.scalars, _WORST
+      self.label_set.classes, accuracy.accuracy_per_class(hits), hits[:, 0], self.scalars, _WORST
     )
 
   def details(self) -> dict[str, Any]:
     """`accuracy`, top-1 by class name, null where a class has no image."""
-    return {"accuracy": self.by_class(accuracy.accuracy_per_class(self.counts))}
+    return {"accuracy": self.by_class(accuracy.accuracy_per_class(self.counts["hits"]))}
+
+  def sheet(self, rows: Sequence[scores.Row]) -> np.ndarray:
+    """The images as they were scored, with true and predicted class."""
+    names = self.label_set.classes
+    captions = [f"{names[int(row.label)]}: {names[int(row.prediction[0])]}" for row in rows]
+    return overlay.class_sheet([row.image for row in rows], captions, title="true class: predicted class")
 
 
-def draw(rows: Sequence[tuple], label_set: labels.LabelSet) -> np.ndarray:
-  """The contact sheet of rows (image as scored, class, predicted class, (height, width) as stored, image id)."""
-  images = [row[0] for row in rows]
-  captions = [f"{label_set.classes[int(truth)]}: {label_set.classes[int(found)]}" for _, truth, found, _, _ in rows]
-  return overlay.class_sheet(images, captions, title="true class: predicted class")
+def shrink(array: np.ndarray, width: int) -> np.ndarray:
+  """An image as narrow as a sheet shows it; classes stay."""
+  return overlay.shrink(array, width) if array.ndim == 3 else array

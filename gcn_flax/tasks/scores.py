@@ -2,12 +2,25 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gcn_flax.labels import LabelSet
+
+Counts = Mapping[str, np.ndarray]  # By name, int64 or float64: those of several images are added up.
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """An example beside what was predicted: image uint8 `[H, W, 3]`, label and prediction as the task has them."""
+
+  image: np.ndarray
+  label: np.ndarray
+  prediction: np.ndarray
+  image_id: str
+  score: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +28,22 @@ class Scores(abc.ABC):
   """The scores of a split.
 
   Attributes:
-    counts: int64, as the task's `count` gives them, over the whole split.
-    num_images: that were scored.
+    counts: as the task's `count` gives them, over the whole split.
+    image_scores: the score of each image by itself, in the order of the split; NaN where it has nothing to score.
     label_set: the classes.
-    sheet: contact sheet, RGB uint8 `[H, W, 3]`; None where no picture was asked for.
+    sample, best, worst: some examples, spread evenly, and those of the highest and lowest scores.
   """
 
-  counts: np.ndarray
-  num_images: int
+  counts: Counts
+  image_scores: np.ndarray
   label_set: LabelSet
-  sheet: np.ndarray | None
+  sample: list[Row]
+  best: list[Row]
+  worst: list[Row]
+
+  @property
+  def num_images(self) -> int:
+    return len(self.image_scores)
 
   @property
   @abc.abstractmethod
@@ -39,7 +58,15 @@ class Scores(abc.ABC):
   def details(self) -> dict[str, Any]:
     """What the file holds beside the scalars."""
 
+  @abc.abstractmethod
+  def sheet(self, rows: Sequence[Row]) -> np.ndarray:
+    """The contact sheet of rows, RGB uint8 `[H, W, 3]`."""
+
   def by_class(self, values: Iterable[float]) -> dict[str, float | None]:
     """A figure of each class by its name, null where it is NaN."""
-    pairs = zip(self.label_set.classes, values, strict=True)
-    return {name: None if np.isnan(value) else float(value) for name, value in pairs}
+    return named(self.label_set.classes, values)
+
+
+def named(names: Iterable[str], values: Iterable[float]) -> dict[str, float | None]:
+  """Figures by name, null where they are NaN."""
+  return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}

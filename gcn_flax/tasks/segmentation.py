@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from gcn_flax import labels
-from gcn_flax.evaluation import confusion
+from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
@@ -53,9 +53,12 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
 
 def fitting(config: ml_collections.ConfigDict) -> Callable:
   """`example -> example` of the size that is scored: padded, never resized."""
-  return functools.partial(
-    transforms.pad, size=tuple(config.data.eval_size), pixel=FAMILIES[config.model.family].rgb_mean
-  )
+  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=_filling(config))
+
+
+def _filling(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+  """What stands where an image ends, RGB: the mean pixel, as the picture's own whole numbers."""
+  return tuple(map(float, np.round(FAMILIES[config.model.family].rgb_mean)))
 
 
 def check_sizes(config: ml_collections.ConfigDict) -> None:
@@ -77,32 +80,106 @@ def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, fie
     )
 
 
-def count(logits: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Logits `[B, H, W, C]`, labels uint8 `[B, H, W]` -> confusion int32 `[C, C]`, predictions uint8 `[B, H, W]`."""
-  predictions = jnp.argmax(logits, -1).astype(jnp.uint8)
-  return confusion.confusion_matrix(truth, predictions, logits.shape[-1]), predictions
+def inference(config: ml_collections.ConfigDict) -> Callable:
+  """`(apply, images, sizes)` -> classes uint8 `[B, H, W]`, or float32 `[B, H, W, C]` where `refinement` follows."""
+  settings = config.eval
+
+  def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
+    views = tiling.Views(
+      scales=tuple(settings.scales),
+      flip=settings.flip,
+      tile=tuple(settings.tile),
+      overlap=settings.overlap,
+      pixel=_filling(config),
+    )
+    return (tiling.mean_probabilities if settings.crf.iterations else tiling.classes)(apply, images, sizes, views)
+
+  return infer
+
+
+def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+  """The image's own part of what was padded, `[H, W, ...]`."""
+  return array[: size[0], : size[1]]
+
+
+def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> scores.Counts:
+  """Everything that is counted of one image; label and prediction uint8 `[H, W]`."""
+  label_set = source.label_set
+  counts = {
+    "confusion": confusion.confusion_matrix(label, prediction, label_set.num_classes),
+    "distance": regions.count_by_distance(label, prediction),
+    "boundaries": regions.count_boundaries(label, prediction, label_set.num_classes),
+  }
+  if label_set.instance_sizes:
+    counts["instances"] = instances.count_instances(prediction, source.instances(index), label_set)
+  return counts
+
+
+def score_image(counts: scores.Counts) -> float:
+  """Mean IoU of one image by itself; NaN where all of it is void."""
+  return confusion.mean_iou(counts["confusion"])
 
 
 class Scores(scores.Scores):
-  """Counts are `[C, C]`, rows = ground truth, over all valid pixels."""
+  """Counts are `confusion` `[C, C]`, and those of `evaluation.regions` and, for Cityscapes, `evaluation.instances`."""
 
   @property
   def scalars(self) -> dict[str, float]:
-    return {SCORE: confusion.mean_iou(self.counts), "pixel_accuracy": confusion.pixel_accuracy(self.counts)}
+    matrix = self.counts["confusion"]
+    boundary, internal = regions.boundary_accuracy(self.counts["distance"])
+    figures = {
+      SCORE: confusion.mean_iou(matrix),
+      "pixel_accuracy": confusion.pixel_accuracy(matrix),
+      "mean_accuracy": confusion.mean_accuracy(matrix),
+      "frequency_weighted_iou": confusion.frequency_weighted_iou(matrix),
+      "boundary_accuracy": boundary,
+      "internal_accuracy": internal,
+      "boundary_iou": confusion.mean_of_present(regions.boundary_iou(self.counts["boundaries"])),
+    }
+    means = {name: confusion.mean_of_present(list(values.values())) for name, values in self._cityscapes().items()}
+    return figures | {f"mean_{name}": value for name, value in means.items()}
+
+  def _cityscapes(self) -> dict[str, dict[str, float]]:
+    """`category_iou`, `instance_iou`, `category_instance_iou` by name; {} where instances are not scored."""
+    if "instances" not in self.counts:
+      return {}
+    matrix, sums, label_set = self.counts["confusion"], self.counts["instances"], self.label_set
+    names, merged = confusion.merge(matrix, label_set.categories)
+    found = {
+      "category_iou": (names, confusion.iou_per_class(merged)),
+      "instance_iou": (label_set.classes, instances.instance_iou(sums, matrix, label_set)),
+      "category_instance_iou": instances.category_instance_iou(sums, matrix, label_set),
+    }
+    return {name: dict(zip(*pairs, strict=True)) for name, pairs in found.items()}
 
   def table(self) -> str:
-    """IoU and share of the valid pixels by class."""
-    pixels = self.counts.sum(1)
+    """IoU and share of the valid pixels by class, and every figure of the whole."""
+    pixels = self.counts["confusion"].sum(1)
     share = pixels / max(1, pixels.sum())
-    return overlay.class_table(self.label_set.classes, confusion.iou_per_class(self.counts), share, self.scalars[SCORE])
+    iou = confusion.iou_per_class(self.counts["confusion"])
+    return overlay.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
-    """`iou` by class name, null where a class neither occurs nor is predicted; `confusion`, ground truth in rows."""
-    return {"iou": self.by_class(confusion.iou_per_class(self.counts)), "confusion": self.counts.tolist()}
+    """By class name, null where a class is absent: `iou`, `accuracy`, `boundary_iou_by_class`; all counts besides."""
+    matrix = self.counts["confusion"]
+    return {
+      "iou": self.by_class(confusion.iou_per_class(matrix)),
+      "accuracy": self.by_class(confusion.class_accuracy(matrix)),
+      "boundary_iou_by_class": self.by_class(regions.boundary_iou(self.counts["boundaries"])),
+      **{name: scores.named(values, values.values()) for name, values in self._cityscapes().items()},
+      "accuracy_within_pixels": scores.named(
+        map(str, range(1, regions.FARTHEST + 1)), regions.accuracy_curve(self.counts["distance"])
+      ),
+      "confusion": matrix.tolist(),
+    }
+
+  def sheet(self, rows: Sequence[scores.Row]) -> np.ndarray:
+    """Image, truth and prediction of each row, with its mean IoU."""
+    captions = [f"{row.image_id}  mean IoU {100 * row.score:.1f} %" for row in rows]
+    columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)
+    return overlay.contact_sheet(*columns, captions, self.label_set)
 
 
-def draw(rows: Sequence[tuple], label_set: labels.LabelSet) -> np.ndarray:
-  """The contact sheet of rows (image, label, prediction, (height, width) as stored, image id)."""
-  cut = [([array[:height, :width] for array in maps], name) for *maps, (height, width), name in rows]
-  images, truths, predictions = zip(*(maps for maps, _ in cut), strict=True)
-  return overlay.contact_sheet(images, truths, predictions, [name for _, name in cut], label_set)
+def shrink(array: np.ndarray, width: int) -> np.ndarray:
+  """An image or label map as narrow as a sheet shows it."""
+  return overlay.shrink(array, width)

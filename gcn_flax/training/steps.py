@@ -96,18 +96,18 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
   return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)
 
 
-def make_eval_step(
-  network: nn.Module, count: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-) -> Callable[[dict[str, Any], Batch], tuple[jax.Array, jax.Array]]:
-  """Returns `(weights, batch) -> count(logits, labels)`, to be compiled.
+def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, Any], Batch], jax.Array]:
+  """Returns `(weights, batch) -> infer(apply, images, sizes)`, to be compiled.
 
-  `weights` are those of `TrainState.weights`; `count` gives int32 counts over the global
-  batch, and predictions `[B, ...]`.
+  `weights` are those of `TrainState.weights`; `apply` takes RGB images of any type, 0 to 255, to logits.
   """
 
   def eval_step(weights, batch: Batch):
     variables = {"params": weights["params"], "batch_stats": weights["batch_stats"]}
-    logits = network.apply(variables, normalize(batch["image"], weights["normalization"]), train=False)
-    return count(logits, batch["label"])
+
+    def apply(images):
+      return network.apply(variables, normalize(images, weights["normalization"]), train=False)
+
+    return infer(apply, batch["image"], batch["size"])
 
   return eval_step

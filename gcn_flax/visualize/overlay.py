@@ -23,6 +23,14 @@ def save(path: pathlib.Path, picture: np.ndarray) -> None:
     raise OSError(f"{path} cannot be written.")
 
 
+def shrink(picture: np.ndarray, width: int) -> np.ndarray:
+  """At most `width` columns wide: images `[H, W, 3]` averaged, label maps `[H, W]` never mixed."""
+  if picture.shape[1] <= width:
+    return picture
+  size = (width, max(1, round(picture.shape[0] * width / picture.shape[1])))
+  return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST_EXACT)
+
+
 def colorize(label: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
   """Train ids uint8 `[H, W]` -> RGB uint8 `[H, W, 3]`; values without a class, 255 among them, become white."""
   table = np.full((256, 3), VOID_COLOUR, np.uint8)
@@ -164,14 +172,32 @@ def _write(picture: np.ndarray, text: str, left: int, bottom: int) -> None:
   cv2.putText(picture, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
 
 
-def class_table(classes: Sequence[str], iou: Sequence[float], share: Sequence[float], mean_iou: float) -> str:
-  """A table of IoU and share of the valid pixels by class, both in percent; `-` where a class is absent."""
-  width = max(len("mean IoU"), *map(len, classes))
+TITLES = {  # How the figures of a split are called where people read them.
+  "mean_iou": "mean IoU",
+  "pixel_accuracy": "pixel accuracy",
+  "mean_accuracy": "mean accuracy",
+  "frequency_weighted_iou": "frequency-weighted IoU",
+  "boundary_accuracy": "boundary accuracy",
+  "internal_accuracy": "internal accuracy",
+  "boundary_iou": "boundary IoU",
+  "mean_category_iou": "category IoU",
+  "mean_instance_iou": "iIoU",
+  "mean_category_instance_iou": "category iIoU",
+  "top1": "top-1",
+  "top5": "top-5",
+}
+
+
+def class_table(classes: Sequence[str], iou: Sequence[float], share: Sequence[float], totals: dict[str, float]) -> str:
+  """A table of IoU and share of the valid pixels by class, and of the totals, in percent; `-` where there is none."""
+  width = max(map(len, [*classes, *map(TITLES.get, totals)]))
   lines = [f"{'class':<{width}}  {'IoU %':>6}  {'pixels %':>8}"]
   for name, value, part in zip(classes, iou, share, strict=True):
     shown = "-" if np.isnan(value) else f"{100 * value:.1f}"
     lines.append(f"{name:<{width}}  {shown:>6}  {100 * part:>8.2f}")
-  lines.append(f"{'mean IoU':<{width}}  {100 * mean_iou:>6.1f}")
+  for name, value in totals.items():
+    shown = "-" if np.isnan(value) else f"{100 * value:.1f}"
+    lines.append(f"{TITLES[name]:<{width}}  {shown:>6}")
   return "\n".join(lines)
 
 

@@ -28,8 +28,13 @@ def run(config, devices, num_steps=2):
   for seed in range(num_steps):
     state, metrics = setup.train_step(state, partition.to_device(random_batch(seed=seed), setup.mesh))
     values.append(float(metrics["loss"]))
-  confusion, predictions = setup.eval_step(state.weights(), partition.to_device(random_batch(), setup.mesh))
-  return values, jax.device_get(state), np.asarray(confusion), np.asarray(predictions)
+  return values, jax.device_get(state), predict(setup, state, random_batch())
+
+
+def predict(setup, state, batch):
+  size = np.tile(np.int32(batch["image"].shape[1:3]), (len(batch["image"]), 1))
+  batch = partition.to_device({**batch, "size": size}, setup.mesh, ("image", "size"))
+  return np.asarray(setup.eval_step(state.weights(), batch))
 
 
 def assert_close(one, other, tolerance):
@@ -47,14 +52,13 @@ def test_one_device_equals_eight(config, variant):
     config.loss.label_smoothing = 0.1
     config.loss.ohem_fraction = 0.5
     config.optimizer.ema_decay = 0.9
-  values, state, confusion, _ = run(config, jax.devices()[:1])
-  other_values, other_state, other_confusion, _ = run(config, jax.devices())
+  values, state, predictions = run(config, jax.devices()[:1])
+  other_values, other_state, other_predictions = run(config, jax.devices())
   np.testing.assert_allclose(values, other_values, rtol=1e-5)
   assert_close(state.params, other_state.params, 1e-5)
   assert_close(state.batch_stats, other_state.batch_stats, 1e-5)
   assert_close(state.ema, other_state.ema, 1e-5)
-  assert np.abs(confusion - other_confusion).sum() <= 0.001 * confusion.sum()
-  assert confusion.sum() == other_confusion.sum()
+  assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
 def test_a_classifier_on_one_device_equals_eight(class_config):
@@ -64,15 +68,14 @@ def test_a_classifier_on_one_device_equals_eight(class_config):
     "image": rng.integers(0, 256, (16, 64, 64, 3)).astype(np.uint8),
     "label": np.concatenate([[-1, -1], rng.integers(0, 3, 14)]).astype(np.int32),
   }
-  states, counts = [], []
+  states, found = [], []
   for devices in (jax.devices()[:1], jax.devices()):
     setup = build.build(class_config, devices)
     state, metrics = setup.train_step(setup.init(0), partition.to_device(batch, setup.mesh))
-    found, _ = setup.eval_step(state.weights(), partition.to_device(batch, setup.mesh))
     states.append(jax.device_get(state.params))
-    counts.append(np.asarray(found))
+    found.append(predict(setup, state, batch))
   assert_close(*states, 1e-5)
-  assert counts[0][:, 0].sum() == counts[1][:, 0].sum() == 14 and np.abs(counts[0] - counts[1]).sum() <= 1
+  assert found[0].shape == (16, 3) and (found[0] != found[1]).sum() <= 2
 
 
 def make_state(network, descent, size=64):

@@ -1,0 +1,67 @@
+"""Fully connected conditional random field after the network (Kraehenbuehl and Koltun, NIPS 2011), as the paper has it.
+
+By `pydensecrf`, an extra: pip install -r requirements-crf.txt -c constraints.txt
+"""
+
+import dataclasses
+import importlib.util
+from typing import ClassVar
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+  """Of mean field inference with two Gaussian kernels, one of places, one of places and colours.
+
+  Attributes:
+    iterations: of mean field inference.
+    smooth_weight, smooth_xy: weight of the first kernel, and its standard deviation in pixels.
+    color_weight, color_xy, color_rgb: weight of the second one, its standard deviations in pixels and in values of 0
+      to 255.
+  """
+
+  FIELDS: ClassVar[tuple[str, ...]] = (
+    "iterations", "smooth_weight", "smooth_xy", "color_weight", "color_xy", "color_rgb",
+  )  # fmt: skip
+
+  iterations: int
+  smooth_weight: float
+  smooth_xy: float
+  color_weight: float
+  color_xy: float
+  color_rgb: float
+
+
+def check_installed() -> None:
+  """Raises ValueError where the library is missing."""
+  if importlib.util.find_spec("pydensecrf") is None:
+    raise ValueError(
+      "config.eval.crf.iterations asks for a dense CRF, but pydensecrf is not installed: "
+      "pip install -r requirements-crf.txt -c constraints.txt (needs a C++ compiler), or set it to 0."
+    )
+
+
+def refine(image: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
+  """The most probable labels, uint8 `[H, W]`, after mean field inference with a Potts model.
+
+  Args:
+    image: RGB uint8 `[H, W, 3]`.
+    probabilities: float32 `[H, W, C]`, of the network.
+    parameters: of the field.
+  """
+  from pydensecrf import densecrf
+
+  height, width, num_classes = probabilities.shape
+  field = densecrf.DenseCRF2D(width, height, num_classes)
+  unary = -np.log(np.maximum(probabilities, 1e-10)).transpose(2, 0, 1).reshape(num_classes, -1)
+  field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+  field.addPairwiseGaussian(sxy=parameters.smooth_xy, compat=parameters.smooth_weight)
+  field.addPairwiseBilateral(
+    sxy=parameters.color_xy,
+    srgb=parameters.color_rgb,
+    rgbim=np.ascontiguousarray(image),
+    compat=parameters.color_weight,
+  )
+  labels = np.argmax(np.array(field.inference(parameters.iterations)), 0)
+  return labels.reshape(height, width).astype(np.uint8)

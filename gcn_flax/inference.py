@@ -1,0 +1,84 @@
+"""From batches of images to what a network says of each, and back to one image at a time."""
+
+import collections
+import concurrent.futures
+import contextlib
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from gcn_flax import build
+from gcn_flax.evaluation import crf
+from gcn_flax.input_pipeline import loader
+from gcn_flax.training import partition
+
+_log = logging.getLogger(__name__)
+_PROGRESS_SECONDS = 15
+
+
+def run(
+  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
+) -> Iterator[tuple[loader.Batch, np.ndarray]]:
+  """Yields this host's batches, and what the network says of their images; the devices are one batch ahead."""
+  waiting = collections.deque()
+  for batch in batches:
+    inputs = partition.to_device(batch, setup.mesh, ("image", "size"))
+    waiting.append((batch, setup.eval_step(weights, inputs)))
+    if len(waiting) > 1:
+      batch, outputs = waiting.popleft()
+      yield batch, partition.of_this_host(outputs)
+  for batch, outputs in waiting:
+    yield batch, partition.of_this_host(outputs)
+
+
+@contextlib.contextmanager
+def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+  """Gives `(image, output of the network) -> label map`: a dense CRF in processes of their own, or nothing at all.
+
+  Raises ValueError where the CRF is not installed.
+  """
+  settings = config.eval.crf
+  if not settings.iterations:
+    yield lambda image, output: output
+    return
+  crf.check_installed()
+  parameters = crf.Parameters(**{name: settings[name] for name in crf.Parameters.FIELDS})
+  # Processes, because the CRF holds Python's lock; fresh ones, because JAX has threads.
+  with concurrent.futures.ProcessPoolExecutor(
+    settings.num_workers or os.cpu_count(), multiprocessing.get_context("spawn")
+  ) as pool:
+    yield lambda image, output: pool.submit(crf.refine, image, output, parameters).result()
+
+
+def each(function: Callable, arguments: Iterable[tuple], num_threads: int) -> Iterator[Any]:
+  """Yields `function(*argument)` in order; threads work on a few arguments ahead, and no more are taken than that."""
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    waiting = collections.deque()
+    for argument in arguments:
+      waiting.append(pool.submit(function, *argument))
+      if len(waiting) > 2 * num_threads:
+        yield waiting.popleft().result()
+    for future in waiting:
+      yield future.result()
+
+
+class Progress:
+  """Says now and then how many images are done, and how long the rest will take."""
+
+  def __init__(self, what: str, total: int):
+    self._what, self._total, self._done = what, total, 0
+    self._started = self._reported = time.monotonic()
+
+  def add(self, count: int = 1) -> None:
+    self._done += count
+    now = time.monotonic()
+    if now - self._reported > _PROGRESS_SECONDS:
+      left = (now - self._started) / self._done * (self._total - self._done)
+      _log.info("%s: %d of %d images, %.0f s left", self._what, self._done, self._total, left)
+      self._reported = now

@@ -1,0 +1,154 @@
+"""Tiles, scales and mirror images against PyTorch and against plain NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gcn_flax.evaluation import tiling
+from gcn_flax.evaluation.tiling import Views, tile_starts
+
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(3, 5)).astype(np.float32) / 50
+IMAGES = RNG.integers(0, 256, (2, 96, 128, 3)).astype(np.uint8)
+SIZES = np.array([[96, 128], [70, 101]], np.int32)
+
+
+def pointwise(images):
+  return images @ WEIGHTS
+
+
+def from_the_left(images):
+  """A network that sees one pixel to the left, and nothing beyond the border."""
+  return jnp.pad(images, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1] @ WEIGHTS
+
+
+def box(images):
+  """A network that sees 5 x 5 pixels."""
+  kernel = jnp.tile(jnp.ones((5, 5, 1, 1)) / 25, (1, 1, 1, 3))
+  dimensions = ("NHWC", "HWIO", "NHWC")
+  blurred = jax.lax.conv_general_dilated(
+    images, kernel, (1, 1), "SAME", dimension_numbers=dimensions, feature_group_count=3
+  )
+  return blurred @ WEIGHTS
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def probabilities(network, views):
+  return tiling.mean_probabilities(network, IMAGES, SIZES, views)
+
+
+def own_part(array, index):
+  height, width = SIZES[index]
+  return np.asarray(array)[index, :height, :width]
+
+
+def softmax(logits):
+  return np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+
+
+def test_tiles_reach_from_end_to_end():
+  assert tile_starts(2048, 1024, 682) == [0, 341, 683, 1024]  # The paper's four crops of a Cityscapes image.
+  assert tile_starts(1024, 1024, 682) == tile_starts(96, 128, 0) == [0]
+  for side, tile, overlap in [(512, 96, 0), (512, 96, 31), (100, 64, 63), (1000, 32, 5)]:
+    starts = tile_starts(side, tile, overlap)
+    steps = np.diff(starts)
+    assert starts[0] == 0 and starts[-1] == side - tile
+    assert steps.max() - steps.min() <= 1 and steps.max() <= tile - overlap
+    assert len(starts) == 1 or (side - tile) / (len(starts) - 2 or 1e-9) > tile - overlap, "one tile less would do"
+
+
+@pytest.mark.parametrize("tile", [(), (64, 64), (32, 96)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_sees_one_pixel_is_the_same_in_any_tiles(tile, flip):
+  views = Views(tile=tile, overlap=20 if tile else 0, flip=flip)
+  found, expected = probabilities(pointwise, views), softmax(pointwise(np.float32(IMAGES)))
+  for index in range(2):
+    np.testing.assert_allclose(own_part(found, index), own_part(expected, index), atol=1e-6)
+
+
+def test_a_small_field_sees_no_tiles_away_from_their_borders():
+  tiled = probabilities(box, Views(tile=(64, 64), overlap=16))
+  whole = softmax(box(jnp.float32(IMAGES)))
+  away = np.ones((96, 128), bool)
+  for axis, side in enumerate((96, 128)):
+    for start in tile_starts(side, 64, 16):
+      for border in (start, start + 64):
+        near = np.abs(np.arange(side) + 0.5 - border) < 2.5
+        away &= ~(near[:, None] if axis == 0 else near[None])
+  assert 0.5 < away.mean() < 0.9
+  np.testing.assert_allclose(np.asarray(tiled)[0][away], whole[0][away], atol=1e-6)
+  assert np.abs(np.asarray(tiled)[0] - whole[0])[~away].max() > 1e-3
+
+
+def test_where_tiles_overlap_their_mean_counts():
+  found = probabilities(from_the_left, Views(tile=(96, 96), overlap=64))
+  starts = tile_starts(128, 96, 64)
+  total, count = np.zeros((96, 128, 5)), np.zeros((1, 128, 1))
+  for start in starts:
+    total[:, start : start + 96] += softmax(from_the_left(jnp.float32(IMAGES[:1, :, start : start + 96])))[0]
+    count[:, start : start + 96] += 1
+  assert len(starts) == 2
+  np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
+
+
+def test_a_mirror_image_is_that_of_the_image_not_of_its_filling():
+  found = probabilities(from_the_left, Views(flip=True))
+  for index, (height, width) in enumerate(SIZES):
+    image = jnp.float32(IMAGES[index : index + 1, :height, :width])
+    straight, mirrored = softmax(from_the_left(image)), softmax(from_the_left(image[:, :, ::-1]))[:, :, ::-1]
+    np.testing.assert_allclose(own_part(found, index), (straight + mirrored)[0] / 2, atol=1e-6)
+
+
+def resized(array, size):
+  """`[H, W, C]` as PyTorch resizes it."""
+  tensor = torch.from_numpy(np.array(array, np.float32)).permute(2, 0, 1)[None]
+  resized = F.interpolate(tensor, size=tuple(map(int, size)), mode="bilinear", align_corners=False)
+  return resized[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("scales", [(0.5,), (0.75, 1.25), (0.3, 1.0, 2.0)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_scales_equal_pytorchs_resizing(scales, flip):
+  found = probabilities(pointwise, Views(scales=scales, flip=flip))
+  for index, size in enumerate(SIZES):
+    image = IMAGES[index, : size[0], : size[1]]
+    parts = [resized(softmax(resized(image, np.round(size * scale)) @ WEIGHTS), size) for scale in scales]
+    np.testing.assert_allclose(own_part(found, index), np.mean(parts, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.5])
+def test_scaled_tiles_cover_every_pixel(scale):
+  found = probabilities(pointwise, Views(scales=(scale,), tile=(32, 32), overlap=8))
+  whole = probabilities(pointwise, Views(scales=(scale,)))
+  for index in range(2):
+    np.testing.assert_allclose(own_part(found, index).sum(-1), 1, atol=1e-5)
+    # Between tiles that do not overlap by what interpolation reaches, values are their nearer one's.
+    same = np.abs(own_part(found, index) - own_part(whole, index)).max(-1) < 1e-5
+    assert same.mean() > 0.5
+
+
+def test_classes_are_the_most_probable():
+  for views in (Views(), Views(scales=(0.5, 1.0), flip=True)):
+    found = np.asarray(tiling.classes(pointwise, IMAGES, SIZES, views))
+    expected = np.argmax(probabilities(pointwise, views), -1)
+    assert found.dtype == np.uint8 and (own_part(found, 1) == own_part(expected, 1)).mean() > 0.999
+
+
+def test_the_map_of_all_classes_is_made_once():
+  """Of a large image in small tiles: the running sum, and nothing else of its size."""
+  image = jax.ShapeDtypeStruct((1, 512, 1024, 3), jnp.uint8)
+  size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+  views = Views(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16)
+  weights = jnp.ones((3, 64)) / 500
+
+  def labels(images, sizes):
+    return tiling.classes(lambda tile: tile @ weights, images, sizes, views)
+
+  memory = jax.jit(labels).lower(image, size).compile().memory_analysis()
+  one_map = 4 * 64 * 512 * 1024
+  assert memory.temp_size_in_bytes < 1.3 * one_map
