@@ -46,6 +46,7 @@ _RANGES = {
   "eval.crf.color_xy": (0.1, None),
   "eval.crf.color_rgb": (0.1, None),
   "eval.crf.num_workers": (0, None),
+  "eval.crf.search_images": (1, None),
   "loss.label_smoothing": (0.0, 0.999),
   "loss.ohem_fraction": (1e-6, 1.0),
   "loss.ohem_threshold": (0.0, 1.0),
@@ -134,6 +135,7 @@ def get_config() -> ml_collections.ConfigDict:
   crf.color_xy = 50.0  # Its standard deviations, pixels,
   crf.color_rgb = 5.0  # and values of 0 to 255.
   crf.num_workers = 0  # Processes; 0 = one for each core.
+  crf.search_images = 50  # That --mode=search_crf looks at.
 
   config.model = model = ml_collections.ConfigDict()
   model.backbone = "resnet152"  # resnet_tiny, resnet18, 34, 50, 101 or 152; resnet50_gcn is the paper's own.

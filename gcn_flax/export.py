@@ -44,7 +44,7 @@ def write_weights(
     "backbone": config.model.backbone,
     "step": str(step),
     "config": config.to_json(),
-    "data": json.dumps({name: known[name] for name in ("classes", "partial") if name in known}),
+    "data": json.dumps({name: known[name] for name in ("classes", "palette", "partial") if name in known}),
   }
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)

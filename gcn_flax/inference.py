@@ -43,17 +43,28 @@ def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarr
 
   Raises ValueError where the CRF is not installed.
   """
-  settings = config.eval.crf
-  if not settings.iterations:
+  if not config.eval.crf.iterations:
     yield lambda image, output: output
     return
   crf.check_installed()
-  parameters = crf.Parameters(**{name: settings[name] for name in crf.Parameters.FIELDS})
-  # Processes, because the CRF holds Python's lock; fresh ones, because JAX has threads.
-  with concurrent.futures.ProcessPoolExecutor(
-    settings.num_workers or os.cpu_count(), multiprocessing.get_context("spawn")
-  ) as pool:
+  parameters = crf_parameters(config)
+  with crf_processes(config) as pool:
     yield lambda image, output: pool.submit(crf.refine, image, output, parameters).result()
+
+
+def crf_parameters(config: ml_collections.ConfigDict) -> crf.Parameters:
+  """Those of a config."""
+  return crf.Parameters(**{name: config.eval.crf[name] for name in crf.Parameters.FIELDS})
+
+
+def num_crf_workers(config: ml_collections.ConfigDict) -> int:
+  """Processes that work on the CRF."""
+  return config.eval.crf.num_workers or os.cpu_count()
+
+
+def crf_processes(config: ml_collections.ConfigDict) -> concurrent.futures.ProcessPoolExecutor:
+  """Processes for the CRF, which holds Python's lock; fresh ones, because JAX has threads."""
+  return concurrent.futures.ProcessPoolExecutor(num_crf_workers(config), multiprocessing.get_context("spawn"))
 
 
 def each(function: Callable, arguments: Iterable[tuple], num_threads: int) -> Iterator[Any]:

@@ -3,6 +3,8 @@
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=export
+  python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=predict \\
+    --images='a/*.jpg' --output=runs/predictions
 
 Any field of the config can be set on the command line: --config.total_steps=500.
 """
@@ -18,19 +20,27 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate, export
+from gcn_flax import build, evaluate, export, predict, search_crf
 from gcn_flax import config as config_lib
-from gcn_flax.start import trained_weights
+from gcn_flax.start import known_label_set, open_trained, trained_weights
 from gcn_flax.train import train
 from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, facts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "export"], "What to do.")
-_SPLIT = flags.DEFINE_string("split", None, "Split that --mode=eval scores; config.data.eval_split unless told.")
-_CHECKPOINT = flags.DEFINE_string(
-  "checkpoint", "best", "Checkpoint to score or export: best, last or a step; 0: first weights as they are."
+_MODES = ("train", "eval", "predict", "check", "search_crf", "export")
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
+_SPLIT = flags.DEFINE_string(
+  "split", None, "Split to score, config.data.eval_split unless told; of a submission, test unless told."
 )
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "best", "Checkpoint to score, predict with or export: best, last or a step; 0: first weights."
+)
+_IMAGES = flags.DEFINE_multi_string(
+  "images", [], "Pictures to predict, a pattern in quotes: 'a/*.jpg'. May be repeated."
+)
+_SUBMISSION = flags.DEFINE_enum("submission", None, ["voc", "cityscapes"], "Server whose form predictions take.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder that predictions go to.")
 
 
 class UserError(Exception):
@@ -77,14 +87,55 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
 
 def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
   """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
-  config_lib.validate(config, training=False)
-  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
-  classes = facts(workdir).get("classes")
-  setup = build.build(config, num_classes=len(classes) if classes else None)
-  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
+  _, weights, step, known = open_trained(config, workdir, checkpoint)
   if jax.process_index() == 0:
-    for path in export.write_weights(config, workdir, weights, step, facts(origin)):
+    for path in export.write_weights(config, workdir, weights, step, known):
       print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB, step {step}")
+
+
+def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
+  """Writes label maps of pictures, which needs no data set, or a split's as a server takes them.
+
+  Raises ValueError where flags do not fit, and for what could not be predicted.
+  """
+  output, kind = _output(config), _SUBMISSION.value
+  if bool(_IMAGES.value) == bool(kind):
+    raise ValueError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
+  config_lib.validate(config, training=False)
+  if kind:
+    config_lib.validate(config, jax.device_count(), training=False)
+    tree = predict.open_tree(config, kind, _SPLIT.value or "test", output)
+    setup, weights, _, _ = open_trained(config, workdir, checkpoint)
+    count = predict.predict_split(config, setup, weights, *tree)
+    print(f"wrote {count} label maps to {tree[0].folder}, checked")
+    return
+  targets = predict.find_pictures(_IMAGES.value, output)
+  setup, weights, _, known = open_trained(config, workdir, checkpoint)
+  count = predict.predict_pictures(config, setup, weights, known_label_set(config, known), targets)
+  print(f"wrote label maps and overlays of {count} pictures to {output}")
+
+
+def run_check(config: ml_collections.ConfigDict) -> None:
+  """Reads a submission back. Raises ValueError for what the server would refuse."""
+  if not _SUBMISSION.value:
+    raise ValueError("--mode=check reads back what --submission=voc or cityscapes wrote: say which.")
+  tree, source = predict.open_tree(config, _SUBMISSION.value, _SPLIT.value or "test", _output(config))
+  print(f"{tree.check(source)} label maps in {tree.folder}: complete")
+
+
+def _output(config: ml_collections.ConfigDict) -> pathlib.Path:
+  if not _OUTPUT.value:
+    raise ValueError(f"--mode={_MODE.value} needs a folder for the label maps, for instance --output=runs/predictions.")
+  if config_lib.is_classifier(config):
+    raise ValueError(f"--mode={_MODE.value} is for classes of pixels, not for config.model.head='classifier'.")
+  return pathlib.Path(_OUTPUT.value).expanduser().absolute()
+
+
+def run_search_crf(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str, split: str) -> None:
+  """Scores parameters of the dense CRF. Raises ValueError where it is not installed, and as `open_trained`."""
+  config_lib.validate(config, jax.device_count(), training=False)
+  _, weights, _, _ = open_trained(config, workdir, checkpoint)
+  search_crf.search(config, weights, split, workdir)
 
 
 def show_progress() -> None:
@@ -104,12 +155,15 @@ def main(argv: Sequence[str]) -> int:
     config = parse(argv)
     show_progress()
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
-    if _MODE.value == "train":
-      train(config, workdir)
-    elif _MODE.value == "export":
-      run_export(config, workdir, _CHECKPOINT.value)
-    else:
-      run_eval(config, workdir, _SPLIT.value or config.data.eval_split, _CHECKPOINT.value)
+    split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
+    {
+      "train": lambda: train(config, workdir),
+      "eval": lambda: run_eval(config, workdir, split, checkpoint),
+      "predict": lambda: run_predict(config, workdir, checkpoint),
+      "check": lambda: run_check(config),
+      "search_crf": lambda: run_search_crf(config, workdir, checkpoint, split),
+      "export": lambda: run_export(config, workdir, checkpoint),
+    }[_MODE.value]()
   except (UserError, ValueError, FloatingPointError, OSError) as error:
     return _fail(str(error))
   except RuntimeError as error:  # JAX's own: no such device, no memory.

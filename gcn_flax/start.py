@@ -11,12 +11,14 @@ import numpy as np
 
 from gcn_flax import build
 from gcn_flax import config as config_lib
+from gcn_flax.input_pipeline import sources
+from gcn_flax.labels import LABELS, LabelSet, plain_labels, voc_palette
 from gcn_flax.models import pretrained, torch_names
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import TrainState
-from gcn_flax.workdir import check_classes, classes, facts, is_begun
+from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, classes, facts, is_begun
 
 _log = logging.getLogger(__name__)
 _COLLECTIONS = ("params", "batch_stats")
@@ -118,6 +120,30 @@ def _of_file(config: ml_collections.ConfigDict, path: pathlib.Path, target: dict
       f"config.init_from={str(path)!r} is of another network (for an encoder alone, set config.model.pretrained): "
       f"{error}."
     ) from error
+
+
+def open_trained(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str
+) -> tuple[build.Setup, dict[str, Any], int, dict[str, Any]]:
+  """The network of a workdir, whose data set need not be here: what it computes, its weights, step and `facts`.
+
+  Raises ValueError where settings that the weights depend on are others, and as `trained_weights`.
+  """
+  config_lib.validate(config, training=False)
+  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
+  known = facts(workdir) or (facts(given_weights(config)) if given_weights(config) else {})
+  setup = build.build(config, num_classes=len(known["classes"]) if "classes" in known else None)
+  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
+  return setup, weights, step, facts(origin)
+
+
+def known_label_set(config: ml_collections.ConfigDict, known: dict[str, Any]) -> LabelSet:
+  """The classes of a trained network and their colours, from `facts` where they are the user's own."""
+  if config.data.dataset in LABELS or "classes" not in known:
+    return sources.open_label_set(config.data.dataset, config.data.data_dir)
+  names = tuple(known["classes"])
+  palette = tuple(map(tuple, known.get("palette", voc_palette(len(names)))))
+  return plain_labels(names, palette, {})
 
 
 def trained_weights(

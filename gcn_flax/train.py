@@ -150,10 +150,11 @@ def data_facts(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict
   """
   origin = workdir if is_begun(workdir) else given_weights(config)
   inherited = facts(origin).get("partial", {}) if origin else {}
-  classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
+  label_set = sources.open_label_set(config.data.dataset, config.data.data_dir)
   return {
     "data": build.data_counts(config),
-    "classes": list(classes),
+    "classes": list(label_set.classes),
+    "palette": [list(colour) for colour in label_set.palette],
     "fingerprints": build.fingerprints(config),
     "partial": inherited | build.partial_data(config),
   }

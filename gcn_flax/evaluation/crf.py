@@ -5,9 +5,12 @@ By `pydensecrf`, an extra: pip install -r requirements-crf.txt -c constraints.tx
 
 import dataclasses
 import importlib.util
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+
+from gcn_flax.evaluation import confusion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +68,13 @@ def refine(image: np.ndarray, probabilities: np.ndarray, parameters: Parameters)
   )
   labels = np.argmax(np.array(field.inference(parameters.iterations)), 0)
   return labels.reshape(height, width).astype(np.uint8)
+
+
+def count_each(
+  image: np.ndarray, label: np.ndarray, probabilities: np.ndarray, candidates: Sequence[Parameters]
+) -> np.ndarray:
+  """Confusion matrices of one image: without refinement first, then with each candidate; int64 `[1 + N, C, C]`."""
+  predictions = [np.argmax(probabilities, -1).astype(np.uint8)]
+  predictions += [refine(image, probabilities, parameters) for parameters in candidates]
+  num_classes = probabilities.shape[-1]
+  return np.stack([confusion.confusion_matrix(label, prediction, num_classes) for prediction in predictions])

@@ -53,10 +53,10 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
 
 def fitting(config: ml_collections.ConfigDict) -> Callable:
   """`example -> example` of the size that is scored: padded, never resized."""
-  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=_filling(config))
+  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=filling(config))
 
 
-def _filling(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+def filling(config: ml_collections.ConfigDict) -> tuple[float, ...]:
   """What stands where an image ends, RGB: the mean pixel, as the picture's own whole numbers."""
   return tuple(map(float, np.round(FAMILIES[config.model.family].rgb_mean)))
 
@@ -65,11 +65,12 @@ def check_sizes(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError where an image is larger than what it is padded to."""
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
-      _check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
-  _check_fits(config, config.data.dataset, config.data.eval_split, "eval_size")
+      check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
+  check_fits(config, config.data.dataset, config.data.eval_split, "eval_size")
 
 
-def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
+def check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
+  """Raises ValueError where an image of a split is larger than `config.data.<field>`."""
   largest, size = sources.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
   if any(side > most for side, most in zip(largest, size, strict=True)):
     needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
@@ -90,7 +91,7 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       flip=settings.flip,
       tile=tuple(settings.tile),
       overlap=settings.overlap,
-      pixel=_filling(config),
+      pixel=filling(config),
     )
     return (tiling.mean_probabilities if settings.crf.iterations else tiling.classes)(apply, images, sizes, views)
 

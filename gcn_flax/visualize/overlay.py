@@ -1,10 +1,13 @@
 """Label maps as pictures, and results as tables."""
 
+import io
+import os
 import pathlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from gcn_flax.labels import LabelSet
 
@@ -15,12 +18,32 @@ _LINE = 22  # Height of a line of text, pixels.
 
 def save(path: pathlib.Path, picture: np.ndarray) -> None:
   """Writes RGB uint8 `[H, W, 3]` in the format that the path's suffix names. Raises OSError where it cannot."""
+  _replace(path, encode(picture, path.suffix))
+
+
+def encode(picture: np.ndarray, suffix: str) -> bytes:
+  """RGB uint8 `[H, W, 3]` as a file's content. Raises OSError for a suffix other than .png or .jpg."""
   try:
-    written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
   except cv2.error as error:
-    raise OSError(f"{path} cannot be written: its name must end in .png or .jpg.") from error
-  if not written:
-    raise OSError(f"{path} cannot be written.")
+    raise OSError(f"a picture cannot be written as {suffix!r}: its name must end in .png or .jpg.") from error
+
+
+def save_labels(path: pathlib.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
+  """Writes a label map uint8 `[H, W]` as a PNG of one channel: indexed where a palette is given, else grey."""
+  image = Image.fromarray(label)
+  if palette:
+    image.putpalette([channel for colour in palette for channel in colour])
+  content = io.BytesIO()
+  image.save(content, "PNG")
+  _replace(path, content.getvalue())
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+  """Writes a file in one move, so that a kill leaves the whole of it or nothing."""
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_bytes(content)
+  os.replace(temporary, path)
 
 
 def shrink(picture: np.ndarray, width: int) -> np.ndarray:

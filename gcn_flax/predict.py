@@ -1,0 +1,170 @@
+"""Label maps of pictures: the user's own, or a split's as the benchmark servers take them."""
+
+import collections
+import glob
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from gcn_flax import build, inference, submission
+from gcn_flax.input_pipeline import loader, pictures, sources, transforms
+from gcn_flax.labels import LabelSet
+from gcn_flax.tasks import segmentation
+from gcn_flax.training import partition
+from gcn_flax.visualize import overlay
+
+_log = logging.getLogger(__name__)
+_GRID = 128  # Pixels; pictures are padded to multiples of it, so that few shapes are compiled.
+
+
+def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
+  """The pictures that patterns such as `a/*.jpg` name, and where the label map of each goes, `OUTPUT/NAME.png`.
+
+  Raises ValueError where a pattern names nothing, and where a file would be written twice or over a picture.
+  """
+  found = []
+  for pattern in patterns:
+    paths = sorted(path for path in glob.glob(str(pathlib.Path(pattern).expanduser()), recursive=True))
+    found += [path for path in map(pathlib.Path, paths) if path.is_file()]
+    if not paths:
+      raise ValueError(f"--images={pattern!r} names no picture: quote the pattern, for instance --images='a/*.jpg'.")
+  targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(found)}
+  owners = collections.defaultdict(list)
+  for path, target in targets.items():
+    owners[target].append(path)
+    if any(name.exists() and name.samefile(path) for name in (target, _overlay_of(target))):
+      raise ValueError(f"--output={output} would write over the picture {path}: take another folder.")
+  for target, paths in owners.items():
+    if len(paths) > 1:
+      raise ValueError(f"{paths[0]} and {paths[1]} would both become {target}: predict them into folders of their own.")
+  return targets
+
+
+def _overlay_of(target: pathlib.Path) -> pathlib.Path:
+  return target.with_name(f"{target.stem}_overlay.jpg")
+
+
+def predict_pictures(
+  config: ml_collections.ConfigDict,
+  setup: build.Setup,
+  weights: dict[str, Any],
+  label_set: LabelSet,
+  targets: dict[pathlib.Path, pathlib.Path],
+) -> int:
+  """Writes a label PNG, whose values are class numbers, and an overlay of each picture; returns how many.
+
+  One picture is on a device at a time.
+
+  Raises:
+    ValueError: at the end, naming every picture that could not be read; all others are written.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(f"--images is worked off by one host, not by {jax.process_count()}: start it on one of them.")
+  broken = []
+  progress = inference.Progress("predicting", len(targets))
+
+  def read(path: pathlib.Path) -> tuple[pathlib.Path, np.ndarray | None]:
+    try:
+      return path, pictures.read_picture(path)
+    except ValueError as error:
+      broken.append(str(error))
+      return path, None
+
+  def write(refine: Callable, path: pathlib.Path, image: np.ndarray, output: np.ndarray) -> None:
+    label = refine(image, output)
+    overlay.save_labels(targets[path], label, label_set.palette)
+    overlay.save(_overlay_of(targets[path]), overlay.blend(image, label, label_set))
+
+  next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
+  threads = config.data.num_threads
+  decoded = inference.each(read, ((path,) for path in targets), threads)
+  batches = _batch((pair for pair in decoded if pair[1] is not None), setup.mesh.size, segmentation.filling(config))
+  with inference.refinement(config) as refine:
+    for _ in inference.each(write, ((refine, *each) for each in _run(setup, weights, batches)), threads):
+      progress.add()
+  if broken:
+    raise ValueError(f"{len(broken)} of {len(targets)} pictures were left out: {'; '.join(sorted(broken))}")
+  return len(targets)
+
+
+def _batch(
+  decoded: Iterator[tuple[pathlib.Path, np.ndarray]], size: int, pixel: Sequence[float]
+) -> Iterator[loader.Batch]:
+  """Batches of pictures that are padded to the same canvas; the last of each canvas is filled up."""
+  waiting = collections.defaultdict(list)
+  for path, image in decoded:
+    canvas = tuple(-(-side // _GRID) * _GRID for side in image.shape[:2])
+    if canvas not in waiting:
+      _log.info("pictures of up to %d x %d: compiling.", *canvas)
+    waiting[canvas].append((path, image))
+    if len(waiting[canvas]) == size:
+      yield _pad(waiting[canvas], canvas, size, pixel)
+      waiting[canvas] = []
+  for canvas, examples in waiting.items():
+    if examples:
+      yield _pad(examples, canvas, size, pixel)
+
+
+def _pad(examples: list[tuple[pathlib.Path, np.ndarray]], canvas: tuple[int, int], size: int, pixel) -> loader.Batch:
+  images = [transforms.pad({"image": image, "image_id": str(path)}, canvas, pixel)["image"] for path, image in examples]
+  sizes = [image.shape[:2] for _, image in examples]
+  filling = size - len(examples)
+  return {
+    "image": np.stack(images + images[:1] * filling),
+    "size": np.array(sizes + sizes[:1] * filling, np.int32),
+    "examples": examples,
+  }
+
+
+def _run(setup: build.Setup, weights: dict[str, Any], batches: Iterator[loader.Batch]) -> Iterator[tuple]:
+  """Each picture's path, pixels and what the network says of it."""
+  for batch, outputs in inference.run(setup, weights, batches):
+    for (path, image), output in zip(batch["examples"], outputs, strict=False):
+      yield path, image, segmentation.crop(output, image.shape[:2])
+
+
+def open_tree(
+  config: ml_collections.ConfigDict, kind: str, split: str, output: pathlib.Path
+) -> tuple[submission.Tree, sources.Source]:
+  """Where a split's label maps go, in the form that the server of `kind` takes, and the split.
+
+  Raises ValueError where the data set is another, is not prepared, or has images that do not fit
+  `config.data.eval_size`.
+  """
+  tree = submission.Tree.of(config, kind, split, output)
+  source = sources.open_source(config.data.dataset, split, config.data.data_dir)
+  segmentation.check_fits(config, config.data.dataset, split, "eval_size")
+  return tree, source
+
+
+def predict_split(
+  config: ml_collections.ConfigDict,
+  setup: build.Setup,
+  weights: dict[str, Any],
+  tree: submission.Tree,
+  source: sources.Source,
+) -> int:
+  """Writes a label map of every image of a split, reads them back, and returns how many. Raises as `Tree.check`."""
+  tree.folder.mkdir(parents=True, exist_ok=True)
+  progress = inference.Progress(f"predicting {source.split}", -(-len(source) // jax.process_count()))
+
+  def examples() -> Iterator[tuple]:
+    for batch, outputs in inference.run(setup, weights, build.eval_batches(config, source)):
+      for place in np.flatnonzero(batch["index"] >= 0):
+        image, found = (segmentation.crop(array[place], batch["size"][place]) for array in (batch["image"], outputs))
+        yield source.image_id(batch["index"][place]), image, found
+
+  with inference.refinement(config) as refine:
+
+    def write(image_id: str, image: np.ndarray, found: np.ndarray) -> None:
+      tree.write(image_id, refine(image, found))
+
+    for _ in inference.each(write, examples(), config.data.num_threads):
+      progress.add()
+  partition.gather(None)  # All hosts have written.
+  return tree.check(source)
