@@ -1,0 +1,141 @@
+"""What the servers of VOC and Cityscapes take, from official archives in small."""
+
+import types
+
+import numpy as np
+import pytest
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
+from PIL import Image
+
+from configs import cityscapes as cityscapes_recipe
+from configs import pascal_voc
+from gcn_flax import build
+from gcn_flax.evaluate import evaluate
+from gcn_flax.predict import open_tree, predict_split
+from gcn_flax.submission import competition
+from tests.data_sets import archives
+
+
+def shrunk(config, data_dir):
+  config.data.data_dir = data_dir
+  config.data.eval_size = (96, 96)
+  config.data.num_threads = 2
+  config.eval.batch_size = 8
+  config.eval.tile, config.eval.overlap = (), 0
+  config.model.backbone, config.model.kernel_size, config.model.dtype = "resnet_tiny", 3, "float32"
+  return config
+
+
+def predicted(config, kind, split, output):
+  setup = build.build(config)
+  tree, source = open_tree(config, kind, split, output)
+  weights = setup.init(1).weights()
+  assert predict_split(config, setup, weights, tree, source) == len(source)
+  return setup, weights, tree, source
+
+
+def test_voc_gets_its_tree(voc, tmp_path):
+  config = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
+  _, _, tree, source = predicted(config, "voc", "test", tmp_path)
+  folder = tmp_path / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls"
+  assert tree.folder == folder
+  assert sorted(path.name for path in folder.iterdir()) == [f"{name}.png" for name in sorted(archives.VOC_TEST)]
+  for example in source:
+    label = Image.open(folder / f"{example['image_id']}.png")
+    assert label.mode == "P" and np.asarray(label).shape == example["image"].shape[:2]
+    assert label.getpalette()[3 * 15 : 3 * 16] == [192, 128, 128]  # VOC's colour of persons.
+
+  damage(tree, source)
+
+
+def damage(tree, source):
+  """Each thing that a server refuses is told by its file."""
+  first, second = (tree.path(source.image_id(index)) for index in range(2))
+  whole = first.read_bytes()
+  label = Image.open(first)
+  palette = label.getpalette()
+
+  def wrong(array, mode_palette=palette):
+    image = Image.fromarray(array)
+    if mode_palette:
+      image.putpalette(mode_palette)
+    image.save(first)
+    return pytest.raises(ValueError, match="is not ready for the server")
+
+  array = np.asarray(label)
+  for broken, options, message in [
+    (array[1:], {}, f"{first.name} is {array.shape[0] - 1} x {array.shape[1]}, its image {array.shape[0]} x"),
+    (np.where(array == array[0, 0], 255, array).astype(np.uint8), {}, f"{first.name} holds 255, which is no class"),
+    (array, {"mode_palette": None}, f"{first.name} is of mode L instead of P"),
+    (array, {"mode_palette": palette[::-1]}, f"{first.name} has another palette than VOC's"),
+    (np.stack([array] * 3, -1), {"mode_palette": None}, f"{first.name} is of mode RGB"),
+  ]:
+    with wrong(broken, **options) as error:
+      tree.check(source)
+    assert message in str(error.value)
+  first.write_bytes(whole[:-20])
+  (tree.folder / "2099_000001.png").write_bytes(whole)
+  second.unlink()
+  with pytest.raises(ValueError, match="1 of 2 files are missing") as error:
+    tree.check(source)
+  for fault in (f"{second.name} is missing", "2099_000001.png belongs to no image", f"{first.name} cannot be read"):
+    assert fault in str(error.value)
+
+
+def test_cityscapes_validation_is_scored_by_the_official_script(cityscapes, tmp_path, monkeypatch):
+  config = shrunk(cityscapes_recipe.get_config(), cityscapes.data_dir)
+  setup, weights, tree, _ = predicted(config, "cityscapes", "validation", tmp_path / "results")
+  truth = tmp_path / "truth"
+  truth.mkdir()
+  files = cityscapes.files["gtFine_trainvaltest.zip"]
+  wanted = [name for name in files if "/val/" in name and name.endswith(("labelIds.png", "instanceIds.png"))]
+  for name in wanted:
+    (truth / name.rpartition("/")[2]).write_bytes(files[name])
+  arguments = types.SimpleNamespace(**{**vars(official.args), "quiet": True, "JSONOutput": False})
+  arguments.predictionPath = str(tree.folder)
+  labels = sorted(str(path) for path in truth.glob("*labelIds.png"))
+  monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # cityscapesscripts 2.3.0 calls what NumPy has dropped.
+  pairs = [official.getPrediction(arguments, path) for path in labels]
+  expected = official.evaluateImgLists(pairs, labels, arguments)
+  scores = evaluate(config, setup, weights, "validation").scalars
+  assert len(labels) == 1 and scores["mean_iou"] > 0
+  for ours, theirs in [
+    ("mean_iou", "averageScoreClasses"), ("mean_instance_iou", "averageScoreInstClasses"),
+    ("mean_category_iou", "averageScoreCategories"), ("mean_category_instance_iou", "averageScoreInstCategories"),
+  ]:  # fmt: skip
+    np.testing.assert_allclose(scores[ours], expected[theirs], rtol=0, atol=1e-9)
+
+
+def test_cityscapes_test_is_predicted_without_labels(cityscapes, tmp_path):
+  config = shrunk(cityscapes_recipe.get_config(), cityscapes.data_dir)
+  _, _, tree, source = predicted(config, "cityscapes", "test", tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    "berlin_000000_000019_labelIds.png", "bonn_000000_000019_labelIds.png"
+  ]  # fmt: skip
+  values = np.unique([value for path in tmp_path.iterdir() for value in np.unique(np.asarray(Image.open(path)))])
+  assert set(values) <= {7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33}
+  path = tree.path(source.image_id(0))
+  Image.fromarray(np.full_like(np.asarray(Image.open(path)), 18)).save(path)
+  with pytest.raises(ValueError, match="labelIds.png holds 18, which is no class"):
+    tree.check(source)
+
+
+def test_what_was_learned_from_decides_the_competition():
+  config = pascal_voc.get_config("ablation")
+  assert competition(config) == "comp6"
+  config.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
+  assert competition(config) == "comp5"
+  config.init_from = "runs/another"
+  assert competition(config) == "comp6"
+  assert competition(pascal_voc.get_config("stage3")) == "comp6"
+
+
+def test_a_submission_of_another_data_set_is_refused(voc, tmp_path):
+  config = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
+  with pytest.raises(
+    ValueError, match="--submission=cityscapes is for the data set cityscapes, but .*voc_segmentation"
+  ):
+    open_tree(config, "cityscapes", "test", tmp_path)
+  config.data.eval_size = (32, 32)
+  with pytest.raises(ValueError, match="larger than config.data.eval_size"):
+    open_tree(config, "voc", "test", tmp_path)

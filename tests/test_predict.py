@@ -1,0 +1,93 @@
+"""Pictures of any kind become label maps of their own size; what cannot be read is named and stops nothing."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from gcn_flax import build
+from gcn_flax.evaluation import crf
+from gcn_flax.input_pipeline.pictures import read_picture
+from gcn_flax.labels import CAMVID
+from gcn_flax.predict import find_pictures, predict_pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Pictures of several sizes and formats, one turned by EXIF, and three that are broken."""
+  root = tmp_path / "pictures"
+  root.mkdir()
+  rng = np.random.default_rng(0)
+
+  def picture(height, width, channels=3):
+    small = rng.integers(0, 256, (6, 8, channels)).astype(np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).squeeze()
+
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(picture(70, 101)).save(root / "photo.jpg")
+  Image.fromarray(picture(64, 128)).save(root / "turned.jpg", exif=exif)
+  Image.fromarray(picture(33, 47, 4)).save(root / "transparent.png")
+  Image.fromarray(picture(40, 150, 1)).save(root / "grey.png")
+  (root / "cut.jpg").write_bytes((root / "photo.jpg").read_bytes()[:-500])
+  (root / "empty.png").write_bytes(b"")
+  Image.fromarray(rng.integers(0, 2**16, (20, 20)).astype(np.uint16)).save(root / "deep.png")
+  return root
+
+
+SIZES = {"photo": (70, 101), "turned": (128, 64), "transparent": (33, 47), "grey": (40, 150)}
+
+
+@pytest.mark.parametrize("variant", ["plain", "views"])
+def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
+  if variant == "views":
+    config.eval.tile, config.eval.overlap, config.eval.flip, config.eval.scales = (64, 64), 8, True, (0.5, 1.0)
+  setup = build.build(config)
+  weights = setup.init(3).weights()
+  targets = find_pictures([f"{folder}/*"], tmp_path / "out")
+  with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg cannot be read: .*truncated") as error:
+    predict_pictures(config, setup, weights, CAMVID, targets)
+  assert "deep.png cannot be read: it is of mode I;16" in str(error.value) and "empty.png" in str(error.value)
+  written = sorted(path.name for path in (tmp_path / "out").iterdir())
+  assert written == sorted(name for stem in SIZES for name in (f"{stem}.png", f"{stem}_overlay.jpg"))
+  for stem, size in SIZES.items():
+    label = Image.open(tmp_path / "out" / f"{stem}.png")
+    assert label.mode == "P" and label.getpalette()[:33] == [value for colour in CAMVID.palette for value in colour]
+    assert np.asarray(label).shape == cv2.imread(str(tmp_path / "out" / f"{stem}_overlay.jpg")).shape[:2] == size
+    if variant == "plain":
+      expected = by_hand(setup, weights, read_picture(next(folder.glob(f"{stem}.*"))))
+      assert (np.asarray(label) == expected).mean() > 0.999
+
+
+def by_hand(setup, weights, image):
+  """The network on one picture that is padded by the mean pixel to multiples of 128."""
+  height, width = image.shape[:2]
+  canvas = np.full((1, -(-height // 128) * 128, -(-width // 128) * 128, 3), (124, 116, 104), np.float32)
+  canvas[0, :height, :width] = image
+  normal = (canvas - weights["normalization"]["mean"]) / weights["normalization"]["std"]
+  variables = {name: weights[name] for name in ("params", "batch_stats")}
+  return np.argmax(setup.network.apply(variables, normal, train=False)[0, :height, :width], -1)
+
+
+def test_a_turned_photo_is_read_as_viewers_show_it(folder):
+  np.testing.assert_allclose(
+    read_picture(folder / "turned.jpg").astype(int), cv2.imread(str(folder / "turned.jpg"))[..., ::-1], atol=4
+  )
+
+
+def test_mistakes_are_told_before_any_work(folder, tmp_path):
+  with pytest.raises(ValueError, match="--images='.*nothing.*' names no picture"):
+    find_pictures([f"{folder}/nothing*"], tmp_path)
+  (folder / "photo.png").write_bytes(b"")
+  with pytest.raises(ValueError, match=r"photo.jpg and .*photo.png would both become .*photo.png"):
+    find_pictures([f"{folder}/*"], tmp_path)
+  with pytest.raises(ValueError, match="would write over the picture .*grey.png"):
+    find_pictures([f"{folder}/grey.png"], folder)
+  assert list(find_pictures([f"{folder}/gr*", f"{folder}/g*"], tmp_path)) == [folder / "grey.png"]
+
+
+def test_without_the_library_a_crf_is_refused_at_once(config, folder, tmp_path, monkeypatch):
+  config.eval.crf.iterations = 2
+  monkeypatch.setattr(crf.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match="pydensecrf is not installed: pip install -r requirements-crf.txt"):
+    predict_pictures(config, build.build(config), {}, CAMVID, find_pictures([f"{folder}/photo*"], tmp_path))
