@@ -167,8 +167,8 @@ def data_sets(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def data_counts(config: ml_collections.ConfigDict) -> dict[str, dict[str, int]]:
-  """Number of examples of each split of each data set. Raises ValueError where one is not prepared."""
-  return {dataset: sources.split_sizes(dataset, config.data.data_dir) for dataset in data_sets(config)}
+  """Number of examples of each split of each data set, as far as they are prepared."""
+  return {dataset: sources.split_sizes(dataset, config.data.data_dir) for dataset in _prepared(config)}
 
 
 def fingerprints(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
@@ -179,9 +179,12 @@ def fingerprints(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]
 
 def partial_data(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
   """The data sets that are not whole, and what they lack, as far as they are here."""
-  prepared = [dataset for dataset in data_sets(config) if sources.is_prepared(dataset, config.data.data_dir)]
-  found = {dataset: sources.lacks(dataset, config.data.data_dir) for dataset in prepared}
+  found = {dataset: sources.lacks(dataset, config.data.data_dir) for dataset in _prepared(config)}
   return {dataset: lacks for dataset, lacks in found.items() if lacks}
+
+
+def _prepared(config: ml_collections.ConfigDict) -> list[str]:
+  return [dataset for dataset in data_sets(config) if sources.is_prepared(dataset, config.data.data_dir)]
 
 
 def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], first_step: int) -> Iterator[loader.Batch]:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, inference, tasks
+from gcn_flax import build, inference, report, tasks
 from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.tasks.scores import Counts, Row, Scores
 from gcn_flax.training import partition
@@ -125,7 +125,7 @@ def write_scores(
   scores: Scores,
   trained_on: Mapping[str, Any],
 ) -> None:
-  """Prints the table by class; writes `eval_<split>.json` and `eval_<split>.png`, the contact sheet.
+  """Prints the table by class; writes `eval_<split>.json`, `eval_<split>.png`, the contact sheet, and the report.
 
   `partial` is what the data sets lack that are scored, and `trained_on` what those did that were
   trained on; the scores by class are those of the task's `Scores.details`.
@@ -148,3 +148,4 @@ def write_scores(
   write_text(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
   if scores.sample:
     overlay.save(workdir / f"eval_{split}.png", scores.sheet(scores.sample))
+  report.write(workdir, config, result, scores)

@@ -125,17 +125,28 @@ def write_run_json(workdir: pathlib.Path, step: int, data: Mapping[str, Any]) ->
   """
   path = workdir / "run.json"
   starts = read_run_json(workdir).get("starts", [])
-  command = shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
-  starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command})
+  starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command()})
   run = {
-    "command": command,
-    "commit": _commit(),
-    "versions": {"python": platform.python_version(), **_versions()},
-    "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
+    "command": command(),
+    **machine(),
     **data,
     "starts": starts,
   }
   write_text(path, json.dumps(run, indent=2) + "\n")
+
+
+def command() -> str:
+  """The command line of this process."""
+  return shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+
+
+def machine() -> dict[str, Any]:
+  """What this process runs: the commit of its source, versions of packages, devices."""
+  return {
+    "commit": _commit(),
+    "versions": {"python": platform.python_version(), **_versions()},
+    "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
+  }
 
 
 def _commit() -> str | None:

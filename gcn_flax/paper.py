@@ -1,0 +1,90 @@
+"""What the paper printed, to stand beside what is measured: "Large Kernel Matters", arXiv 1703.02719.
+
+All of it was read from the paper; nothing here was measured by us. Its networks have a ResNet-152 with ImageNet's
+weights, but for Table 6.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """One printed number.
+
+  Attributes:
+    table: number of the table.
+    row: what the number is of.
+    value: percent.
+    cell: the name of the run in `configs/ablation.py`; '' where none of those.
+    measure: which of our figures it is.
+    dataset, split: that it was measured on.
+    head, kernel_size, boundary_refine: of the network; `kernel_size` 0 where it means nothing.
+  """
+
+  table: int
+  row: str
+  value: float
+  cell: str = ""
+  measure: str = "mean_iou"
+  dataset: str = "voc_segmentation"
+  split: str = "validation"
+  head: str = "gcn"
+  kernel_size: int = 15
+  boundary_refine: bool = False
+
+
+def _by_kernel(table: int, head: str, name: str, values: dict[int, float]) -> list[Figure]:
+  return [
+    Figure(table, f"{name}, k = {k}", value, f"table{table}-{head}-k{k}", head=head, kernel_size=k)
+    for k, value in values.items()
+  ]
+
+
+_TABLE1 = {3: 70.1, 5: 71.1, 7: 72.8, 9: 73.4, 11: 73.7, 13: 74.0, 15: 74.5}
+_BASE = dict(head="pointwise", kernel_size=0)
+_BR = dict(boundary_refine=True)
+_TABLE5 = {
+  "base": ("1 x 1", _BASE, 71.3, 93.9, 69.0),
+  "gcn": ("GCN, k = 15", {}, 71.5, 95.0, 74.5),
+  "gcn-br": ("GCN, k = 15, with BR", _BR, 73.4, 95.1, 74.7),
+}
+_TABLE6 = {
+  "resnet50-base": ("ResNet-50, 1 x 1", _BASE, 65.7),
+  "resnet50_gcn-base": ("ResNet50-GCN, 1 x 1", _BASE, 71.2),
+  "resnet50-gcn-br": ("ResNet-50, GCN with BR", _BR, 72.3),
+  "resnet50_gcn-gcn-br": ("ResNet50-GCN, GCN with BR", _BR, 72.5),
+}
+_CITYSCAPES = dict(dataset="cityscapes", kernel_size=25, boundary_refine=True)
+
+FIGURES = (
+  Figure(1, "1 x 1", 69.0, "table1-base", **_BASE),
+  *(Figure(1, f"GCN, k = {k}", value, f"table1-k{k}", kernel_size=k) for k, value in _TABLE1.items()),
+  *_by_kernel(2, "gcn", "GCN", {k: _TABLE1[k] for k in (3, 5, 7, 9)}),
+  *_by_kernel(2, "trivial", "k x k convolution", {3: 69.8, 5: 70.4, 7: 69.6, 9: 68.8}),
+  *_by_kernel(3, "gcn", "GCN", {k: _TABLE1[k] for k in (3, 5, 7, 9, 11)}),
+  *_by_kernel(3, "stack", "stack of 3 x 3", {3: 69.8, 5: 71.8, 7: 71.3, 9: 69.5, 11: 67.5}),
+  *(
+    Figure(4, f"stack of 3 x 3, k = 7, {width} channels", value, f"table4-stack-{name}", head="stack", kernel_size=7)
+    for name, width, value in (("full", 2048, 71.3), ("half", 1024, 70.4), ("tenth", 210, 68.8))
+  ),
+  Figure(4, "GCN, k = 7", 72.8, "table4-gcn", kernel_size=7),
+  *(
+    Figure(5, row, value, f"table5-{name}", measure, **network)
+    for name, (row, network, *values) in _TABLE5.items()
+    for measure, value in zip(("boundary_accuracy", "internal_accuracy", "mean_iou"), values, strict=True)
+  ),
+  *(Figure(6, row, value, f"table6-{name}", **network) for name, (row, network, value) in _TABLE6.items()),
+  *(
+    Figure(7, f"{name}, stage {stage}", value, **network)
+    for name, network, values in (
+      ("1 x 1", _BASE, (69.6, 72.4, 74.0)), ("GCN", {}, (74.1, 77.6, 78.7)), ("GCN with BR", _BR, (75.0, 78.6, 80.3)),
+    )
+    for stage, value in enumerate(values, 1)
+  ),
+  Figure(7, "GCN with BR, stage 3, multi-scale", 80.4, **_BR),
+  Figure(7, "GCN with BR, stage 3, multi-scale, dense CRF", 81.0, **_BR),
+  Figure(9, "GCN with BR, stage 1", 73.0, **_CITYSCAPES),
+  Figure(9, "GCN with BR, stage 2", 76.9, **_CITYSCAPES),
+  Figure(9, "GCN with BR, stage 2, multi-scale", 77.2, **_CITYSCAPES),
+  Figure(9, "GCN with BR, stage 2, multi-scale, dense CRF", 77.4, **_CITYSCAPES),
+)  # fmt: skip

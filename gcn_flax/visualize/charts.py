@@ -1,0 +1,82 @@
+"""Charts as SVG."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+_INK, _ACCENT = "#1f2933", ("#2563eb", "#d97706", "#059669", "#7c3aed")
+_ANNOTATED = 25  # Classes, up to which each cell of a confusion matrix holds its number.
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[float, float] = (5.2, 3.2)) -> str:
+  """Lines through (x, y) points, each with its name in the legend."""
+  figure, axes = _figure(size)
+  for (name, (x, y)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
+    axes.plot(x, y, color=colour, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
+  axes.set(xlabel=x_label, ylabel=y_label)
+  axes.grid(alpha=0.25)
+  if len(series) > 1:
+    axes.legend(frameon=False, fontsize=8)
+  return _svg(figure)
+
+
+def ranges(
+  series: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], x_label: str, y_label: str
+) -> str:
+  """Lines through (x, mean, deviation) with bars of the deviation; a series of one point is a level line."""
+  figure, axes = _figure((6.2, 3.6))
+  for (name, (x, mean, deviation)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
+    if len(x) == 1:
+      axes.axhline(mean[0], color=colour, label=name, linestyle="--", linewidth=1.3)
+    else:
+      axes.errorbar(x, mean, yerr=deviation, color=colour, label=name, marker="o", markersize=4, capsize=3)
+      axes.set_xticks(list(x))
+  axes.set(xlabel=x_label, ylabel=y_label)
+  axes.grid(alpha=0.25)
+  axes.legend(frameon=False, fontsize=8)
+  return _svg(figure)
+
+
+def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
+  """How many of the values, 0 to 100, lie in each twentieth."""
+  figure, axes = _figure((5.2, 3.2))
+  axes.hist(values, bins=np.linspace(0, 100, 21), color=_ACCENT[0], edgecolor="white")
+  axes.set(xlabel=x_label, ylabel=y_label)
+  axes.grid(alpha=0.25, axis="y")
+  return _svg(figure)
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
+  """A confusion matrix, rows = ground truth, in percent of each row."""
+  totals = matrix.sum(1, keepdims=True)
+  share = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
+  side = 1.8 + 0.36 * len(names)
+  figure, axes = _figure((side + 0.6, side))
+  axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+  axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+  axes.set_yticks(range(len(names)), names, fontsize=8)
+  axes.set(xlabel="predicted", ylabel="ground truth")
+  if len(names) <= _ANNOTATED:
+    for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
+      colour = "white" if share[row, column] > 55 else _INK
+      axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+  return _svg(figure)
+
+
+def _figure(size: tuple[float, float]):
+  from matplotlib.figure import Figure  # Takes half a second to import, and only a report needs it.
+
+  figure = Figure(figsize=size, layout="constrained")
+  axes = figure.add_subplot()
+  for side in ("top", "right"):
+    axes.spines[side].set_visible(False)
+  return figure, axes
+
+
+def _svg(figure) -> str:
+  content = io.StringIO()
+  figure.savefig(content, format="svg", metadata={"Date": None})
+  return content.getvalue()

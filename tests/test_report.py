@@ -1,0 +1,137 @@
+"""The page about a run, opened in a browser that has no network."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from gcn_flax import build, paper, report
+from gcn_flax.evaluate import evaluate, write_scores
+from gcn_flax.labels import VOC
+from gcn_flax.tasks import classification, segmentation
+from gcn_flax.tasks.scores import Row
+
+
+@pytest.fixture(scope="module")
+def browser():
+  names = ("chromium", "chromium-browser", "google-chrome")
+  found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+  with sync_playwright() as playwright:
+    # Without a browser of the system, the one that `playwright install chromium` fetched.
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    started = playwright.chromium.launch(executable_path=found, args=options)
+    yield started
+    started.close()
+
+
+def opened(browser, path):
+  """The page without a word on the console or a request, every picture of it loaded."""
+  page = browser.new_page(viewport={"width": 1240, "height": 900})
+  complaints, requests = [], []
+  page.on("console", lambda message: complaints.append(message.text))
+  page.on("pageerror", lambda error: complaints.append(str(error)))
+  page.on("request", lambda request: requests.append(request.url))
+  page.goto(path.as_uri(), wait_until="load")
+  pictures = page.evaluate(
+    "Array.from(document.images).map(image => [image.alt, image.complete && image.naturalWidth])"
+  )
+  assert all(width > 0 for _, width in pictures), pictures
+  assert complaints == []
+  assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+  return page, [name for name, _ in pictures]
+
+
+def test_an_evaluation_leaves_a_page(config, tmp_path, browser):
+  lines = [{"step": step, "loss": 1 / step} for step in (1, 2)]
+  lines += [{"step": step, "validation/mean_iou": 0.1 * step} for step in (1, 2)]
+  (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  config.eval.num_pictures = 2
+  setup = build.build(config)
+  scores = evaluate(config, setup, setup.init(0).weights(), "validation")
+  write_scores(tmp_path, config, "validation", 4, scores, {})
+  page, pictures = opened(browser, tmp_path / "report.html")
+  assert pictures == [
+    "confusion matrix", "Training loss", "mean IoU on validation while training", "Accuracy near boundaries",
+    "Images by their own mean IoU", "Worst", "Best", "Spread over the split",
+  ]  # fmt: skip
+  text = page.inner_text("body")
+  for words in (
+    "camvid validation",
+    "PARTIAL DATA",
+    "bicyclist",
+    "no figure for this data set",
+    "config.model.head = gcn",
+  ):
+    assert words in text
+  content = json.loads((tmp_path / "report.json").read_text())
+  result = json.loads((tmp_path / "eval_validation.json").read_text())
+  assert content["scores"] == result and len(content["image_scores"]) == 5
+  assert f"{100 * result['mean_iou']:.1f}" in text and f"{100 * result['iou']['sky']:.1f}" in text
+
+
+def voc_scores():
+  rng = np.random.default_rng(0)
+  label = np.kron(rng.integers(0, 21, (4, 5)), np.ones((12, 12))).astype(np.uint8)
+  image = rng.integers(0, 256, (48, 60, 3)).astype(np.uint8)
+
+  class Fake:
+    label_set = VOC
+
+  counts = segmentation.count(Fake(), 0, label, np.roll(label, 3, 1))
+  row = Row(image, label, label, "<script>alert(1)</script>", 0.5)
+  return segmentation.Scores(counts, np.array([0.5, np.nan]), VOC, [row], [row], [row])
+
+
+def voc_report(tmp_path, head="gcn", kernel_size=15, boundary_refine=True):
+  from configs import pascal_voc
+
+  config = pascal_voc.get_config()
+  config.data.data_dir = str(tmp_path)
+  config.model.head, config.model.kernel_size, config.model.boundary_refine = head, kernel_size, boundary_refine
+  write_scores(tmp_path, config, "validation", 10, voc_scores(), {})
+  return json.loads((tmp_path / "report.json").read_text())
+
+
+def test_the_papers_figures_stand_beside_ours_of_the_same_heads(tmp_path, browser):
+  content = voc_report(tmp_path)
+  rows = {(row["table"], row["row"], row["measure"]): row for row in content["paper"]}
+  ours = rows[5, "GCN, k = 15, with BR", "boundary accuracy"]
+  assert ours["value"] == 73.4 and ours["ours"] == 100 * content["scores"]["boundary_accuracy"]
+  assert rows[7, "GCN with BR, stage 3", "mean IoU"] == {
+    "table": 7, "row": "GCN with BR, stage 3", "measure": "mean IoU", "value": 80.3,
+    "ours": 100 * content["scores"]["mean_iou"],
+  }  # fmt: skip
+  assert rows[1, "GCN, k = 15", "mean IoU"]["ours"] is None and rows[1, "1 x 1", "mean IoU"]["ours"] is None
+  page, _ = opened(browser, tmp_path / "report.html")
+  assert "GCN with BR, stage 3, multi-scale, dense CRF" in page.inner_text("body")
+  other = {(row["table"], row["row"]): row["ours"] for row in voc_report(tmp_path, "pointwise", 15, False)["paper"]}
+  assert other[1, "1 x 1"] is not None and other[1, "GCN, k = 15"] is None
+
+
+def test_a_classifiers_page(class_config, tmp_path, browser):
+  counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]])}
+  image = np.zeros((64, 64, 3), np.uint8)
+  label_set = build.open_split(class_config, "class_folder", "validation").label_set
+  row = Row(image, np.int32(0), np.array([1, 0, 2]), "a", 0.0)
+  scores = classification.Scores(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])
+  write_scores(tmp_path, class_config, "validation", 3, scores, {})
+  page, pictures = opened(browser, tmp_path / "report.html")
+  assert "Images by their own top-1" in pictures and "confusion matrix" not in pictures
+  assert "75.0" in page.inner_text("table")
+
+
+def test_every_figure_of_the_paper_has_its_place():
+  from configs import ablation
+
+  cells = [figure.cell for figure in paper.FIGURES if figure.table <= 6]
+  assert set(cells) == set(ablation.CELLS)
+  for figure in paper.FIGURES:
+    if figure.cell:
+      model = ablation.get_config(figure.cell).model
+      assert (model.head, model.boundary_refine) == (figure.head, figure.boundary_refine)
+      assert figure.kernel_size in (0, model.kernel_size) and f"table{figure.table}-" in figure.cell
+  assert {figure.dataset for figure in paper.FIGURES} == {"voc_segmentation", "cityscapes"}
+  assert report.paper_rows(ablation.get_config("table1-base"), {"dataset": "shapes", "split": "validation"}) == []
