@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: quickstart quickstart-pointwise test test-slow lint format bench bench-input clean
+.PHONY: quickstart quickstart-pointwise ablation-shapes test test-slow lint format bench bench-eval bench-input clean
 
 quickstart: $(VENV)/product  ## Trains a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
@@ -15,11 +15,16 @@ quickstart-pointwise: $(VENV)/product  ## The same with 1 x 1 heads, the paper's
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) -m gcn_flax.main --config=configs/quickstart.py:pointwise --workdir=runs/quickstart_pointwise
 
-test: $(VENV)/dev  ## The default tests: under 10 minutes on 2 cores.
+test: $(VENV)/browser  ## The default tests: under 10 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal
 
-test-slow: $(VENV)/dev  ## The tests that take minutes each.
+test-slow: $(VENV)/browser  ## The tests that take minutes each.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow
+
+ablation-shapes: $(VENV)/product  ## Tables 1 and 5 of the paper on generated scenes: half an hour on 2 cores.
+	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
+	$(RUN) launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
+	$(RUN) launch/ablation.py --table=5 --data=shapes --data_dir=runs/data
 
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .
@@ -32,8 +37,17 @@ format: $(VENV)/dev
 bench: $(VENV)/dev  ## ResNet-50 GCN against the same network in PyTorch, on this machine.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
 
+bench-eval: $(VENV)/dev  ## Images a second and memory of evaluation at 1024 x 2048, on this machine.
+	$(RUN) benchmarks/evaluation.py --json=runs/bench_evaluation.json
+
 bench-input: $(VENV)/dev  ## Decoding and augmentation against a PyTorch DataLoader, on this machine.
 	$(RUN) benchmarks/input.py --json=runs/bench_input.json
+
+$(VENV)/browser: $(VENV)/dev  ## The report is opened in Chromium: the system's, Debian's, or one that Playwright fetches.
+	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qqy --no-install-recommends chromium; } >/dev/null || \
+	  $(RUN) -m playwright install chromium
+	touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,133 @@
+"""The paper's tables: names of the cells, and the runner that trains what is missing."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import ablation, camvid, pascal_voc, quickstart
+from gcn_flax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parent.parent
+_spec = importlib.util.spec_from_file_location("launch_ablation", ROOT / "launch" / "ablation.py")
+runner = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runner)
+
+
+@pytest.mark.parametrize("data", ablation.DATA)
+def test_a_cell_changes_only_the_network(data):
+  recipe = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}[data].get_config()
+  for name in ablation.CELLS:
+    config = ablation.get_config(f"{name}:{data}")
+    config_lib.validate(config)
+    ours, theirs = config.to_dict(), recipe.to_dict()
+    model = ours.pop("model")
+    del theirs["model"]
+    assert ours == theirs
+    assert (model["backbone"] == recipe.model.backbone) != name.startswith("table6")
+
+
+def test_table_4_has_the_papers_widths():
+  widths = [ablation.get_config(f"table4-stack-{name}").model.stack_width for name in ("full", "half", "tenth")]
+  assert widths == [0, 1024, 210]  # 0 is that of its input, 2048 of res-5.
+  assert ablation.get_config("table4-stack-tenth:shapes").model.stack_width == 13
+
+
+@pytest.mark.parametrize("argument", ["table1-k4", "table9-base", "table1-k3:imagenet"])
+def test_an_unknown_cell_is_refused(argument):
+  with pytest.raises(ValueError, match="is unknown; choose a cell of table1-base, "):
+    ablation.get_config(argument)
+
+
+def test_cells_of_the_same_network_share_a_run(tmp_path):
+  def where(cell):
+    return runner.workdir_of(tmp_path, "shapes", cell, 1)
+
+  assert where("table1-k15") == where("table5-gcn") == tmp_path / "shapes" / "gcn-k15" / "seed1"
+  assert where("table1-base") == where("table5-base") and where("table2-gcn-k3") == where("table3-gcn-k3")
+  networks = {str(sorted(cell.items())): where(name) for name, cell in ablation.CELLS.items() if "base" not in name}
+  assert len(set(networks.values())) == len(networks)
+
+
+def write_run(workdir, step=600, total_steps=600, **figures):
+  workdir.mkdir(parents=True)
+  (workdir / "config.json").write_text(json.dumps({"total_steps": total_steps}))
+  (workdir / "eval_validation.json").write_text(json.dumps({"step": step, **figures}))
+  (workdir / "run.json").write_text(json.dumps({"devices": {"count": 2, "kind": "abacus"}, "commit": "c0ffee"}))
+
+
+def test_the_table_stands_beside_the_papers(tmp_path):
+  for seed, value in enumerate((0.7, 0.8)):
+    write_run(tmp_path / "shapes" / "gcn-k3" / f"seed{seed}", mean_iou=value)
+  write_run(tmp_path / "shapes" / "gcn-k5" / "seed0", step=300, mean_iou=0.9)
+  text = runner.markdown(1, "shapes", tmp_path, 3, "the command")
+  assert "| GCN, k = 3 | mean IoU | 75.0 (7.1) | 70.0 / 80.0 | 70.1 |" in text
+  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "a run that is not at its end has no score"
+  assert "`the command`" in text and "2 x abacus by commit c0ffee" in text
+  assert runner.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and runner.chart(5, "shapes", tmp_path, 3) is None
+
+
+def started(root, data_dir, *flags):
+  command = [
+    sys.executable, "launch/ablation.py", "--table=5", "--data=camvid", f"--data_dir={data_dir}", f"--root={root}",
+    "--seeds=1", "--config.batch_size=1", "--config.eval.batch_size=1", "--config.data.crop_size=(64,64)",
+    "--config.data.eval_size=(64,96)", "--config.data.num_threads=1", "--config.eval.num_pictures=0", *flags,
+  ]  # fmt: skip
+  environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  return subprocess.Popen(
+    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+@pytest.mark.slow
+def test_a_killed_runner_goes_on(data_dir, tmp_path):
+  """Killed hard while a cell trains, whose process goes with it, then stopped by SIGTERM, then run to the end."""
+  flags = ["--config.total_steps=200", "--config.checkpoint_every_steps=20", "--config.log_every_steps=10"]
+  first = tmp_path / "camvid" / "pointwise" / "seed0"
+
+  def wait_for(step):
+    """Until the first cell has passed a step."""
+    for _ in range(1200):
+      lines = (first / "metrics.jsonl").read_text().splitlines() if (first / "metrics.jsonl").exists() else []
+      if any(json.loads(line)["step"] >= step for line in lines):
+        return
+      time.sleep(0.1)
+    raise AssertionError(f"the first cell did not reach step {step}")
+
+  killed = started(tmp_path, data_dir, *flags)
+  wait_for(30)
+  killed.kill()
+  again = started(tmp_path, data_dir, *flags)
+  wait_for(80)
+  again.send_signal(signal.SIGTERM)
+  output, _ = again.communicate(timeout=120)
+  assert again.returncode == 128 + signal.SIGTERM and "stopped by a signal" in output
+  last = started(tmp_path, data_dir, *flags)
+  output, _ = last.communicate(timeout=600)
+  assert last.returncode == 0, output
+  run = json.loads((first / "run.json").read_text())
+  assert [start["step"] > 0 for start in run["starts"]] == [False, True, True]
+  steps = [json.loads(line)["step"] for line in (first / "metrics.jsonl").read_text().splitlines()]
+  assert steps == sorted(steps) and [step for step in range(10, 201, 10) if steps.count(step) < 1] == []
+  table = (tmp_path / "camvid" / "table5.md").read_text()
+  assert len([line for line in table.splitlines() if line.startswith(("| 1 x 1", "| GCN"))]) == 9
+  assert " | - | " not in table
+  repeated = started(tmp_path, data_dir, *flags)
+  output, _ = repeated.communicate(timeout=120)
+  assert repeated.returncode == 0 and "3 of 3 runs are there" in output
+
+
+def test_a_failing_cell_ends_in_one_line_and_a_table(data_dir, tmp_path):
+  process = started(tmp_path, data_dir, "--config.model.dtype=float8")
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert (
+    "config.model.dtype='float8' is unknown" in output and "error: the table is not complete: exit status 1" in output
+  )
+  assert "| - |" in (tmp_path / "camvid" / "table5.md").read_text()

@@ -1,0 +1,70 @@
+"""A dense CRF after the network: scored in processes of its own, and its parameters searched."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gcn_flax import build, inference, search_crf
+from gcn_flax.evaluate import evaluate
+from gcn_flax.evaluation import crf
+from gcn_flax.evaluation.confusion import confusion_matrix, mean_iou
+from gcn_flax.input_pipeline.transforms import pad
+
+
+@pytest.fixture
+def refined(config):
+  config.eval.crf.iterations, config.eval.crf.num_workers = 3, 1
+  return config
+
+
+def by_hand(config, setup, weights):
+  """Confusion without and with the CRF."""
+  source = build.open_split(config, "camvid", "validation")
+  matrices = np.zeros((2, 11, 11), np.int64)
+  for index in range(len(source)):
+    example = source[index]
+    image = np.float32(pad(example, (64, 96), (124, 116, 104))["image"][None])
+    normal = (image - weights["normalization"]["mean"]) / weights["normalization"]["std"]
+    variables = {name: weights[name] for name in ("params", "batch_stats")}
+    probabilities = np.asarray(jax.nn.softmax(setup.network.apply(variables, normal, train=False)))[0]
+    for number, prediction in enumerate(
+      (np.argmax(probabilities, -1), crf.refine(example["image"], probabilities, inference.crf_parameters(config)))
+    ):
+      matrices[number] += confusion_matrix(example["label"], prediction.astype(np.uint8), 11)
+  return matrices
+
+
+def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, monkeypatch, capsys):
+  setup = build.build(refined)
+  weights = setup.init(3).weights()
+  without, expected = by_hand(refined, setup, weights)
+  assert np.abs(without - expected).sum() > 100
+  scores = evaluate(refined, setup, weights, "validation")
+  # A pixel of two nearly equal probabilities may fall to either side.
+  assert np.abs(scores.counts["confusion"] - expected).sum() <= 0.005 * expected.sum()
+
+  monkeypatch.setattr(search_crf, "_GRID", {"color_weight": (1.0,), "color_rgb": (3.0, 20.0)})
+  scored = search_crf.search(refined, weights, "validation", tmp_path)
+  values = [value for _, value in scored]
+  assert len(scored) == 4 and values == sorted(values, reverse=True)
+  by_parameters = dict(scored)
+  np.testing.assert_allclose(by_parameters[inference.crf_parameters(refined)], mean_iou(expected), atol=0.003)
+  (alone,) = (value for parameters, value in scored if parameters.iterations == 0)
+  np.testing.assert_allclose(alone, mean_iou(without), atol=0.003)
+  written = json.loads((tmp_path / "crf_validation.json").read_text())
+  assert written["num_images"] == 5 and [line["mean_iou"] for line in written["tried"]] == values
+  printed = capsys.readouterr().out
+  assert "no CRF" in printed and "best: " in printed
+
+
+def test_a_search_takes_images_from_all_over_the_split(config):
+  source = build.open_split(config, "camvid", "validation")
+  subset = search_crf._Subset(source, 3)
+  assert [subset[index]["image_id"] for index in range(len(subset))] == [source.image_id(index) for index in (0, 2, 4)]
+  assert len(search_crf._Subset(source, 50)) == 5
+
+
+def test_without_iterations_ten_are_tried(config):
+  assert {parameters.iterations for parameters in search_crf.candidates(config)} == {10}

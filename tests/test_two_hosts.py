@@ -1,0 +1,69 @@
+"""Two processes, as two hosts, score as one."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from gcn_flax import build
+from gcn_flax.evaluate import evaluate
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+HOST = """
+import json, sys
+import jax
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import numpy as np
+from absl import flags
+flags.FLAGS.mark_as_parsed()
+from configs import camvid
+from gcn_flax import build
+from gcn_flax.evaluate import evaluate
+config = camvid.get_config()
+config.update_from_flattened_dict(json.loads(sys.argv[3]))
+setup = build.build(config)
+scores = evaluate(config, setup, setup.init(3).weights(), "validation")
+counts = {name: value.tolist() for name, value in scores.counts.items()}
+rows = [[row.image_id for row in rows] for rows in (scores.sample, scores.best, scores.worst)]
+print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.tolist(), "rows": rows}))
+"""
+
+
+def test_two_hosts_score_as_one(config):
+  """Also where the set, of 5 images, divides neither by the devices nor by the hosts."""
+  config.data.eval_size = (96, 128)
+  config.eval.flip, config.eval.num_pictures = True, 3
+  fields = {
+    "data.data_dir": config.data.data_dir, "data.eval_size": (96, 128), "data.num_threads": 2, "eval.flip": True,
+    "eval.num_pictures": 3, "model.kernel_size": 3,
+  }  # fmt: skip
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+  hosts = [
+    subprocess.Popen(
+      [sys.executable, "-c", HOST, address, str(index), json.dumps(fields)],
+      cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    for index in range(2)
+  ]  # fmt: skip
+  setup = build.build(config)
+  assert jax.device_count() == 8
+  scores = evaluate(config, setup, setup.init(3).weights(), "validation")
+  for host in hosts:
+    output, errors = host.communicate(timeout=200)
+    assert host.returncode == 0, errors
+    found = json.loads(next(line for line in output.splitlines() if line.startswith("RESULT")).removeprefix("RESULT"))
+    for name, counts in scores.counts.items():
+      np.testing.assert_array_equal(found["counts"][name], counts)
+    np.testing.assert_array_equal(found["images"], scores.image_scores)
+    rows = [[row.image_id for row in rows] for rows in (scores.sample, scores.best, scores.worst)]
+    assert found["rows"] == rows and [len(part) for part in rows] == [3, 3, 3]
