@@ -25,9 +25,10 @@ image, momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: le
 rates, schedule, number of steps, frozen batch normalisation. `stage1:modern` and
 `stage2:modern` are for several devices: 16 images, momentum 0.9, synchronised batch
 normalisation, random scale and colour, bfloat16; their workdirs are
-runs/cityscapes_stage1_modern and so on. Whole images are scored at 1024 x 2048. Where
-memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained to
-the end by us: no score is claimed.
+runs/cityscapes_stage1_modern and so on. Images are scored at 1024 x 2048, whole; by
+stage1 and stage2 in the paper's four crops of 1024 x 1024 (docs/EVALUATION.md has scales, flips, CRF and submissions). Where
+memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained to the end by us: no score is
+claimed.
 """
 
 from gcn_flax import config as config_lib
@@ -74,6 +75,7 @@ def get_config(argument: str = "fine"):
 def _use_single_images(config) -> None:
   config.batch_size = 1
   config.eval.batch_size = 1
+  config.eval.tile, config.eval.overlap = (1024, 1024), 682
   config.eval_every_steps = config.checkpoint_every_steps = 20_000
   config.model.norm = "frozen"
   config.optimizer.momentum = 0.99

@@ -23,8 +23,8 @@ momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: learning 
 schedule, number of steps, frozen batch normalisation. Each argument has a `:modern` variant
 for several devices (`stage1:modern`): 16 images, crops of 512 x 512, momentum 0.9, synchronised
 batch normalisation, random scale and colour, bfloat16; its workdirs are called
-runs/pascal_voc_stage1_modern and so on. Scored on VOC's 1,449 validation images. Not trained
-to the end by us: no score is claimed.
+runs/pascal_voc_stage1_modern and so on. Scored on VOC's 1,449 validation images; several
+scales, flips, dense CRF and submissions: docs/EVALUATION.md. Not trained to the end by us: no score is claimed.
 """
 
 from gcn_flax import config as config_lib

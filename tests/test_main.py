@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from gcn_flax.writers import read_metrics
@@ -95,8 +97,29 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
   assert missing.returncode == 1 and "no checkpoint of step 3; there are: 2" in missing.stderr
   other = run(*common, "--mode=eval", "--config.model.kernel_size=5")
   assert other.returncode == 1 and "config.model.kernel_size was 3, is 5" in other.stderr
-  train_split = run(*common, "--mode=eval", "--split=train")
-  assert train_split.returncode == 0 and (tmp_path / "eval_train.json").exists()
+  train_split = run(
+    *common, "--mode=eval", "--split=train", "--config.eval.scales=(1,0.5)", "--config.eval.tile=(64,64)"
+  )
+  assert train_split.returncode == 0, train_split.stderr
+  assert json.loads((tmp_path / "eval_train.json").read_text())["eval"]["scales"] == [1, 0.5]
+  assert "camvid train" in (tmp_path / "report.html").read_text()
+
+  (tmp_path / "photo.jpg").write_bytes(cv2.imencode(".jpg", np.full((50, 70, 3), 99, np.uint8))[1].tobytes())
+  (tmp_path / "broken.jpg").write_bytes(b"no picture")
+  predict = [*common, "--mode=predict", "--config.data.data_dir=nowhere", f"--output={tmp_path}/out"]
+  predicted = run(*predict, f"--images={tmp_path}/*.jpg")
+  assert predicted.returncode == 1 and "error: 1 of 2 pictures were left out" in predicted.stderr
+  assert cv2.imread(str(tmp_path / "out" / "photo.png"), cv2.IMREAD_UNCHANGED) is not None
+  predicted = run(*predict, f"--images={tmp_path}/photo.jpg")
+  assert predicted.returncode == 0 and "of 1 pictures to" in predicted.stdout
+  for wrong, message in [
+    (predict, "takes either --images='a/*.jpg' or --submission"),
+    ([*common, "--mode=predict", "--images=a"], "needs a folder for the label maps"),
+    ([*predict, "--submission=voc"], "--submission=voc is for the data set voc_segmentation"),
+    ([*common, "--mode=check", f"--output={tmp_path}"], "say which"),
+  ]:
+    result = run(*wrong)
+    assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_classifier_from_the_command_line(class_data_dir, tmp_path):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 
+from configs import cityscapes as cityscapes_recipe
+from gcn_flax import evaluate
 from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 from gcn_flax.labels import CITYSCAPES
 
@@ -168,3 +170,51 @@ def test_iou_equals_the_official_cityscapes_script():
   expected = [official.getIouScoreForLabel(raw_id, raw, args) for raw_id in raw_ids]
   assert np.isnan(expected[5])
   np.testing.assert_allclose(iou_per_class(matrix), expected)
+
+
+@pytest.mark.slow
+def test_counts_are_exact_past_two_to_the_31():
+  """1,100 images of 1024 x 2048, mostly of one class: 2.3e9 pixels in one cell, and every other cell right, too."""
+  rng = np.random.default_rng(0)
+  pairs = []
+  for _ in range(4):
+    label, prediction = np.zeros((2, 1024, 2048), np.uint8)
+    rare = rng.integers(0, 1024, (2, 500)), rng.integers(0, 2048, (2, 500))
+    label[rare[0][0], rare[1][0]] = rng.choice([1, 2, 18, 255], 500)
+    prediction[rare[0][1], rare[1][1]] = rng.integers(0, 19, 500)
+    pairs.append((label, prediction))
+
+  class Pairs:
+    label_set, split = CITYSCAPES, "validation"
+
+    def __len__(self):
+      return 1100
+
+    def image_id(self, index):
+      return str(index)
+
+    def instances(self, index):
+      return np.zeros((1024, 2048), np.uint16)
+
+  config = cityscapes_recipe.get_config()
+  config.eval.num_pictures = 0
+  tally = evaluate._Tally(config, Pairs())
+  image = np.zeros((1024, 2048, 3), np.uint8)
+  once = [tally.look(image, *pair, (1024, 2048), 0, lambda image, found: found) for pair in pairs]
+  for index in range(1100):
+    matrix = confusion_matrix(*pairs[index % 4], 19)
+    _, counts, row = once[index % 4]
+    np.testing.assert_array_equal(counts["confusion"], matrix)
+    tally.add(index, {**counts, "confusion": matrix}, row)
+  scores = tally.scores()
+  expected = np.zeros((19, 19), object)
+  for index, (label, prediction) in enumerate(pairs):
+    valid = label != 255
+    cells, counts = np.unique(label[valid].astype(int) * 19 + prediction[valid], return_counts=True)
+    times = len(range(index, 1100, 4))
+    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+      expected[divmod(cell, 19)] += times * count
+  total = scores.counts["confusion"]
+  assert total[0, 0] > 2**31 and total.tolist() == expected.tolist() and scores.num_images == 1100
+  hits, union = int(expected[0, 0]), sum(expected[0, :]) + sum(expected[:, 0]) - expected[0, 0]
+  assert scores.details()["iou"]["road"] == hits / union
