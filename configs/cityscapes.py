@@ -26,9 +26,9 @@ rates, schedule, number of steps, frozen batch normalisation. `stage1:modern` an
 `stage2:modern` are for several devices: 16 images, momentum 0.9, synchronised batch
 normalisation, random scale and colour, bfloat16; their workdirs are
 runs/cityscapes_stage1_modern and so on. Images are scored at 1024 x 2048, whole; by
-stage1 and stage2 in the paper's four crops of 1024 x 1024 (docs/EVALUATION.md has scales, flips, CRF and submissions). Where
-memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained to the end by us: no score is
-claimed.
+stage1 and stage2 in the paper's four crops of 1024 x 1024 (docs/EVALUATION.md has scales, flips, CRF and
+submissions). Where memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained to the end by
+us: no score is claimed.
 """
 
 from gcn_flax import config as config_lib
