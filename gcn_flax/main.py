@@ -20,7 +20,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate, export, predict, search_crf
+from gcn_flax import build, evaluate, export, predict, search_crf, tasks
 from gcn_flax import config as config_lib
 from gcn_flax.start import known_label_set, open_trained, trained_weights
 from gcn_flax.train import train
@@ -74,6 +74,7 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   config_lib.validate(config, training=False)
   build.open_split(config, config.data.dataset, split)
+  tasks.of(config).check_scored(config, split)
   check_workdir(config, workdir, only=OF_THE_WEIGHTS)
   check_classes(config, workdir)
   config_lib.validate(config, jax.device_count(), training=False)

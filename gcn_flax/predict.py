@@ -138,7 +138,7 @@ def open_tree(
   """
   tree = submission.Tree.of(config, kind, split, output)
   source = sources.open_source(config.data.dataset, split, config.data.data_dir)
-  segmentation.check_fits(config, config.data.dataset, split, "eval_size")
+  segmentation.check_scored(config, split)
   return tree, source
 
 

@@ -192,7 +192,7 @@ def _series(metrics: list[dict[str, Any]], key: str, factor: float) -> tuple[lis
 
 def _sheets(scores: Scores) -> list[tuple[str, str]]:
   def source(rows: list[Row]) -> str:
-    return _source("image/jpeg", overlay.encode(scores.sheet(rows), ".jpg"))
+    return _source("image/jpeg", overlay.encode(scores.sheet(rows, over_image=True), ".jpg"))
 
   return [
     (name, source(rows))

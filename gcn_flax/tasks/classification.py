@@ -68,6 +68,10 @@ def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
   return array
 
 
+def check_scored(config: ml_collections.ConfigDict, split: str) -> None:
+  """Images of any size will do: they are resized."""
+
+
 def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> scores.Counts:
   """Hits of one image, whose class is `label`, `prediction` being its five best classes."""
   del index
@@ -97,8 +101,9 @@ class Scores(scores.Scores):
     """`accuracy`, top-1 by class name, null where a class has no image."""
     return {"accuracy": self.by_class(accuracy.accuracy_per_class(self.counts["hits"]))}
 
-  def sheet(self, rows: Sequence[scores.Row]) -> np.ndarray:
+  def sheet(self, rows: Sequence[scores.Row], over_image: bool = False) -> np.ndarray:
     """The images as they were scored, with true and predicted class."""
+    del over_image
     names = self.label_set.classes
     captions = [f"{names[int(row.label)]}: {names[int(row.prediction[0])]}" for row in rows]
     return overlay.class_sheet([row.image for row in rows], captions, title="true class: predicted class")

@@ -59,8 +59,8 @@ class Scores(abc.ABC):
     """What the file holds beside the scalars."""
 
   @abc.abstractmethod
-  def sheet(self, rows: Sequence[Row]) -> np.ndarray:
-    """The contact sheet of rows, RGB uint8 `[H, W, 3]`."""
+  def sheet(self, rows: Sequence[Row], over_image: bool = False) -> np.ndarray:
+    """The contact sheet of rows, RGB uint8 `[H, W, 3]`; label maps stand over their image, if asked for."""
 
   def by_class(self, values: Iterable[float]) -> dict[str, float | None]:
     """A figure of each class by its name, null where it is NaN."""

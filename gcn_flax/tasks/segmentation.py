@@ -65,12 +65,16 @@ def check_sizes(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError where an image is larger than what it is padded to."""
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
-      check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
-  check_fits(config, config.data.dataset, config.data.eval_split, "eval_size")
+      _check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
+  check_scored(config, config.data.eval_split)
 
 
-def check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
-  """Raises ValueError where an image of a split is larger than `config.data.<field>`."""
+def check_scored(config: ml_collections.ConfigDict, split: str) -> None:
+  """Raises ValueError where an image of a split is larger than what it is padded to for scoring."""
+  _check_fits(config, config.data.dataset, split, "eval_size")
+
+
+def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
   largest, size = sources.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
   if any(side > most for side, most in zip(largest, size, strict=True)):
     needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
@@ -174,11 +178,11 @@ class Scores(scores.Scores):
       "confusion": matrix.tolist(),
     }
 
-  def sheet(self, rows: Sequence[scores.Row]) -> np.ndarray:
-    """Image, truth and prediction of each row, with its mean IoU."""
+  def sheet(self, rows: Sequence[scores.Row], over_image: bool = False) -> np.ndarray:
+    """Image, truth and prediction of each row, the latter two also over the image, with its mean IoU."""
     captions = [f"{row.image_id}  mean IoU {100 * row.score:.1f} %" for row in rows]
     columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)
-    return overlay.contact_sheet(*columns, captions, self.label_set)
+    return overlay.contact_sheet(*columns, captions, self.label_set, over_image)
 
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:

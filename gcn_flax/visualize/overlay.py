@@ -122,6 +122,7 @@ def contact_sheet(
   predictions: Sequence[np.ndarray],
   names: Sequence[str],
   label_set: LabelSet,
+  over_image: bool = False,
   width: int = 360,
 ) -> np.ndarray:
   """One row per example: image, truth, prediction, with a legend of the classes below.
@@ -132,13 +133,18 @@ def contact_sheet(
       everywhere, also where the truth is void.
     names: a caption for each row.
     label_set: names and colours of the classes.
+    over_image: whether truth and prediction are shown over the image.
     width: of one picture on the sheet, pixels.
 
   Returns:
     RGB uint8 `[H', W', 3]`.
   """
+
+  def shown(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return blend(image, label, label_set) if over_image else colorize(label, label_set.palette)
+
   rows = [
-    (image, colorize(label, label_set.palette), colorize(prediction, label_set.palette))
+    (image, shown(image, label), shown(image, prediction))
     for image, label, prediction in zip(images, labels, predictions, strict=True)
   ]
   return _sheet(("image", "truth", "prediction"), rows, names, label_set, width, void="void")
