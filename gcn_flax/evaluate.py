@@ -54,7 +54,7 @@ def evaluate(
 
   with inference.refinement(config) as refine:
     try:
-      for outcome in inference.each(lambda *each: tally.look(*each, refine), examples(), config.data.num_threads):
+      for outcome in inference.each(lambda *each: tally.look(*each, refine), examples(), inference.num_threads(config)):
         tally.add(*outcome)
         progress.add()
     except _Stopped:
@@ -77,18 +77,28 @@ class _Tally:
     image, label, output = (self._task.crop(array, size) for array in (image, label, output))
     prediction = refine(image, output)
     counts = self._task.count(self._source, index, label, prediction)
-    rows = (self._task.shrink(array, _ROW_WIDTH) for array in (image, label, prediction))
-    return int(index), counts, Row(*rows, self._source.image_id(index), self._task.score_image(counts))
+    row = Row(image, label, prediction, self._source.image_id(index), self._task.score_image(counts))
+    return int(index), counts, row
 
   def add(self, index: int, counts: Counts, row: Row) -> None:
     for name, value in counts.items():
       self._totals[name] = self._totals.get(name, 0) + value
     self._image_scores.append((index, row.score))
     if index in self._wanted:
-      self._sample.append((index, row))
+      self._sample.append((index, self._shrink(row)))
     if not np.isnan(row.score):
-      _push(self._best, (row.score, -index), row, self._keep)
-      _push(self._worst, (-row.score, -index), row, self._keep)
+      self._push(self._best, (row.score, -index), row)
+      self._push(self._worst, (-row.score, -index), row)
+
+  def _push(self, heap: list, rank: tuple, row: Row) -> None:
+    if len(heap) < self._keep or (heap and heap[0][0] < rank):
+      heapq.heappush(heap, (rank, self._shrink(row)))
+    if len(heap) > self._keep:
+      heapq.heappop(heap)
+
+  def _shrink(self, row: Row) -> Row:
+    arrays = (self._task.shrink(array, _ROW_WIDTH) for array in (row.image, row.label, row.prediction))
+    return Row(*arrays, row.image_id, row.score)
 
   def scores(self) -> Scores:
     """The scores over all hosts."""
@@ -104,12 +114,6 @@ class _Tally:
       best=_ranked(best, self._keep),
       worst=_ranked(worst, self._keep),
     )
-
-
-def _push(heap: list, rank: tuple, row: Row, keep: int) -> None:
-  heapq.heappush(heap, (rank, row))
-  if len(heap) > keep:
-    heapq.heappop(heap)
 
 
 def _ranked(heaps: tuple[list, ...], keep: int) -> list[Row]:

@@ -46,10 +46,16 @@ def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarr
   if not config.eval.crf.iterations:
     yield lambda image, output: output
     return
-  crf.check_installed()
+  check_refinement(config)
   parameters = crf_parameters(config)
   with crf_processes(config) as pool:
     yield lambda image, output: pool.submit(crf.refine, image, output, parameters).result()
+
+
+def check_refinement(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError where a CRF is asked for and not installed."""
+  if config.eval.crf.iterations:
+    crf.check_installed()
 
 
 def crf_parameters(config: ml_collections.ConfigDict) -> crf.Parameters:
@@ -57,23 +63,26 @@ def crf_parameters(config: ml_collections.ConfigDict) -> crf.Parameters:
   return crf.Parameters(**{name: config.eval.crf[name] for name in crf.Parameters.FIELDS})
 
 
-def num_crf_workers(config: ml_collections.ConfigDict) -> int:
-  """Processes that work on the CRF."""
-  return config.eval.crf.num_workers or os.cpu_count()
+def num_threads(config: ml_collections.ConfigDict) -> int:
+  """Images that the host works on at once: one for each process of the CRF, where there is one."""
+  settings = config.eval.crf
+  return (settings.num_workers or os.cpu_count()) if settings.iterations else config.data.num_threads
 
 
 def crf_processes(config: ml_collections.ConfigDict) -> concurrent.futures.ProcessPoolExecutor:
   """Processes for the CRF, which holds Python's lock; fresh ones, because JAX has threads."""
-  return concurrent.futures.ProcessPoolExecutor(num_crf_workers(config), multiprocessing.get_context("spawn"))
+  return concurrent.futures.ProcessPoolExecutor(
+    num_threads(config), multiprocessing.get_context("spawn"), crf.end_with_parent
+  )
 
 
 def each(function: Callable, arguments: Iterable[tuple], num_threads: int) -> Iterator[Any]:
-  """Yields `function(*argument)` in order; threads work on a few arguments ahead, and no more are taken than that."""
+  """Yields `function(*argument)` in order; no more arguments are taken than threads have work for, and one more."""
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
     waiting = collections.deque()
     for argument in arguments:
       waiting.append(pool.submit(function, *argument))
-      if len(waiting) > 2 * num_threads:
+      if len(waiting) > num_threads:
         yield waiting.popleft().result()
     for future in waiting:
       yield future.result()

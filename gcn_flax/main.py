@@ -20,8 +20,9 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate, export, predict, search_crf, tasks
+from gcn_flax import build, evaluate, export, inference, predict, search_crf, tasks
 from gcn_flax import config as config_lib
+from gcn_flax.evaluation import crf
 from gcn_flax.start import known_label_set, open_trained, trained_weights
 from gcn_flax.train import train
 from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, facts
@@ -41,6 +42,13 @@ _IMAGES = flags.DEFINE_multi_string(
 )
 _SUBMISSION = flags.DEFINE_enum("submission", None, ["voc", "cityscapes"], "Server whose form predictions take.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that predictions go to.")
+_FLAG_MODES = {
+  "images": ("predict",),
+  "submission": ("predict", "check"),
+  "output": ("predict", "check"),
+  "split": ("eval", "predict", "check", "search_crf"),
+  "checkpoint": ("eval", "predict", "search_crf", "export"),
+}
 
 
 class UserError(Exception):
@@ -65,6 +73,9 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   for name, flag in (("config", _CONFIG), ("workdir", _WORKDIR)):
     if flag.value is None:
       raise UserError(f"--{name} is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
+  for name, modes in _FLAG_MODES.items():
+    if flags.FLAGS[name].present and _MODE.value not in modes:
+      raise UserError(f"--{name} is of --mode={' or '.join(modes)}; this is --mode={_MODE.value}.")
   if "://" in _WORKDIR.value:
     raise UserError(f"--workdir={_WORKDIR.value} must be a local path in this version: mount the bucket with gcsfuse.")
   return _CONFIG.value
@@ -72,18 +83,32 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
 
 def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
+  weights, step, origin, setup = _open_scored(config, workdir, split, checkpoint)
+  scores = evaluate.evaluate(config, setup, weights, split)
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    evaluate.write_scores(workdir, config, split, step, scores, facts(origin).get("partial", {}))
+
+
+def run_search_crf(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
+  """Scores parameters of the dense CRF. Raises ValueError where it is not installed, and as `run_eval`."""
+  _refuse_classifier(config)
+  crf.check_installed()
+  weights, *_ = _open_scored(config, workdir, split, checkpoint)
+  search_crf.search(config, weights, split, workdir)
+
+
+def _open_scored(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str):
+  """(weights, step, where they are from, what computes); everything that might be wrong is looked at before."""
   config_lib.validate(config, training=False)
+  inference.check_refinement(config)
   build.open_split(config, config.data.dataset, split)
   tasks.of(config).check_scored(config, split)
   check_workdir(config, workdir, only=OF_THE_WEIGHTS)
   check_classes(config, workdir)
   config_lib.validate(config, jax.device_count(), training=False)
   setup = build.build(config)
-  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
-  scores = evaluate.evaluate(config, setup, weights, split)
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    evaluate.write_scores(workdir, config, split, step, scores, facts(origin).get("partial", {}))
+  return *trained_weights(config, workdir, setup, checkpoint), setup
 
 
 def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
@@ -102,10 +127,13 @@ def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkp
   output, kind = _output(config), _SUBMISSION.value
   if bool(_IMAGES.value) == bool(kind):
     raise ValueError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
+  if _IMAGES.value and _SPLIT.value:
+    raise ValueError(f"--split={_SPLIT.value} is of a data set: --images has none.")
   config_lib.validate(config, training=False)
+  inference.check_refinement(config)
   if kind:
+    tree = predict.open_tree(config, workdir, kind, _SPLIT.value or "test", output)
     config_lib.validate(config, jax.device_count(), training=False)
-    tree = predict.open_tree(config, kind, _SPLIT.value or "test", output)
     setup, weights, _, _ = open_trained(config, workdir, checkpoint)
     count = predict.predict_split(config, setup, weights, *tree)
     print(f"wrote {count} label maps to {tree[0].folder}, checked")
@@ -116,27 +144,24 @@ def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkp
   print(f"wrote label maps and overlays of {count} pictures to {output}")
 
 
-def run_check(config: ml_collections.ConfigDict) -> None:
+def run_check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Reads a submission back. Raises ValueError for what the server would refuse."""
   if not _SUBMISSION.value:
     raise ValueError("--mode=check reads back what --submission=voc or cityscapes wrote: say which.")
-  tree, source = predict.open_tree(config, _SUBMISSION.value, _SPLIT.value or "test", _output(config))
+  tree, source = predict.open_tree(config, workdir, _SUBMISSION.value, _SPLIT.value or "test", _output(config))
   print(f"{tree.check(source)} label maps in {tree.folder}: complete")
 
 
 def _output(config: ml_collections.ConfigDict) -> pathlib.Path:
   if not _OUTPUT.value:
     raise ValueError(f"--mode={_MODE.value} needs a folder for the label maps, for instance --output=runs/predictions.")
-  if config_lib.is_classifier(config):
-    raise ValueError(f"--mode={_MODE.value} is for classes of pixels, not for config.model.head='classifier'.")
+  _refuse_classifier(config)
   return pathlib.Path(_OUTPUT.value).expanduser().absolute()
 
 
-def run_search_crf(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str, split: str) -> None:
-  """Scores parameters of the dense CRF. Raises ValueError where it is not installed, and as `open_trained`."""
-  config_lib.validate(config, jax.device_count(), training=False)
-  _, weights, _, _ = open_trained(config, workdir, checkpoint)
-  search_crf.search(config, weights, split, workdir)
+def _refuse_classifier(config: ml_collections.ConfigDict) -> None:
+  if config_lib.is_classifier(config):
+    raise ValueError(f"--mode={_MODE.value} is for classes of pixels, not for config.model.head='classifier'.")
 
 
 def show_progress() -> None:
@@ -161,8 +186,8 @@ def main(argv: Sequence[str]) -> int:
       "train": lambda: train(config, workdir),
       "eval": lambda: run_eval(config, workdir, split, checkpoint),
       "predict": lambda: run_predict(config, workdir, checkpoint),
-      "check": lambda: run_check(config),
-      "search_crf": lambda: run_search_crf(config, workdir, checkpoint, split),
+      "check": lambda: run_check(config, workdir),
+      "search_crf": lambda: run_search_crf(config, workdir, split, checkpoint),
       "export": lambda: run_export(config, workdir, checkpoint),
     }[_MODE.value]()
   except (UserError, ValueError, FloatingPointError, OSError) as error:
@@ -170,7 +195,9 @@ def main(argv: Sequence[str]) -> int:
   except RuntimeError as error:  # JAX's own: no such device, no memory.
     if "RESOURCE_EXHAUSTED" not in str(error) and "backend" not in str(error):
       raise
-    cure = "raise config.accumulate_steps or lower config.batch_size and config.eval.batch_size"
+    cure = "lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
+    if _MODE.value == "train":
+      cure = f"raise config.accumulate_steps or lower config.batch_size; where it is scored, {cure}"
     return _fail(f"{str(error)[:500]} (out of memory: {cure})" if "EXHAUSTED" in str(error) else str(error))
   return 0
 

@@ -3,6 +3,7 @@
 import collections
 import glob
 import logging
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,28 +18,32 @@ from gcn_flax.labels import LabelSet
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
+from gcn_flax.workdir import settings_of
 
 _log = logging.getLogger(__name__)
-_GRID = 128  # Pixels; pictures are padded to multiples of it, so that few shapes are compiled.
+_LEAST = 128  # Pixels; pictures are padded to multiples of so many, or of an eighth to a quarter of a larger side, so
+# that few shapes are compiled.
+_WAITING = 4  # Batches' worth of pictures that may wait for others of their shape.
 
 
 def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
   """The pictures that patterns such as `a/*.jpg` name, and where the label map of each goes, `OUTPUT/NAME.png`.
 
-  Raises ValueError where a pattern names nothing, and where a file would be written twice or over a picture.
+  Raises ValueError where a pattern names nothing, and where a file would be written twice or beside a picture.
   """
   found = []
   for pattern in patterns:
-    paths = sorted(path for path in glob.glob(str(pathlib.Path(pattern).expanduser()), recursive=True))
-    found += [path for path in map(pathlib.Path, paths) if path.is_file()]
-    if not paths:
+    paths = sorted(glob.glob(str(pathlib.Path(pattern).expanduser()), recursive=True))
+    named = [path for path in map(pathlib.Path, paths) if path.is_file()]
+    if not named:
       raise ValueError(f"--images={pattern!r} names no picture: quote the pattern, for instance --images='a/*.jpg'.")
+    found += named
   targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(found)}
   owners = collections.defaultdict(list)
   for path, target in targets.items():
     owners[target].append(path)
-    if any(name.exists() and name.samefile(path) for name in (target, _overlay_of(target))):
-      raise ValueError(f"--output={output} would write over the picture {path}: take another folder.")
+    if path.parent.resolve() == output.resolve():
+      raise ValueError(f"--output={output} holds the picture {path}, and may hold its mask: take another folder.")
   for target, paths in owners.items():
     if len(paths) > 1:
       raise ValueError(f"{paths[0]} and {paths[1]} would both become {target}: predict them into folders of their own.")
@@ -58,7 +63,7 @@ def predict_pictures(
 ) -> int:
   """Writes a label PNG, whose values are class numbers, and an overlay of each picture; returns how many.
 
-  One picture is on a device at a time.
+  A batch is one picture for each device, and the next is on the way.
 
   Raises:
     ValueError: at the end, naming every picture that could not be read; all others are written.
@@ -81,11 +86,12 @@ def predict_pictures(
     overlay.save(_overlay_of(targets[path]), overlay.blend(image, label, label_set))
 
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
-  threads = config.data.num_threads
-  decoded = inference.each(read, ((path,) for path in targets), threads)
+  decoded = inference.each(read, ((path,) for path in targets), config.data.num_threads)
   batches = _batch((pair for pair in decoded if pair[1] is not None), setup.mesh.size, segmentation.filling(config))
   with inference.refinement(config) as refine:
-    for _ in inference.each(write, ((refine, *each) for each in _run(setup, weights, batches)), threads):
+    for _ in inference.each(
+      write, ((refine, *each) for each in _run(setup, weights, batches)), inference.num_threads(config)
+    ):
       progress.add()
   if broken:
     raise ValueError(f"{len(broken)} of {len(targets)} pictures were left out: {'; '.join(sorted(broken))}")
@@ -96,18 +102,25 @@ def _batch(
   decoded: Iterator[tuple[pathlib.Path, np.ndarray]], size: int, pixel: Sequence[float]
 ) -> Iterator[loader.Batch]:
   """Batches of pictures that are padded to the same canvas; the last of each canvas is filled up."""
-  waiting = collections.defaultdict(list)
+  waiting, seen = collections.defaultdict(list), set()
   for path, image in decoded:
-    canvas = tuple(-(-side // _GRID) * _GRID for side in image.shape[:2])
-    if canvas not in waiting:
+    canvas = tuple(map(_round_up, image.shape[:2]))
+    if canvas not in seen:
       _log.info("pictures of up to %d x %d: compiling.", *canvas)
+      seen.add(canvas)
     waiting[canvas].append((path, image))
     if len(waiting[canvas]) == size:
-      yield _pad(waiting[canvas], canvas, size, pixel)
-      waiting[canvas] = []
+      yield _pad(waiting.pop(canvas), canvas, size, pixel)
+    elif sum(map(len, waiting.values())) > _WAITING * size:
+      canvas = max(waiting, key=lambda canvas: len(waiting[canvas]))
+      yield _pad(waiting.pop(canvas), canvas, size, pixel)
   for canvas, examples in waiting.items():
-    if examples:
-      yield _pad(examples, canvas, size, pixel)
+    yield _pad(examples, canvas, size, pixel)
+
+
+def _round_up(side: int) -> int:
+  step = max(_LEAST, 2 ** math.ceil(math.log2(side)) // 8)
+  return -(-side // step) * step
 
 
 def _pad(examples: list[tuple[pathlib.Path, np.ndarray]], canvas: tuple[int, int], size: int, pixel) -> loader.Batch:
@@ -129,14 +142,14 @@ def _run(setup: build.Setup, weights: dict[str, Any], batches: Iterator[loader.B
 
 
 def open_tree(
-  config: ml_collections.ConfigDict, kind: str, split: str, output: pathlib.Path
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, kind: str, split: str, output: pathlib.Path
 ) -> tuple[submission.Tree, sources.Source]:
   """Where a split's label maps go, in the form that the server of `kind` takes, and the split.
 
   Raises ValueError where the data set is another, is not prepared, or has images that do not fit
   `config.data.eval_size`.
   """
-  tree = submission.Tree.of(config, kind, split, output)
+  tree = submission.Tree.of(settings_of(config, workdir), kind, split, output)
   source = sources.open_source(config.data.dataset, split, config.data.data_dir)
   segmentation.check_scored(config, split)
   return tree, source
@@ -149,7 +162,12 @@ def predict_split(
   tree: submission.Tree,
   source: sources.Source,
 ) -> int:
-  """Writes a label map of every image of a split, reads them back, and returns how many. Raises as `Tree.check`."""
+  """Writes a label map of every image of a split, reads them back, and returns how many.
+
+  Raises ValueError where the folder holds something already, which might be another network's, and as `Tree.check`.
+  """
+  if any(partition.gather(jax.process_index() == 0 and tree.folder.is_dir() and any(tree.folder.iterdir()))):
+    raise ValueError(f"{tree.folder} is not empty: remove what is in it, or take another --output.")
   tree.folder.mkdir(parents=True, exist_ok=True)
   progress = inference.Progress(f"predicting {source.split}", -(-len(source) // jax.process_count()))
 
@@ -164,7 +182,7 @@ def predict_split(
     def write(image_id: str, image: np.ndarray, found: np.ndarray) -> None:
       tree.write(image_id, refine(image, found))
 
-    for _ in inference.each(write, examples(), config.data.num_threads):
+    for _ in inference.each(write, examples(), inference.num_threads(config)):
       progress.add()
   partition.gather(None)  # All hosts have written.
   return tree.check(source)

@@ -14,6 +14,7 @@ import numpy as np
 from gcn_flax import build, paper, writers
 from gcn_flax.tasks.scores import Row, Scores
 from gcn_flax.visualize import charts, overlay
+from gcn_flax.workdir import settings_of
 
 _TEMPLATE = pathlib.Path(__file__).parent / "visualize" / "report.html"
 _COLUMNS = {  # Of the table by class, as far as a task has them.
@@ -34,6 +35,7 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
     result: what `eval_<split>.json` holds.
     scores: of the split.
   """
+  settings = _settings(workdir, config)
   content = {
     "scores": dict(result),
     "image_scores": [None if np.isnan(score) else score for score in scores.image_scores.tolist()],
@@ -42,9 +44,9 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
     "machine": writers.machine(),
     "run": writers.read_run_json(workdir),
     "data": build.data_counts(config),
-    "config": _settings(workdir, config),
+    "config": settings,
     "metrics": writers.read_metrics(workdir / "metrics.jsonl"),
-    "paper": paper_rows(config, result),
+    "paper": paper_rows(settings, result),
   }
   environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
   page = environment.from_string(_TEMPLATE.read_text()).render(_page(content, scores))
@@ -54,31 +56,26 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
 
 def _settings(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Those the run was trained with, as far as the workdir tells, and those that were scored with."""
-  now, path = json.loads(config.to_json()), workdir / "config.json"
-  settings = json.loads(path.read_text()) if path.exists() else now
+  now, settings = json.loads(config.to_json()), settings_of(config, workdir)
   scored = ("dataset", "data_dir", "eval_split", "eval_size", "eval_resize")
   return settings | {"eval": now["eval"], "data": settings["data"] | {name: now["data"][name] for name in scored}}
 
 
-def paper_rows(config: ml_collections.ConfigDict, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """The paper's figures of the data set and split, each with ours where the network's heads are the same."""
-  model = config.model
+def paper_rows(settings: Mapping[str, Any], result: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """The paper's figures of the data set and split, each with ours where the run is what the figure was printed of."""
   rows = []
   for figure in paper.FIGURES:
-    if (figure.dataset, figure.split) != (result["dataset"], result["split"]):
-      continue
-    same = (figure.head, figure.boundary_refine) == (model.head, model.boundary_refine)
-    same &= figure.kernel_size in (0, model.kernel_size)
-    ours = result.get(figure.measure) if same else None
-    rows.append(
-      {
-        "table": figure.table,
-        "row": figure.row,
-        "measure": overlay.TITLES[figure.measure],
-        "value": figure.value,
-        "ours": None if ours is None else 100 * ours,
-      }
-    )
+    if (figure.dataset, figure.split) == (result["dataset"], result["split"]):
+      ours = result.get(figure.measure) if paper.describes(figure, settings) else None
+      rows.append(
+        {
+          "table": figure.table,
+          "row": figure.row,
+          "measure": overlay.TITLES[figure.measure],
+          "value": figure.value,
+          "ours": None if ours is None else 100 * ours,
+        }
+      )
   return rows
 
 

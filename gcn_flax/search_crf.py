@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from gcn_flax import build, inference
 from gcn_flax.evaluation import confusion, crf
 from gcn_flax.tasks import segmentation
+from gcn_flax.training import partition
 from gcn_flax.writers import write_text
 
 _ITERATIONS = 10  # Where the config has 0, for none.
@@ -25,7 +27,8 @@ def candidates(config: ml_collections.ConfigDict) -> list[crf.Parameters]:
   own = inference.crf_parameters(config)
   own = dataclasses.replace(own, iterations=own.iterations or _ITERATIONS)
   combinations = itertools.product(*_GRID.values())
-  return [own, *(dataclasses.replace(own, **dict(zip(_GRID, values, strict=True))) for values in combinations)]
+  others = [dataclasses.replace(own, **dict(zip(_GRID, values, strict=True))) for values in combinations]
+  return list(dict.fromkeys([own, *others]))
 
 
 def search(
@@ -45,7 +48,7 @@ def search(
   setup = build.build(config)
   source = build.open_split(config, config.data.dataset, split)
   subset = _Subset(source, config.eval.crf.search_images)
-  progress = inference.Progress(f"searching on {split}", len(subset))
+  progress = inference.Progress(f"searching on {split}", -(-len(subset) // jax.process_count()))
 
   def examples() -> Iterator[tuple]:
     for batch, outputs in inference.run(setup, weights, build.eval_batches(config, subset)):
@@ -53,21 +56,23 @@ def search(
         arrays = batch["image"][place], batch["label"][place], outputs[place]
         yield tuple(segmentation.crop(array, batch["size"][place]) for array in arrays)
 
-  total = 0
+  total = np.zeros((1 + len(tried), *[source.label_set.num_classes] * 2), np.int64)
   with inference.crf_processes(config) as pool:
 
     def count(image: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
       return pool.submit(crf.count_each, image, label, probabilities, tried).result()
 
-    for counts in inference.each(count, examples(), inference.num_crf_workers(config)):
+    for counts in inference.each(count, examples(), inference.num_threads(config)):
       total = total + counts
       progress.add()
+  total = sum(partition.gather(total))
   without = dataclasses.replace(tried[0], iterations=0)
   scored = [
     (parameters, confusion.mean_iou(matrix)) for parameters, matrix in zip([without, *tried], total, strict=True)
   ]
   scored.sort(key=lambda pair: -pair[1])
-  _report(scored, len(subset), split, workdir)
+  if jax.process_index() == 0:
+    _report(scored, len(subset), split, workdir)
   return scored
 
 
@@ -80,6 +85,7 @@ def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, spl
   best = scored[0][0]
   flags = [f"--config.eval.crf.{name}={getattr(best, name)}" for name in crf.Parameters.FIELDS]
   print("best: " + (" ".join(flags) if best.iterations else "no CRF"), flush=True)
+  workdir.mkdir(parents=True, exist_ok=True)
   results = [{**dataclasses.asdict(parameters), "mean_iou": value} for parameters, value in scored]
   write_text(workdir / f"crf_{split}.json", json.dumps({"num_images": num_images, "tried": results}, indent=2) + "\n")
 

@@ -1,10 +1,11 @@
 """The trees of label maps that the servers of VOC and Cityscapes take."""
 
 import dataclasses
+import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import ml_collections
 import numpy as np
 from PIL import Image
 
@@ -12,6 +13,7 @@ from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.visualize import overlay
 
+_log = logging.getLogger(__name__)
 _DATASETS = {"voc": "voc_segmentation", "cityscapes": "cityscapes"}
 _SHOWN = 10  # Faults that an error lists.
 
@@ -30,15 +32,19 @@ class Tree:
   folder: pathlib.Path
 
   @classmethod
-  def of(cls, config: ml_collections.ConfigDict, kind: str, split: str, output: pathlib.Path) -> "Tree":
-    """The tree of a config's split below `output`. Raises ValueError where the data set is another."""
-    if config.data.dataset != _DATASETS[kind]:
+  def of(cls, settings: Mapping[str, Any], kind: str, split: str, output: pathlib.Path) -> "Tree":
+    """The tree of a split below `output`; `settings` are those of the training, as `config.json` holds them.
+
+    Raises ValueError where the data set is another.
+    """
+    dataset = settings["data"]["dataset"]
+    if dataset != _DATASETS[kind]:
       raise ValueError(
-        f"--submission={kind} is for the data set {_DATASETS[kind]}, but config.data.dataset={config.data.dataset!r}."
+        f"--submission={kind} is for the data set {_DATASETS[kind]}, but config.data.dataset={dataset!r}."
       )
     if kind == "cityscapes":
       return cls(kind, output)
-    name = f"{competition(config)}_{ {'validation': 'val'}.get(split, split) }_cls"
+    name = f"{competition(settings)}_{ {'validation': 'val'}.get(split, split) }_cls"
     return cls(kind, output / "results" / "VOC2012" / "Segmentation" / name)
 
   def path(self, image_id: str) -> pathlib.Path:
@@ -67,7 +73,9 @@ class Tree:
       fault = self._fault(self.folder / name, source[names[name]]["image"].shape[:2])
       faults += [f"{name} {fault}"] if fault else []
     if faults:
-      rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+      for fault in faults[_SHOWN:]:
+        _log.warning("%s", fault)
+      rest = f"; and {len(faults) - _SHOWN} more, listed above" if len(faults) > _SHOWN else ""
       raise ValueError(
         f"{self.folder} is not ready for the server, {len(missing)} of {len(names)} files are missing: "
         f"{'; '.join(faults[:_SHOWN])}{rest}."
@@ -79,7 +87,7 @@ class Tree:
     try:
       with Image.open(path) as image:
         image.load()
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Decoders of damaged files raise what they like.
       return f"cannot be read ({error})"
     wanted = "L" if self.kind == "cityscapes" else "P"
     if image.mode != wanted:
@@ -99,8 +107,9 @@ class Tree:
 _RAW_IDS = np.array([np.flatnonzero(CITYSCAPES.raw_to_train == index)[0] for index in range(19)], np.uint8)
 
 
-def competition(config: ml_collections.ConfigDict) -> str:
+def competition(settings: Mapping[str, Any]) -> str:
   """VOC's `comp5`, where nothing but VOC's own segmentation images was learned from, else `comp6`."""
-  mix = {(dataset, split) for dataset, split, _ in config.data.train_mix}
+  mix = {(dataset, split) for dataset, split, _ in settings["data"]["train_mix"]}
   own = {("voc_segmentation", split) for split in ("train", "validation", "trainval")}
-  return "comp5" if mix <= own and not config.model.pretrained and not config.init_from else "comp6"
+  given = settings["model"]["pretrained"] or settings["init_from"]
+  return "comp5" if mix <= own and not given else "comp6"

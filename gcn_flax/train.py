@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from gcn_flax import build, evaluate, tasks, writers
+from gcn_flax import build, evaluate, inference, tasks, writers
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
 from gcn_flax.progress import Log, StopSignal, Tracer
@@ -99,10 +99,10 @@ class _Loop:
       )
       if scores is None:
         return
+      self.log.scores(step, split, scores)
       if jax.process_index() == 0:
         trained_on = facts(self.workdir).get("partial", {})
         evaluate.write_scores(self.workdir, self.config, split, step, scores, trained_on)
-      self.log.scores(step, split, scores)
       self.checkpoints.set_score(step, scores.scalars[tasks.of(self.config).SCORE])
 
   def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
@@ -138,6 +138,7 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   dataset, split = config.data.dataset, config.data.eval_split
   build.open_split(config, dataset, split)
   tasks.of(config).check_sizes(config)
+  inference.check_refinement(config)
   if build.trains_on_scored(config):
     _log.warning("WARNING: %s %r is trained on as well as scored: its scores say nothing.", dataset, split)
   return mix

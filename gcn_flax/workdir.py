@@ -40,14 +40,22 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only
 
   Raises ValueError where a setting differs that may not.
   """
+  before = _settings(workdir)
+  if before:
+    check_unchanged(before, json.loads(config.to_json()), only)
+
+
+def settings_of(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """The settings a workdir was begun with; the config's own, where it was not. Raises ValueError where damaged."""
+  return _settings(workdir) or json.loads(config.to_json())
+
+
+def _settings(workdir: pathlib.Path) -> dict[str, Any]:
   path = workdir / "config.json"
-  if not path.exists() or not is_begun(workdir):
-    return
   try:
-    before = json.loads(path.read_text())
+    return json.loads(path.read_text()) if path.exists() and is_begun(workdir) else {}
   except json.JSONDecodeError as error:
     raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
-  check_unchanged(before, json.loads(config.to_json()), only)
 
 
 def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -5,8 +5,9 @@
 
 Every cell is a run of configs/ablation.py in ROOT/DATA/NETWORK/seed<N>, one after the other; two cells of the same
 network, also of different tables, are one run. Killed and given again, it goes on where it stood. Flags of the config,
-such as --config.batch_size=8, are passed on to every run. Written are ROOT/DATA/table<N>.md and, where kernels grow,
-table<N>.svg.
+such as --config.batch_size=8, are passed on to every run, and must stay the same for all tables of a ROOT/DATA. The
+paper starts from ImageNet's weights: --pretrained=resnet152=PATH, for Table 6 one for each of its encoders. Written are
+ROOT/DATA/table<N>.md and, where kernels grow, table<N>.svg. The scores are those of the last step, not of the best.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -49,9 +50,17 @@ def workdir_of(root: pathlib.Path, data: str, cell: str, seed: int) -> pathlib.P
 
 
 def scores(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The scores of a run that was trained to its end; None where it was not."""
+  """The scores of the last step of a run, made as its settings say; None where there are none."""
   settings, found = (_read(workdir / name) for name in ("config.json", "eval_validation.json"))
-  return found if settings and found and found["step"] == settings["total_steps"] else None
+  if not settings or not found or found["step"] != settings["total_steps"]:
+    return None
+  return found if found.get("eval") == settings["eval"] else None
+
+
+def is_trained(workdir: pathlib.Path) -> bool:
+  """Whether a run has come to its end."""
+  settings = _read(workdir / "config.json")
+  return bool(settings) and (workdir / "checkpoints" / str(settings["total_steps"])).is_dir()
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
@@ -59,18 +68,18 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def run_cell(cell: str, data: str, seed: int, workdir: pathlib.Path, flags: Sequence[str]) -> None:
-  """Trains a cell to its end, and scores it. Raises RuntimeError where that fails."""
+  """Trains a cell to its end, and scores it, as far as that is not done. Raises RuntimeError where that fails."""
   command = [
     sys.executable, "-m", "gcn_flax.main", f"--config=configs/ablation.py:{cell}:{data}", f"--workdir={workdir}",
     f"--config.seed={seed}", *flags,
   ]  # fmt: skip
   with _owned(workdir) as lock:
-    found = scores(workdir)
-    if not found:
+    if not is_trained(workdir):
       _start(command, lock)
-      found = scores(workdir)
-    if found and not _measures(cell) <= found.keys():  # Scored by an older version.
+    if is_trained(workdir) and not scores(workdir):  # Another checkpoint, or in another way, was scored last.
       _start([*command, "--mode=eval", "--checkpoint=last"], lock)
+    if not scores(workdir):
+      raise RuntimeError(f"{cell}, seed {seed}, was stopped before its end: {' '.join(command)}")
 
 
 @contextlib.contextmanager
@@ -115,24 +124,35 @@ def _start(command: Sequence[str], lock: int) -> None:
     raise RuntimeError(f"exit status {status} of: {' '.join(command)}")
 
 
-def _measures(cell: str) -> set[str]:
-  return {figure.measure for figure in paper.FIGURES if figure.cell == cell}
+def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:
+  """Notes with what flags the runs below a folder are made. Raises ValueError where they were begun with others."""
+  path, now = folder / "flags.json", sorted(flags)
+  before = _read(path)
+  if before not in (None, now):
+    raise ValueError(
+      f"the runs in {folder} were begun with {' '.join(before) or 'no flags'}, now there are "
+      f"{' '.join(now) or 'none'}: give the same ones, or take another --root."
+    )
+  folder.mkdir(parents=True, exist_ok=True)
+  writers.write_text(path, json.dumps(now) + "\n")
 
 
-def run_table(table: int, data: str, root: pathlib.Path, seeds: int, flags: Sequence[str]) -> None:
+def run_table(
+  table: int, data: str, root: pathlib.Path, seeds: int, flags: Sequence[str], pretrained: Mapping[str, str]
+) -> None:
   """Trains every cell with every seed, those of the first seed first. Raises RuntimeError where one fails."""
   waiting, runs = [], [(cell, seed) for seed in range(seeds) for cell in cells_of(table)]
   for cell, seed in runs:
     workdir = workdir_of(root, data, cell, seed)
-    found = scores(workdir)
-    if not found or not _measures(cell) <= found.keys():
+    if not scores(workdir):
       waiting.append((cell, seed, workdir))
   print(f"table {table} on {data}: {len(runs) - len(waiting)} of {len(runs)} runs are there", flush=True)
   started = time.monotonic()
   for index, (cell, seed, workdir) in enumerate(waiting):
     left = f", about {(time.monotonic() - started) / index * (len(waiting) - index) / 60:.0f} min left" if index else ""
     print(f"\nrun {index + 1} of {len(waiting)}: {cell}, seed {seed}{left}", flush=True)
-    run_cell(cell, data, seed, workdir, flags)
+    weights = pretrained.get(ablation.get_config(f"{cell}:{data}").model.backbone)
+    run_cell(cell, data, seed, workdir, [*flags, *([f"--config.model.pretrained={weights}"] if weights else [])])
 
 
 def found_by_seed(table: int, data: str, root: pathlib.Path, seeds: int) -> Callable[[paper.Figure], list[float]]:
@@ -146,7 +166,7 @@ def markdown(table: int, data: str, root: pathlib.Path, seeds: int, command: str
   values = found_by_seed(table, data, root, seeds)
   lines = [
     f"Table {table} on {data}, measured by `{command}`; written on {time.strftime('%Y-%m-%d')}, "
-    f"{_machines(table, data, root, seeds)}. The paper's figures are its printed ones, of VOC 2012 validation and "
+    f"{_facts(table, data, root, seeds)}. The paper's figures are its printed ones, of VOC 2012 validation and "
     f"{'its two encoders' if table == 6 else 'ResNet-152'}.",
     "",
     "| network | figure | measured, %: mean (deviation) | of each seed | the paper, % |",
@@ -163,12 +183,15 @@ def markdown(table: int, data: str, root: pathlib.Path, seeds: int, command: str
   return "\n".join(lines) + "\n"
 
 
-def _machines(table: int, data: str, root: pathlib.Path, seeds: int) -> str:
-  runs = [_read(workdir_of(root, data, cell, seed) / "run.json") for cell in cells_of(table) for seed in range(seeds)]
-  kinds = {f"{run['devices']['count']} x {run['devices']['kind']}" for run in runs if run}
-  return (
-    f"trained on {', '.join(sorted(kinds))} by commit {', '.join(sorted({str(run['commit']) for run in runs if run}))}"
-  )
+def _facts(table: int, data: str, root: pathlib.Path, seeds: int) -> str:
+  """How long, on what and by what the runs of a table were trained."""
+  workdirs = [workdir_of(root, data, cell, seed) for cell in cells_of(table) for seed in range(seeds)]
+  workdirs = [workdir for workdir in workdirs if scores(workdir)]
+  settings, runs = ([_read(workdir / name) for workdir in workdirs] for name in ("config.json", "run.json"))
+  steps = {f"{each['total_steps']:,} steps of {each['batch_size']} images" for each in settings}
+  devices = {f"{run['devices']['count']} x {run['devices']['kind']}" for run in runs}
+  commits = {str(run["commit"]) for run in runs}
+  return f"{' or '.join(sorted(steps))} on {' or '.join(sorted(devices))} by commit {', '.join(sorted(commits))}"
 
 
 def chart(table: int, data: str, root: pathlib.Path, seeds: int) -> str | None:
@@ -199,25 +222,40 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--data_dir", default="runs/data", help="where data.prepare wrote the data set")
   parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path("runs/ablation"), help="folder of the runs")
   parser.add_argument("--seeds", type=int, default=3, help="runs of each cell, 1 or more")
+  parser.add_argument(
+    "--pretrained", action="append", default=[], metavar="BACKBONE=PATH", help="first weights of an encoder"
+  )
   options, flags = parser.parse_known_args(argv)
   unknown = [flag for flag in flags if not flag.startswith("--config.")]
+  unknown += [f"--pretrained={pair}" for pair in options.pretrained if "=" not in pair]
   if unknown or options.seeds < 1:
     parser.error(f"unknown argument {unknown[0]!r}" if unknown else f"--seeds={options.seeds} must be at least 1")
+  pretrained = dict(pair.split("=", 1) for pair in options.pretrained)
+  if options.data == "voc_segmentation" and not pretrained:
+    print("WARNING: random weights; the paper starts from ImageNet's: --pretrained=resnet152=PATH", file=sys.stderr)
   root = options.root.expanduser().absolute()
   data_dir = pathlib.Path(options.data_dir).expanduser().absolute()
+  try:
+    check_flags(root / options.data, [*flags, *(f"--pretrained={pair}" for pair in options.pretrained)])
+    return _run(options, root, [f"--config.data.data_dir={data_dir}", *flags], pretrained, argv)
+  except (OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _run(options: argparse.Namespace, root: pathlib.Path, flags: Sequence[str], pretrained, argv) -> int:
+  table, data, seeds = options.table, options.data, options.seeds
   failed = None
   try:
-    run_table(options.table, options.data, root, options.seeds, [f"--config.data.data_dir={data_dir}", *flags])
+    run_table(table, data, root, seeds, flags, pretrained)
   except RuntimeError as error:
     failed = error
-  command = " ".join(["python launch/ablation.py", *argv])
-  text = markdown(options.table, options.data, root, options.seeds, command)
-  (root / options.data).mkdir(parents=True, exist_ok=True)
-  writers.write_text(root / options.data / f"table{options.table}.md", text)
-  picture = chart(options.table, options.data, root, options.seeds)
+  text = markdown(table, data, root, seeds, " ".join(["python launch/ablation.py", *argv]))
+  writers.write_text(root / data / f"table{table}.md", text)
+  picture = chart(table, data, root, seeds)
   if picture:
-    writers.write_text(root / options.data / f"table{options.table}.svg", picture)
-  print(f"\n{text}\nwrote {root / options.data / f'table{options.table}.md'}", flush=True)
+    writers.write_text(root / data / f"table{table}.svg", picture)
+  print(f"\n{text}\nwrote {root / data / f'table{table}.md'}", flush=True)
   if failed:
     print(f"error: the table is not complete: {failed}", file=sys.stderr)
   return 1 if failed else 0

@@ -55,10 +55,10 @@ def test_cells_of_the_same_network_share_a_run(tmp_path):
   assert len(set(networks.values())) == len(networks)
 
 
-def write_run(workdir, step=600, total_steps=600, **figures):
-  workdir.mkdir(parents=True)
-  (workdir / "config.json").write_text(json.dumps({"total_steps": total_steps}))
-  (workdir / "eval_validation.json").write_text(json.dumps({"step": step, **figures}))
+def write_run(workdir, step=600, flip=False, **figures):
+  (workdir / "checkpoints" / "600").mkdir(parents=True)
+  (workdir / "config.json").write_text(json.dumps({"total_steps": 600, "batch_size": 4, "eval": {"flip": False}}))
+  (workdir / "eval_validation.json").write_text(json.dumps({"step": step, "eval": {"flip": flip}, **figures}))
   (workdir / "run.json").write_text(json.dumps({"devices": {"count": 2, "kind": "abacus"}, "commit": "c0ffee"}))
 
 
@@ -66,10 +66,12 @@ def test_the_table_stands_beside_the_papers(tmp_path):
   for seed, value in enumerate((0.7, 0.8)):
     write_run(tmp_path / "shapes" / "gcn-k3" / f"seed{seed}", mean_iou=value)
   write_run(tmp_path / "shapes" / "gcn-k5" / "seed0", step=300, mean_iou=0.9)
+  write_run(tmp_path / "shapes" / "gcn-k7" / "seed0", flip=True, mean_iou=0.9)
   text = runner.markdown(1, "shapes", tmp_path, 3, "the command")
   assert "| GCN, k = 3 | mean IoU | 75.0 (7.1) | 70.0 / 80.0 | 70.1 |" in text
-  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "a run that is not at its end has no score"
-  assert "`the command`" in text and "2 x abacus by commit c0ffee" in text
+  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "an earlier step is not the run's score"
+  assert "| GCN, k = 7 | mean IoU | - |  | 72.8 |" in text, "nor is one of mirror images, which were not asked for"
+  assert "`the command`" in text and "600 steps of 4 images on 2 x abacus by commit c0ffee" in text
   assert runner.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and runner.chart(5, "shapes", tmp_path, 3) is None
 
 
@@ -121,6 +123,42 @@ def test_a_killed_runner_goes_on(data_dir, tmp_path):
   repeated = started(tmp_path, data_dir, *flags)
   output, _ = repeated.communicate(timeout=120)
   assert repeated.returncode == 0 and "3 of 3 runs are there" in output
+
+
+def test_what_was_scored_otherwise_is_scored_again_and_what_stopped_is_told(tmp_path, monkeypatch):
+  workdir, commands = tmp_path / "gcn-k3", []
+  write_run(workdir, step=300, mean_iou=0.5)
+
+  def start(command, lock):
+    commands.append(command)
+    if "--mode=eval" in command:
+      (workdir / "eval_validation.json").write_text(json.dumps({"step": 600, "eval": {"flip": False}}))
+
+  monkeypatch.setattr(runner, "_start", start)
+  runner.run_cell("table1-k3", "shapes", 0, workdir, ["--config.batch_size=4"])
+  assert len(commands) == 1 and commands[0][-3:] == ["--config.batch_size=4", "--mode=eval", "--checkpoint=last"]
+  runner.run_cell("table1-k3", "shapes", 0, workdir, [])
+  assert len(commands) == 1
+  with pytest.raises(RuntimeError, match="table1-k3, seed 0, was stopped before its end"):
+    runner.run_cell("table1-k3", "shapes", 0, tmp_path / "new", [])
+  assert "--mode=eval" not in commands[-1]
+
+
+def test_other_flags_than_the_runs_were_begun_with_are_refused(tmp_path):
+  runner.check_flags(tmp_path / "shapes", ["--config.total_steps=4"])
+  runner.check_flags(tmp_path / "shapes", ["--config.total_steps=4"])
+  with pytest.raises(ValueError, match="begun with --config.total_steps=4, now there are none: give the same ones"):
+    runner.check_flags(tmp_path / "shapes", [])
+  assert runner.main(["--table=1", "--data=shapes", f"--root={tmp_path}"]) == 1
+  assert runner.main(["--table=1", "--data=shapes", "--root=/proc/nowhere"]) == 1
+
+
+def test_each_encoder_of_table_6_has_its_own_weights(tmp_path, monkeypatch):
+  given = {}
+  monkeypatch.setattr(runner, "run_cell", lambda cell, data, seed, workdir, flags: given.update({cell: flags}))
+  runner.run_table(6, "camvid", tmp_path, 1, [], {"resnet50": "a", "resnet50_gcn": "b"})
+  assert given["table6-resnet50-base"] == ["--config.model.pretrained=a"]
+  assert given["table6-resnet50_gcn-gcn-br"] == ["--config.model.pretrained=b"]
 
 
 def test_a_failing_cell_ends_in_one_line_and_a_table(data_dir, tmp_path):

@@ -12,9 +12,9 @@ FLOORS = {
   "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "writers": 3,
   "tasks": 4, "build": 5,
-  "inference": 6, "report": 6, "workdir": 6, "submission": 6,
-  "start": 7, "progress": 7, "export": 7, "evaluate": 7, "predict": 7, "search_crf": 7,
-  "train": 8, "main": 9,
+  "inference": 6, "workdir": 6, "submission": 6,
+  "start": 7, "progress": 7, "export": 7, "report": 7, "predict": 7, "search_crf": 7,
+  "evaluate": 8, "train": 9, "main": 10,
 }  # fmt: skip
 ALLOWED = {  # Libraries that only these parts may import.
   "tensorflow": {"writers"},
@@ -25,7 +25,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "flax": {"models", "training", "build"},
   "ml_collections": {
     "config", "tasks", "build", "inference", "evaluate", "workdir", "start", "progress", "export", "train",
-    "predict", "submission", "report", "search_crf", "main",
+    "predict", "report", "search_crf", "main",
   },
   "cv2": {"input_pipeline", "evaluation", "visualize"},
   "PIL": {"input_pipeline", "submission", "visualize"},

@@ -55,6 +55,17 @@ MISTAKES = [
   (["--config=configs/camvid.py", "--workdir=W", "extra"], "unexpected argument 'extra'"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.model.kernel_size=4"], "must be odd: use 5"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.data.data_dir=D"], "run: python -m data.prepare"),
+  (
+    ["--config=configs/camvid.py", "--workdir=W", "--images=*.jpg", "--output=O"],
+    "--images is of --mode=predict; this is",
+  ),
+  (
+    ["--config=configs/camvid.py", "--workdir=W", "--mode=eval", "--submission=voc"],
+    "--mode=predict or check; this is",
+  ),
+  (["--config=configs/silhouettes.py", "--workdir=W", "--mode=search_crf"], "is for classes of pixels"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.tile=(100,64)"], "config.eval.tile=(100, 64) must be"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.overlap=9"], "must be 0 while config.eval.tile=()"),
 ]
 
 

@@ -1,15 +1,18 @@
 """Pictures of any kind become label maps of their own size; what cannot be read is named and stops nothing."""
 
+import pathlib
+import struct
+
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gcn_flax import build
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.pictures import read_picture
 from gcn_flax.labels import CAMVID
-from gcn_flax.predict import find_pictures, predict_pictures
+from gcn_flax.predict import _batch, _round_up, find_pictures, predict_pictures
 
 
 @pytest.fixture
@@ -47,7 +50,8 @@ def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
   targets = find_pictures([f"{folder}/*"], tmp_path / "out")
   with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg cannot be read: .*truncated") as error:
     predict_pictures(config, setup, weights, CAMVID, targets)
-  assert "deep.png cannot be read: it is of mode I;16" in str(error.value) and "empty.png" in str(error.value)
+  assert "deep.png cannot be read: it is of mode I;16" in str(error.value)
+  assert "empty.png cannot be read" in str(error.value)
   written = sorted(path.name for path in (tmp_path / "out").iterdir())
   assert written == sorted(name for stem in SIZES for name in (f"{stem}.png", f"{stem}_overlay.jpg"))
   for stem, size in SIZES.items():
@@ -75,15 +79,43 @@ def test_a_turned_photo_is_read_as_viewers_show_it(folder):
   )
 
 
+def test_whatever_a_decoder_raises_names_the_picture(folder, monkeypatch):
+  """Pillow raises struct.error for some damaged EXIF, RuntimeError for some damaged AVIF."""
+
+  def fail(image):
+    raise struct.error("unpack requires a buffer of 2 bytes")
+
+  monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+  with pytest.raises(ValueError, match="photo.jpg cannot be read: unpack requires"):
+    read_picture(folder / "photo.jpg")
+
+
 def test_mistakes_are_told_before_any_work(folder, tmp_path):
   with pytest.raises(ValueError, match="--images='.*nothing.*' names no picture"):
     find_pictures([f"{folder}/nothing*"], tmp_path)
   (folder / "photo.png").write_bytes(b"")
   with pytest.raises(ValueError, match=r"photo.jpg and .*photo.png would both become .*photo.png"):
     find_pictures([f"{folder}/*"], tmp_path)
-  with pytest.raises(ValueError, match="would write over the picture .*grey.png"):
+  with pytest.raises(ValueError, match="holds the picture .*grey.png, and may hold its mask"):
     find_pictures([f"{folder}/grey.png"], folder)
+  with pytest.raises(ValueError, match="names no picture"):
+    find_pictures([str(folder)], tmp_path)
   assert list(find_pictures([f"{folder}/gr*", f"{folder}/g*"], tmp_path)) == [folder / "grey.png"]
+
+
+def test_few_shapes_are_compiled_and_few_pictures_wait():
+  sides = [_round_up(side) for side in range(1, 5000)]
+  assert len(set(sides)) < 25 and all(side % 32 == 0 for side in sides)
+  assert all(rounded >= side and rounded - side <= max(127, side / 4) for side, rounded in enumerate(sides, 1))
+  decoded = ((pathlib.Path(f"{side}.png"), np.zeros((side, 40, 3), np.uint8)) for side in (100, 200, 300, 450) * 5)
+  sizes = []
+  for batch in _batch(decoded, 2, (1.0, 2.0, 3.0)):
+    height = batch["image"].shape[1]
+    assert batch["image"].shape == (2, height, 128, 3) and len(batch["examples"]) in (1, 2)
+    for (path, image), size, padded in zip(batch["examples"], batch["size"], batch["image"], strict=False):
+      assert tuple(size) == image.shape[:2] and (padded[size[0] :] == (1, 2, 3)).all()
+      sizes.append(int(path.stem))
+  assert sorted(sizes) == sorted((100, 200, 300, 450) * 5)
 
 
 def test_without_the_library_a_crf_is_refused_at_once(config, folder, tmp_path, monkeypatch):

@@ -85,10 +85,10 @@ def voc_scores():
   return segmentation.Scores(counts, np.array([0.5, np.nan]), VOC, [row], [row], [row])
 
 
-def voc_report(tmp_path, head="gcn", kernel_size=15, boundary_refine=True):
+def voc_report(tmp_path, stage, head="gcn", kernel_size=15, boundary_refine=True):
   from configs import pascal_voc
 
-  config = pascal_voc.get_config()
+  config = pascal_voc.get_config(stage)
   config.data.data_dir = str(tmp_path)
   config.model.head, config.model.kernel_size, config.model.boundary_refine = head, kernel_size, boundary_refine
   write_scores(tmp_path, config, "validation", 10, voc_scores(), {})
@@ -96,19 +96,18 @@ def voc_report(tmp_path, head="gcn", kernel_size=15, boundary_refine=True):
 
 
 def test_the_papers_figures_stand_beside_ours_of_the_same_heads(tmp_path, browser):
-  content = voc_report(tmp_path)
+  content = voc_report(tmp_path, "ablation")
   rows = {(row["table"], row["row"], row["measure"]): row for row in content["paper"]}
   ours = rows[5, "GCN, k = 15, with BR", "boundary accuracy"]
   assert ours["value"] == 73.4 and ours["ours"] == 100 * content["scores"]["boundary_accuracy"]
   assert rows[7, "GCN with BR, stage 3", "mean IoU"] == {
-    "table": 7, "row": "GCN with BR, stage 3", "measure": "mean IoU", "value": 80.3,
-    "ours": 100 * content["scores"]["mean_iou"],
+    "table": 7, "row": "GCN with BR, stage 3", "measure": "mean IoU", "value": 80.3, "ours": None,
   }  # fmt: skip
   assert rows[1, "GCN, k = 15", "mean IoU"]["ours"] is None and rows[1, "1 x 1", "mean IoU"]["ours"] is None
   page, _ = opened(browser, tmp_path / "report.html")
   assert "GCN with BR, stage 3, multi-scale, dense CRF" in page.inner_text("body")
-  other = {(row["table"], row["row"]): row["ours"] for row in voc_report(tmp_path, "pointwise", 15, False)["paper"]}
-  assert other[1, "1 x 1"] is not None and other[1, "GCN, k = 15"] is None
+  other = voc_report(tmp_path, "stage3", "pointwise", 15, False)["paper"]
+  assert [row["row"] for row in other if row["ours"] is not None] == ["1 x 1, stage 3"]
 
 
 def test_a_classifiers_page(class_config, tmp_path, browser):
@@ -126,12 +125,35 @@ def test_a_classifiers_page(class_config, tmp_path, browser):
 def test_every_figure_of_the_paper_has_its_place():
   from configs import ablation
 
-  cells = [figure.cell for figure in paper.FIGURES if figure.table <= 6]
+  cells = [figure.cell for figure in paper.FIGURES if figure.table <= 6 and figure.dataset != "imagenet2012"]
   assert set(cells) == set(ablation.CELLS)
   for figure in paper.FIGURES:
     if figure.cell:
       model = ablation.get_config(figure.cell).model
       assert (model.head, model.boundary_refine) == (figure.head, figure.boundary_refine)
       assert figure.kernel_size in (0, model.kernel_size) and f"table{figure.table}-" in figure.cell
-  assert {figure.dataset for figure in paper.FIGURES} == {"voc_segmentation", "cityscapes"}
-  assert report.paper_rows(ablation.get_config("table1-base"), {"dataset": "shapes", "split": "validation"}) == []
+  settings = ablation.get_config("table1-base").to_dict()
+  assert report.paper_rows(settings, {"dataset": "shapes", "split": "validation"}) == []
+
+
+def test_a_run_is_what_a_figure_was_printed_of():
+  """Each cell of the tables, each stage and each way of scoring has its own figures and no other's."""
+  from configs import ablation, cityscapes, pascal_voc
+
+  def rows(config):
+    return [(figure.table, figure.row) for figure in paper.FIGURES if paper.describes(figure, config.to_dict())]
+
+  for figure in paper.FIGURES:
+    if figure.cell:
+      assert (figure.table, figure.row) in rows(ablation.get_config(figure.cell))
+  assert rows(ablation.get_config("table4-stack-half")) == [(4, "stack of 3 x 3, k = 7, 1024 channels")]
+  assert rows(ablation.get_config("table6-resnet50_gcn-gcn-br")) == [(6, "ResNet50-GCN, GCN with BR")]
+  assert rows(ablation.get_config("table1-k15:shapes")) == []
+  stage3 = pascal_voc.get_config("stage3")
+  assert rows(stage3) == [(7, "GCN with BR, stage 3")]
+  stage3.eval.scales = (0.75, 1.0)
+  assert rows(stage3) == [(7, "GCN with BR, stage 3, multi-scale")]
+  stage3.eval.crf.iterations = 10
+  assert rows(stage3) == [(7, "GCN with BR, stage 3, multi-scale, dense CRF")]
+  assert rows(pascal_voc.get_config("stage1")) == [(7, "GCN with BR, stage 1")]
+  assert rows(cityscapes.get_config()) == [] and rows(cityscapes.get_config("stage2")) == [(9, "GCN with BR, stage 2")]

@@ -5,6 +5,9 @@ By `pydensecrf`, an extra: pip install -r requirements-crf.txt -c constraints.tx
 
 import dataclasses
 import importlib.util
+import os
+import threading
+import time
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -36,12 +39,24 @@ class Parameters:
   color_rgb: float
 
 
+def end_with_parent() -> None:
+  """Ends this process when the one that started it is gone, however that was killed."""
+  parent = os.getppid()
+
+  def watch():
+    while os.getppid() == parent:
+      time.sleep(1)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
 def check_installed() -> None:
   """Raises ValueError where the library is missing."""
   if importlib.util.find_spec("pydensecrf") is None:
     raise ValueError(
-      "config.eval.crf.iterations asks for a dense CRF, but pydensecrf is not installed: "
-      "pip install -r requirements-crf.txt -c constraints.txt (needs a C++ compiler), or set it to 0."
+      "a dense CRF is asked for, but pydensecrf is not installed: pip install -r requirements-crf.txt "
+      "-c constraints.txt (needs a C++ compiler), or set config.eval.crf.iterations=0."
     )
 
 

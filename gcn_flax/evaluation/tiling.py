@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _STRIDE = 32  # The sides of what a network takes are multiples of it.
+_STRIP = 64  # Rows of an image whose probabilities are worked on at once.
 
 Network = Callable[[jax.Array], jax.Array]
 
@@ -60,10 +61,10 @@ def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, vi
   Softmax comes before the mean: logits are only defined up to a constant for each pixel and grow with the
   sureness of a view, so their mean would be the loudest view's. A scaled image is cut into tiles of the
   same size as an unscaled one; each tile's probabilities are brought to the image's own pixels and averaged
-  there, so that one map of all classes at full size is kept, however many views there are. A mirrored tile begins at
-  the left as others do, its filling stays at the right. Resizing is bilinear with half-pixel centres and without
-  anti-aliasing, for images and probabilities alike: that of OpenCV's INTER_LINEAR and of PyTorch's
-  `interpolate(align_corners=False)`.
+  there, so that one map of all classes at full size is kept, however many views there are, beside what the network
+  gives for one tile. A mirrored tile begins at the left as others do, its filling stays at the right. Resizing is
+  bilinear with half-pixel centres and without anti-aliasing, for images and probabilities alike: that of OpenCV's
+  INTER_LINEAR and of PyTorch's `interpolate(align_corners=False)`.
 
   Args:
     network: RGB `[B, h, w, 3]`, 0 to 255, h and w multiples of 32, -> logits `[B, h, w, C]`.
@@ -79,9 +80,9 @@ def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, vi
   total = jnp.zeros((*images.shape[:3], num_classes)), jnp.zeros((*images.shape[:3], 1))
   for scale in views.scales:
     plan = _Plan.of(images.shape[1:3], scale, views.tile, views.overlap)
+    tiles = [(*corner, mirror) for corner in plan.corners for mirror in ((0, 1) if views.flip else (0,))]
     look = functools.partial(_look, network, plan, images, sizes, jnp.array(views.pixel))
-    for mirror in (False, True) if views.flip else (False,):
-      total, _ = jax.lax.scan(functools.partial(look, mirror), total, jnp.array(plan.corners, jnp.int32))
+    total, _ = jax.lax.scan(look, total, jnp.array(tiles, jnp.int32))
   probabilities, count = total
   return probabilities / jnp.maximum(count, 1)
 
@@ -114,48 +115,60 @@ class _Plan:
     return cls(scale, [(row, column) for row in rows for column in columns], shape, window, tuple(canvas), margin)
 
 
-def _look(network, plan, images, sizes, pixel, mirror, total, corner):
-  """Adds what one tile shows of each image to the total: a step of a scan over the corners of tiles."""
+def _look(network, plan, images, sizes, pixel, total, tile):
+  """Adds what one tile, (top, left, mirrored), shows of each image to the total: a step of a scan over tiles."""
+  corner, mirror = tile[:2], tile[2] > 0
   scaled = sizes if plan.scale == 1 else jnp.maximum(1, jnp.round(sizes * plan.scale).astype(jnp.int32))
-  seen = jax.vmap(lambda *each: _cut(*each, corner, plan.shape, pixel))(images, sizes, scaled)
-  if mirror:
-    seen = jax.vmap(_mirror)(seen, scaled[:, 1] - corner[1])
-  probabilities = jax.nn.softmax(network(seen).astype(jnp.float32))
-  if mirror:
-    probabilities = jax.vmap(_mirror)(probabilities, scaled[:, 1] - corner[1])
+  logits = network(jax.vmap(lambda *each: _cut(*each, corner, mirror, plan.shape, pixel))(images, sizes, scaled))
   start = jnp.floor(corner / plan.scale).astype(jnp.int32) - plan.margin
   start = jnp.clip(start, 0, np.array(plan.canvas) - np.array(plan.window))
-  found, weight = jax.vmap(lambda *each: _bring_back(*each, corner, start, plan.window))(probabilities, sizes, scaled)
-  return tuple(_add_at(whole, part, start) for whole, part in zip(total, (found, weight), strict=True)), None
+  height = min(_STRIP, plan.window[0])
+
+  def add_strip(index, total):
+    # A few rows at a time, so that nothing else of the size of the image is made. The last strip may begin earlier,
+    # with rows that were added before.
+    first = jnp.minimum(index * height, plan.window[0] - height)
+    fresh = jnp.arange(height) + first >= index * height
+    place = start + jnp.array([1, 0]) * first
+    bring_back = functools.partial(_bring_back, corner, mirror, place, (height, plan.window[1]))
+    found, shown = jax.vmap(bring_back)(logits, sizes, scaled)
+    shown = shown * fresh[:, None, None]
+    return tuple(_add_at(whole, part, place) for whole, part in zip(total, (found * shown, shown), strict=True))
+
+  return jax.lax.fori_loop(0, -(-plan.window[0] // height), add_strip, total), None
 
 
-def _mirror(tile, width):
-  """Mirrors the image's part of a tile `[h, w, C]`, its first `width` columns, left and right."""
-  columns = jnp.arange(tile.shape[1])
-  width = jnp.minimum(width, tile.shape[1])
-  return jnp.take(tile, jnp.where(columns < width, width - 1 - columns, columns), 1, mode="clip")
+def _mirrored(columns, mirror, width):
+  """The columns of a tile as they stand in its mirror image, of whose columns the first `width` show the image."""
+  return jnp.where(mirror & (columns < width), width - 1 - columns, columns)
 
 
-def _cut(image, size, scaled, corner, shape, pixel):
-  """One tile `[h, w, 3]` of the scaled image."""
+def _cut(image, size, scaled, corner, mirror, shape, pixel):
+  """One tile `[h, w, 3]` of the scaled image, or its mirror image."""
   axes, inside = [], []
   for axis, length in enumerate(shape):
-    place = corner[axis] + jnp.arange(length)
+    place = jnp.arange(length)
+    if axis == 1:
+      place = _mirrored(place, mirror, jnp.minimum(scaled[1] - corner[1], length))
+    place += corner[axis]
     inside.append(place < scaled[axis])
     axes.append(_neighbours((place + 0.5) * (size[axis] / scaled[axis]) - 0.5, size[axis] - 1))
   return jnp.where((inside[0][:, None] & inside[1])[..., None], _interpolate(image, *axes), pixel)
 
 
-def _bring_back(scores, size, scaled, corner, start, window):
+def _bring_back(corner, mirror, start, shape, logits, size, scaled):
   """What a tile says of the image's own pixels in a window: (probabilities `[h, w, C]`, 1 where it shows them)."""
   axes, shown = [], []
-  for axis, length in enumerate(window):
+  for axis, length in enumerate(shape):
     centre = (start[axis] + jnp.arange(length) + 0.5) * (scaled[axis] / size[axis]) - corner[axis]
-    shown.append((centre >= 0) & (centre < scores.shape[axis]))
-    last = jnp.minimum(scores.shape[axis], scaled[axis] - corner[axis]) - 1
-    axes.append(_neighbours(centre - 0.5, last))
-  weight = (shown[0][:, None] & shown[1])[..., None].astype(jnp.float32)
-  return _interpolate(scores, *axes) * weight, weight
+    shown.append((centre >= 0) & (centre < logits.shape[axis]))
+    width = jnp.minimum(logits.shape[axis], scaled[axis] - corner[axis])
+    lower, upper, weight = _neighbours(centre - 0.5, width - 1)
+    if axis == 1:
+      lower, upper = (_mirrored(columns, mirror, width) for columns in (lower, upper))
+    axes.append((lower, upper, weight))
+  probabilities = _interpolate(logits, *axes, of_rows=jax.nn.softmax)
+  return probabilities, (shown[0][:, None] & shown[1])[..., None].astype(jnp.float32)
 
 
 def _neighbours(coordinate, last):
@@ -165,11 +178,13 @@ def _neighbours(coordinate, last):
   return lower, jnp.minimum(lower + 1, last), coordinate - lower
 
 
-def _interpolate(array, rows, columns):
-  """Bilinear values of `[H, W, C]` where rows and columns, each of `_neighbours`, cross."""
+def _interpolate(array, rows, columns, of_rows=lambda rows: rows):
+  """Bilinear values of `of_rows([H, W, C])` where rows and columns, each of `_neighbours`, cross."""
   for axis, (lower, upper, weight) in enumerate((rows, columns)):
     weight = weight[:, None, None] if axis == 0 else weight[:, None]
     low, high = (jnp.take(array, index, axis, mode="clip") for index in (lower, upper))
+    if axis == 0:
+      low, high = (of_rows(part.astype(jnp.float32)) for part in (low, high))
     array = low * (1 - weight) + high * weight
   return array
 

@@ -105,7 +105,8 @@ class Scores(scores.Scores):
     """The images as they were scored, with true and predicted class."""
     del over_image
     names = self.label_set.classes
-    captions = [f"{names[int(row.label)]}: {names[int(row.prediction[0])]}" for row in rows]
+    found = [names[row.prediction[0]] if row.prediction[0] >= 0 else "none" for row in rows]
+    captions = [f"{names[int(row.label)]}: {name}" for row, name in zip(rows, found, strict=True)]
     return overlay.class_sheet([row.image for row in rows], captions, title="true class: predicted class")
 
 

@@ -165,7 +165,7 @@ class Scores(scores.Scores):
     return overlay.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
-    """By class name, null where a class is absent: `iou`, `accuracy`, `boundary_iou_by_class`; all counts besides."""
+    """By class name, null where a class is absent: `iou`, `accuracy`, `boundary_iou_by_class`; and `confusion`."""
     matrix = self.counts["confusion"]
     return {
       "iou": self.by_class(confusion.iou_per_class(matrix)),

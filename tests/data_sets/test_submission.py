@@ -1,6 +1,7 @@
 """What the servers of VOC and Cityscapes take, from official archives in small."""
 
 import types
+import zlib
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def shrunk(config, data_dir):
 
 def predicted(config, kind, split, output):
   setup = build.build(config)
-  tree, source = open_tree(config, kind, split, output)
+  tree, source = open_tree(config, output / "no_run", kind, split, output)
   weights = setup.init(1).weights()
   assert predict_split(config, setup, weights, tree, source) == len(source)
   return setup, weights, tree, source
@@ -45,6 +46,8 @@ def test_voc_gets_its_tree(voc, tmp_path):
     assert label.mode == "P" and np.asarray(label).shape == example["image"].shape[:2]
     assert label.getpalette()[3 * 15 : 3 * 16] == [192, 128, 128]  # VOC's colour of persons.
 
+  with pytest.raises(ValueError, match="comp6_test_cls is not empty: remove what is in it"):
+    predict_split(config, None, None, tree, source)
   damage(tree, source)
 
 
@@ -73,6 +76,13 @@ def damage(tree, source):
     with wrong(broken, **options) as error:
       tree.check(source)
     assert message in str(error.value)
+  with wrong(array) as error:  # A header that claims a picture of 40,000 x 40,000.
+    broken = bytearray(first.read_bytes())
+    broken[16:24] = (40_000).to_bytes(4, "big") * 2
+    broken[29:33] = zlib.crc32(broken[12:29]).to_bytes(4, "big")
+    first.write_bytes(bytes(broken))
+    tree.check(source)
+  assert f"{first.name} cannot be read" in str(error.value)
   first.write_bytes(whole[:-20])
   (tree.folder / "2099_000001.png").write_bytes(whole)
   second.unlink()
@@ -122,12 +132,25 @@ def test_cityscapes_test_is_predicted_without_labels(cityscapes, tmp_path):
 
 def test_what_was_learned_from_decides_the_competition():
   config = pascal_voc.get_config("ablation")
-  assert competition(config) == "comp6"
+  assert competition(config.to_dict()) == "comp6"
   config.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
-  assert competition(config) == "comp5"
+  assert competition(config.to_dict()) == "comp5"
   config.init_from = "runs/another"
-  assert competition(config) == "comp6"
-  assert competition(pascal_voc.get_config("stage3")) == "comp6"
+  assert competition(config.to_dict()) == "comp6"
+  assert competition(pascal_voc.get_config("stage3").to_dict()) == "comp6"
+
+
+def test_the_competition_is_that_of_the_training_whatever_the_flags_say_now(voc, tmp_path):
+  trained = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
+  trained.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
+  trained.model.pretrained = "resnet.safetensors"
+  (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+  (tmp_path / "config.json").write_text(trained.to_json())
+  trained.model.pretrained = ""
+  tree, _ = open_tree(trained, tmp_path, "voc", "test", tmp_path)
+  assert tree.folder.name == "comp6_test_cls"
+  tree, _ = open_tree(trained, tmp_path / "other", "voc", "validation", tmp_path)
+  assert tree.folder.name == "comp5_val_cls"
 
 
 def test_a_submission_of_another_data_set_is_refused(voc, tmp_path):
@@ -135,7 +158,7 @@ def test_a_submission_of_another_data_set_is_refused(voc, tmp_path):
   with pytest.raises(
     ValueError, match="--submission=cityscapes is for the data set cityscapes, but .*voc_segmentation"
   ):
-    open_tree(config, "cityscapes", "test", tmp_path)
+    open_tree(config, tmp_path, "cityscapes", "test", tmp_path)
   config.data.eval_size = (32, 32)
   with pytest.raises(ValueError, match="larger than config.data.eval_size"):
-    open_tree(config, "voc", "test", tmp_path)
+    open_tree(config, tmp_path, "voc", "test", tmp_path)

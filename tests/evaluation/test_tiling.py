@@ -127,9 +127,16 @@ def test_scaled_tiles_cover_every_pixel(scale):
   whole = probabilities(pointwise, Views(scales=(scale,)))
   for index in range(2):
     np.testing.assert_allclose(own_part(found, index).sum(-1), 1, atol=1e-5)
-    # Between tiles that do not overlap by what interpolation reaches, values are their nearer one's.
-    same = np.abs(own_part(found, index) - own_part(whole, index)).max(-1) < 1e-5
-    assert same.mean() > 0.5
+    # Only pixels within one scaled pixel of a tile's border are interpolated from other pixels.
+    differs = np.abs(own_part(found, index) - own_part(whole, index)).max(-1) > 1e-5
+    for axis, side in enumerate(SIZES[index]):
+      scaled = max(1, round(side * scale))
+      canvas = -(-round((96, 128)[axis] * scale) // 32) * 32
+      borders = [edge for start in tile_starts(canvas, 32, 8) for edge in (start, start + 32)]
+      centres = (np.arange(side) + 0.5) * scaled / side
+      near = np.abs(centres[:, None] - np.array(borders)).min(1) < 1
+      differs[near if axis == 0 else (slice(None), near)] = False
+    assert not differs.any()
 
 
 def test_classes_are_the_most_probable():
@@ -139,11 +146,18 @@ def test_classes_are_the_most_probable():
     assert found.dtype == np.uint8 and (own_part(found, 1) == own_part(expected, 1)).mean() > 0.999
 
 
-def test_the_map_of_all_classes_is_made_once():
-  """Of a large image in small tiles: the running sum, and nothing else of its size."""
+@pytest.mark.parametrize(
+  "views, most",
+  [
+    (Views(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16), 1.4),
+    (Views(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's crops, of half the image each.
+    (Views(scales=(0.75, 1.0, 1.25), flip=True), 1 + 1.25**2 + 0.6),
+  ],
+)
+def test_the_map_of_all_classes_is_made_once(views, most):
+  """The running sum, and what the network gives for one tile, and little else."""
   image = jax.ShapeDtypeStruct((1, 512, 1024, 3), jnp.uint8)
   size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  views = Views(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16)
   weights = jnp.ones((3, 64)) / 500
 
   def labels(images, sizes):
@@ -151,4 +165,4 @@ def test_the_map_of_all_classes_is_made_once():
 
   memory = jax.jit(labels).lower(image, size).compile().memory_analysis()
   one_map = 4 * 64 * 512 * 1024
-  assert memory.temp_size_in_bytes < 1.3 * one_map
+  assert memory.temp_size_in_bytes < most * one_map
