@@ -1,4 +1,4 @@
-# Each target sets up .venv by itself: Python 3.11 or newer, make and a C compiler are all it takes.
+# Each target sets up .venv by itself: Python 3.11 or newer, make and a C compiler are all it takes, for tests C++ too.
 
 PYTHON ?= python3
 VENV := .venv
