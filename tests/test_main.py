@@ -95,6 +95,7 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
   run_json = json.loads((tmp_path / "run.json").read_text())
   assert run_json["data"] == {"camvid": {"train": 12, "validation": 5}} and "-m gcn_flax.main" in run_json["command"]
   assert any((tmp_path / "tensorboard").iterdir())
+  assert "validation/mean_iou" in json.loads((tmp_path / "report.json").read_text())["metrics"][-1]
 
   (tmp_path / "eval_validation.json").unlink()
   for checkpoint in ("best", "last", "2"):
