@@ -29,7 +29,7 @@ from gcn_flax.evaluate import evaluate
 config = camvid.get_config()
 config.update_from_flattened_dict(json.loads(sys.argv[3]))
 setup = build.build(config)
-scores = evaluate(config, setup, setup.init(3).weights(), "validation")
+scores = evaluate(config, setup, setup.init(3).weights(), "train")
 counts = {name: value.tolist() for name, value in scores.counts.items()}
 rows = [[row.image_id for row in rows] for rows in (scores.sample, scores.best, scores.worst)]
 print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.tolist(), "rows": rows}))
@@ -37,7 +37,7 @@ print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.toli
 
 
 def test_two_hosts_score_as_one(config):
-  """Also where the set, of 5 images, divides neither by the devices nor by the hosts."""
+  """Also where the set, of 12 images, does not divide by the devices."""
   config.data.eval_size = (96, 128)
   config.eval.flip, config.eval.num_pictures = True, 3
   fields = {
@@ -57,7 +57,7 @@ def test_two_hosts_score_as_one(config):
   ]  # fmt: skip
   setup = build.build(config)
   assert jax.device_count() == 8
-  scores = evaluate(config, setup, setup.init(3).weights(), "validation")
+  scores = evaluate(config, setup, setup.init(3).weights(), "train")
   for host in hosts:
     output, errors = host.communicate(timeout=200)
     assert host.returncode == 0, errors

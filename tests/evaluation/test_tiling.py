@@ -1,5 +1,6 @@
 """Tiles, scales and mirror images against PyTorch and against plain NumPy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -96,6 +97,41 @@ def test_where_tiles_overlap_their_mean_counts():
   np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
 
 
+def test_overlapping_rows_count_alike_however_tall_a_tile_is():
+  """A tile of 96 rows is no multiple of the rows that are worked on at once."""
+  images = np.concatenate([IMAGES[:1], IMAGES[1:]], 1)[:, :128]
+
+  def from_above(tile):
+    return jnp.pad(tile, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] @ WEIGHTS
+
+  views = Views(tile=(96, 128), overlap=64)
+  found = tiling.mean_probabilities(from_above, images, np.array([[128, 128]]), views)
+  total, count = np.zeros((128, 128, 5)), np.zeros((128, 1, 1))
+  for start in (0, 32):
+    total[start : start + 96] += softmax(from_above(jnp.float32(images[:, start : start + 96])))[0]
+    count[start : start + 96] += 1
+  np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [Views(flip=True), Views(scales=(1.0, 1.0)), Views(tile=(96, 128))])
+def test_outside_of_an_image_is_the_filling_pixel(views):
+  """Whatever lies there in the array."""
+
+  def from_the_right(tile):
+    return jnp.pad(tile, ((0, 0), (0, 0), (0, 1), (0, 0)))[:, :, 1:] @ WEIGHTS
+
+  pixel = (10.0, 250.0, 30.0)
+  found = probabilities(from_the_right, dataclasses.replace(views, pixel=pixel))
+  image = IMAGES[1, :70, :101].astype(np.float32)
+
+  def seen(image):
+    filled = np.concatenate([image, np.broadcast_to(np.float32(pixel), (70, 1, 3))], 1)
+    return softmax(filled[:, 1:] @ WEIGHTS)
+
+  expected = (seen(image) + seen(image[:, ::-1])[:, ::-1]) / 2 if views.flip else seen(image)
+  np.testing.assert_allclose(own_part(found, 1), expected, atol=1e-6)
+
+
 def test_a_mirror_image_is_that_of_the_image_not_of_its_filling():
   found = probabilities(from_the_left, Views(flip=True))
   for index, (height, width) in enumerate(SIZES):
@@ -139,10 +175,18 @@ def test_scaled_tiles_cover_every_pixel(scale):
     assert not differs.any()
 
 
-def test_classes_are_the_most_probable():
-  for views in (Views(), Views(scales=(0.5, 1.0), flip=True)):
-    found = np.asarray(tiling.classes(pointwise, IMAGES, SIZES, views))
-    expected = np.argmax(probabilities(pointwise, views), -1)
+def test_rounded_sizes_leave_no_hole_between_tiles():
+  """A side of 105 becomes 34, a little more than 0.32 of it: the tile at 32 begins with pixel 99, not 100."""
+  images, sizes = np.zeros((1, 128, 128, 3), np.uint8), np.array([[105, 105]])
+  found = tiling.mean_probabilities(pointwise, images, sizes, Views(scales=(0.32,), tile=(32, 32)))
+  np.testing.assert_allclose(np.asarray(found)[0, :105, :105].sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("views", [Views(), Views(flip=True), Views(scales=(0.5, 1.0)), Views(tile=(64, 64))])
+def test_classes_are_the_most_probable(views):
+  for network in (pointwise, from_the_left):
+    found = np.asarray(tiling.classes(network, IMAGES, SIZES, views))
+    expected = np.argmax(probabilities(network, views), -1)
     assert found.dtype == np.uint8 and (own_part(found, 1) == own_part(expected, 1)).mean() > 0.999
 
 
