@@ -6,8 +6,9 @@
 Every cell is a run of configs/ablation.py in ROOT/DATA/NETWORK/seed<N>, one after the other; two cells of the same
 network, also of different tables, are one run. Killed and given again, it goes on where it stood. Flags of the config,
 such as --config.batch_size=8, are passed on to every run, and must stay the same for all tables of a ROOT/DATA. The
-paper starts from ImageNet's weights: --pretrained=resnet152=PATH, for Table 6 one for each of its encoders. Written are
-ROOT/DATA/table<N>.md and, where kernels grow, table<N>.svg. The scores are those of the last step, not of the best.
+paper starts from ImageNet's weights: --pretrained=resnet152=PATH, for Table 6 one for each of its encoders. Written
+are ROOT/DATA/table<N>.md and, of all but Tables 4 and 6, table<N>.svg. The scores are those of the last step, not of
+the best.
 """
 
 import argparse
@@ -195,9 +196,11 @@ def _facts(table: int, data: str, root: pathlib.Path, seeds: int) -> str:
 
 
 def chart(table: int, data: str, root: pathlib.Path, seeds: int) -> str | None:
-  """Mean IoU against k as SVG, ours and the paper's; None for a table whose kernels do not grow."""
+  """What a table shows as SVG: mean IoU against k, of Table 5 accuracy against distance; None for the others."""
+  if table == 5:
+    return _boundary_chart(data, root, seeds)
   values, series = found_by_seed(table, data, root, seeds), {}
-  figures = [figure for figure in paper.FIGURES if figure.table == table]
+  figures = [figure for figure in paper.FIGURES if figure.table == table and figure.cell]
   if len({figure.kernel_size for figure in figures}) < 3:
     return None
   for head in dict.fromkeys(figure.head for figure in figures):
@@ -208,10 +211,22 @@ def chart(table: int, data: str, root: pathlib.Path, seeds: int) -> str | None:
       means = [statistics.mean(found) for _, found in measured]
       deviations = [statistics.stdev(found) if len(found) > 1 else 0.0 for _, found in measured]
       series[f"{name}, measured on {data}"] = [k for k, _ in measured], means, deviations
-    series[f"{name}, the paper on VOC"] = (
-      [figure.kernel_size for figure in own], [figure.value for figure in own], [0.0] * len(own)
-    )  # fmt: skip
+    kernels, printed = [figure.kernel_size for figure in own], [figure.value for figure in own]
+    series[f"{name}, the paper on VOC"] = kernels, printed, [0.0] * len(own)
   return charts.ranges(series, "k", "mean IoU, %")
+
+
+def _boundary_chart(data: str, root: pathlib.Path, seeds: int) -> str | None:
+  """Accuracy of the pixels within so many of a boundary, the mean over the seeds."""
+  series = {}
+  for figure in (figure for figure in paper.FIGURES if figure.table == 5 and figure.measure == "mean_iou"):
+    found = [scores(workdir_of(root, data, figure.cell, seed)) for seed in range(seeds)]
+    curves = [each["accuracy_within_pixels"] for each in found if each]
+    if curves:
+      pixels = [int(name) for name, value in curves[0].items() if value is not None]
+      series[figure.row] = pixels, [100 * statistics.mean(curve[str(pixel)] for curve in curves) for pixel in pixels]
+  distance = "distance from the nearest boundary, pixels"
+  return charts.lines(series, distance, "accuracy, %", (6.2, 3.6)) if series else None
 
 
 def main(argv: Sequence[str]) -> int:

@@ -72,7 +72,11 @@ def test_the_table_stands_beside_the_papers(tmp_path):
   assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "an earlier step is not the run's score"
   assert "| GCN, k = 7 | mean IoU | - |  | 72.8 |" in text, "nor is one of mirror images, which were not asked for"
   assert "`the command`" in text and "600 steps of 4 images on 2 x abacus by commit c0ffee" in text
-  assert runner.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and runner.chart(5, "shapes", tmp_path, 3) is None
+  assert runner.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and runner.chart(4, "shapes", tmp_path, 3) is None
+  assert runner.chart(5, "shapes", tmp_path, 3) is None
+  curve = {str(pixels): pixels / 40 for pixels in range(1, 41)}
+  write_run(tmp_path / "shapes" / "pointwise" / "seed2", mean_iou=0.9, accuracy_within_pixels=curve)
+  assert "<svg" in runner.chart(5, "shapes", tmp_path, 3)
 
 
 def started(root, data_dir, *flags):

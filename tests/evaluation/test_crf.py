@@ -8,7 +8,7 @@ import pytest
 from gcn_flax.evaluation import crf
 
 PARAMETERS = crf.Parameters(
-  iterations=10, smooth_weight=3.0, smooth_xy=3.0, color_weight=10.0, color_xy=30.0, color_rgb=10.0
+  iterations=10, smooth_weight=3.0, smooth_xy=3.0, color_weight=10.0, color_xy=40.0, color_rgb=4.0
 )
 
 
@@ -18,7 +18,7 @@ def scene():
   rng = np.random.default_rng(0)
   truth = np.zeros((64, 80), np.uint8)
   truth[20:50, 25:60] = 1
-  image = np.where(truth[..., None] == 1, (200, 60, 40), (40, 80, 190)) + rng.normal(0, 5, (64, 80, 3))
+  image = np.where(truth[..., None] == 1, (200, 60, 40), (40, 80, 190)) + rng.normal(0, 2, (64, 80, 3))
   seen = np.roll(truth, 6, 1)
   seen = np.where(rng.random(truth.shape) < 0.05, 1 - seen, seen)
   probabilities = np.stack([np.where(seen == index, 0.7, 0.15) for index in range(3)], -1)
