@@ -25,7 +25,7 @@ def count_instances(predictions: np.ndarray, instances: np.ndarray, label_set: L
   ids, inverse, sizes = np.unique(instances, return_inverse=True, return_counts=True)
   owners = label_set.raw_to_train[np.minimum(ids // _PER_LABEL, IGNORE)]
   scored = [name in label_set.instance_sizes for name in label_set.classes]
-  counted = (owners != IGNORE) & np.append(scored, False)[np.minimum(owners, len(scored))]
+  counted = np.append(scored, False)[np.minimum(owners, len(scored))]
   category = _category_numbers(label_set)
   owner_of_pixel = np.where(counted, owners, IGNORE)[inverse].reshape(-1)
   inside = owner_of_pixel != IGNORE

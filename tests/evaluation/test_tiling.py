@@ -177,7 +177,7 @@ def test_scaled_tiles_cover_every_pixel(scale):
 
 def test_rounded_sizes_leave_no_hole_between_tiles():
   """A side of 105 becomes 34, a little more than 0.32 of it: the tile at 32 begins with pixel 99, not 100."""
-  images, sizes = np.zeros((1, 128, 128, 3), np.uint8), np.array([[105, 105]])
+  images, sizes = np.zeros((1, 256, 128, 3), np.uint8), np.array([[105, 105]])
   found = tiling.mean_probabilities(pointwise, images, sizes, Views(scales=(0.32,), tile=(32, 32)))
   np.testing.assert_allclose(np.asarray(found)[0, :105, :105].sum(-1), 1, atol=1e-5)
 
