@@ -46,8 +46,19 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only
 
 
 def settings_of(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-  """The settings a workdir was begun with; the config's own, where it was not. Raises ValueError where damaged."""
-  return _settings(workdir) or json.loads(config.to_json())
+  """The settings a workdir was begun with; the config's own, where it was not. Raises ValueError where damaged.
+
+  A field that an older version did not have gets its default.
+  """
+  return _over(json.loads(get_config().to_json()), _settings(workdir) or json.loads(config.to_json()))
+
+
+def _over(defaults: Mapping, settings: Mapping) -> dict[str, Any]:
+  both = {
+    name: _over(defaults[name], value) if isinstance(value, Mapping) and name in defaults else value
+    for name, value in settings.items()
+  }
+  return {**defaults, **both}
 
 
 def _settings(workdir: pathlib.Path) -> dict[str, Any]:

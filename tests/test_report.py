@@ -14,6 +14,7 @@ from gcn_flax.evaluate import evaluate, write_scores
 from gcn_flax.labels import VOC
 from gcn_flax.tasks import classification, segmentation
 from gcn_flax.tasks.scores import Row
+from gcn_flax.workdir import settings_of
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +163,14 @@ def test_a_run_is_what_a_figure_was_printed_of():
   assert rows(stage3) == [(7, "GCN with BR, stage 3, multi-scale, dense CRF")]
   assert rows(pascal_voc.get_config("stage1")) == [(7, "GCN with BR, stage 1")]
   assert rows(cityscapes.get_config()) == [] and rows(cityscapes.get_config("stage2")) == [(9, "GCN with BR, stage 2")]
+
+
+def test_a_run_of_an_older_version_is_shown_with_defaults(config, tmp_path):
+  settings = json.loads(config.to_json())
+  del settings["eval"], settings["init_from"], settings["model"]["stack_width"]
+  settings["seed"] = 17
+  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  (tmp_path / "config.json").write_text(json.dumps(settings))
+  found = settings_of(config, tmp_path)
+  assert (found["seed"], found["init_from"], found["model"]["stack_width"]) == (17, "", 0)
+  assert found["model"]["backbone"] == "resnet_tiny" and found["eval"]["scales"] == [1.0]
