@@ -108,7 +108,7 @@ def measure(case: str, args: argparse.Namespace) -> dict[str, float]:
   example = source[0]
   size = np.array([SIZE] * jax.device_count(), np.int32)
   batch = {"image": np.stack([example["image"]] * jax.device_count()), "size": size}
-  inputs = partition.to_device(batch, setup.mesh, ("image", "size"))
+  inputs = partition.to_each(batch, setup.mesh)
   prediction = np.roll(np.where(example["label"] == 255, 0, example["label"]), 5, 1)
   figures = {
     "images_per_second": args.images / seconds,

@@ -53,14 +53,14 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
     devices: to use; None takes all.
     num_classes: of the network; None asks the data set.
 
-  Raises ValueError where class weights are not as many as classes, and where the classes
-  are those of a data set that is not prepared.
+  Raises ValueError where class weights are not as many as classes, where the classes are those of a data set that
+  is not prepared, and where `config.mesh.spatial` does not divide the devices.
   """
   task = tasks.of(config)
   if num_classes is None:
     num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
   network = task.network(config, num_classes)
-  mesh = partition.make_mesh(devices)
+  mesh = partition.make_mesh(devices, config.mesh.spatial)
   settings = config.optimizer
   schedule = optimizer.make_schedule(
     settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
@@ -73,7 +73,7 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
     decayed=settings.decayed,
     encoder_lr_factor=settings.encoder_lr_factor,
   )
-  whole, split = partition.replicated(mesh), partition.batched(mesh)
+  whole = partition.replicated(mesh)
 
   def init(seed):
     # The weights' shapes do not depend on the image's size: the smallest one will do.
@@ -101,7 +101,7 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
     mesh=mesh,
     schedule=schedule,
     init=jax.jit(init, out_shardings=whole),
-    train_step=jax.jit(train_step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=0),
+    train_step=jax.jit(train_step, in_shardings=(whole, None), out_shardings=whole, donate_argnums=0),
     eval_step=partition.on_each(eval_step, mesh),
     state_shapes=shapes,
   )

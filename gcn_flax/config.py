@@ -36,6 +36,7 @@ _RANGES = {
   "data.eval_resize": (1, None),
   "data.num_threads": (1, None),
   "data.num_workers": (0, None),
+  "mesh.spatial": (1, None),
   "eval.batch_size": (1, None),
   "eval.num_pictures": (0, 64),
   "eval.overlap": (0, None),
@@ -174,7 +175,9 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.ema_decay = 0.0
 
   config.mesh = ml_collections.ConfigDict()
-  config.mesh.spatial = 1  # Devices that share the rows of one image; only 1 in this version: they split the batch.
+  # Devices that share the rows of each image in training, so that large crops fit; the others split the batch. Scored
+  # and predicted images are each on one device: see config.eval.tile.
+  config.mesh.spatial = 1
   return config.lock()
 
 
@@ -319,13 +322,21 @@ def _validate_loss(loss: ml_collections.ConfigDict) -> None:
 
 
 def _validate_batches(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
-  if config.mesh.spatial != 1:
-    raise ValueError(f"config.mesh.spatial={config.mesh.spatial}: this version splits only the batch; set it to 1.")
-  parts = config.accumulate_steps * num_devices
+  spatial, height = config.mesh.spatial, config.data.crop_size[0]
+  if spatial > 1 and is_classifier(config):
+    raise ValueError(f"config.mesh.spatial={spatial} splits label maps, which a classifier has not: set it to 1.")
+  if training and height % (32 * spatial):
+    raise ValueError(
+      f"config.data.crop_size: the height {height} must be a multiple of {32 * spatial} = 32 x config.mesh.spatial "
+      f"{spatial}: for instance {-(-height // (32 * spatial)) * 32 * spatial}."
+    )
+  shares = max(1, num_devices // spatial)
+  parts = config.accumulate_steps * shares
   if training and config.batch_size % parts:
+    devices = f"{num_devices} devices{f' / config.mesh.spatial {spatial}' if spatial > 1 else ''}"
     raise ValueError(
       f"config.batch_size={config.batch_size} must be a multiple of {parts} = config.accumulate_steps "
-      f"{config.accumulate_steps} x {num_devices} devices: for instance {-(-config.batch_size // parts) * parts}."
+      f"{config.accumulate_steps} x {devices}: for instance {-(-config.batch_size // parts) * parts}."
     )
   if config.eval.batch_size % num_devices:
     raise ValueError(

@@ -28,7 +28,7 @@ def run(
   """Yields this host's batches, and what the network says of their images; the devices are one batch ahead."""
   waiting = collections.deque()
   for batch in batches:
-    inputs = partition.to_device(batch, setup.mesh, ("image", "size"))
+    inputs = partition.to_each(batch, setup.mesh)
     waiting.append((batch, setup.eval_step(weights, inputs)))
     if len(waiting) > 1:
       batch, outputs = waiting.popleft()

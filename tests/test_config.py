@@ -63,7 +63,8 @@ REFUSED = [
   ("optimizer.learning_rate", -0.1, "config.optimizer.learning_rate=-0.1 must be at least 0.0"),
   ("optimizer.learning_rate", float("nan"), "config.optimizer.learning_rate=nan must be at least 0.0"),
   ("optimizer.momentum", 1.5, "config.optimizer.momentum=1.5 must be from 0.0 to 1.0"),
-  ("mesh.spatial", 2, "config.mesh.spatial=2: .* set it to 1"),
+  ("mesh.spatial", 0, "config.mesh.spatial=0 must be at least 1"),
+  ("mesh.spatial", 3, "the height 512 must be a multiple of 96 = 32 x config.mesh.spatial 3: for instance 576"),
 ]
 
 
@@ -107,6 +108,15 @@ def test_what_does_not_go_with_whole_images_is_refused(field, value, message):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):
     config_lib.validate(config)
+
+
+def test_devices_that_share_an_image_need_fewer_examples():
+  config = config_lib.get_config()
+  config.batch_size, config.mesh.spatial = 2, 4
+  config_lib.validate(config, num_devices=8)
+  config.batch_size = 3
+  with pytest.raises(ValueError, match="multiple of 2 = .* 1 x 8 devices / config.mesh.spatial 4: for instance 4"):
+    config_lib.validate(config, num_devices=8)
 
 
 def test_defaults_are_possible_on_eight_devices():
