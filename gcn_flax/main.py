@@ -6,7 +6,8 @@
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart --mode=predict \\
     --images='a/*.jpg' --output=runs/predictions
 
-Any field of the config can be set on the command line: --config.total_steps=500.
+Any field of the config can be set on the command line: --config.total_steps=500. On several hosts the same command is
+given on each, see `gcn_flax.cluster`.
 """
 
 import logging
@@ -20,7 +21,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, evaluate, export, inference, predict, search_crf, tasks
+from gcn_flax import build, cluster, evaluate, export, inference, predict, search_crf, tasks
 from gcn_flax import config as config_lib
 from gcn_flax.evaluation import crf
 from gcn_flax.start import known_label_set, open_trained, trained_weights
@@ -42,6 +43,17 @@ _IMAGES = flags.DEFINE_multi_string(
 )
 _SUBMISSION = flags.DEFINE_enum("submission", None, ["voc", "cityscapes"], "Server whose form predictions take.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that predictions go to.")
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "HOST:PORT of process 0, with --num_processes and --process_id; SLURM, Open MPI and TPUs need none.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, one on each host.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "Seconds that processes wait for each other.", lower_bound=1)
+STOPPED = (
+  75  # Exit status of a run that a signal stopped, and that goes on when started again (sysexits.h: EX_TEMPFAIL).
+)
 _FLAG_MODES = {
   "images": ("predict",),
   "submission": ("predict", "check"),
@@ -176,13 +188,14 @@ def show_progress() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs one command; returns the exit status, 1 with one line on stderr for a mistake of the user."""
+  """Runs one command; returns the exit status: 0, 1 with one line on stderr for a mistake of the user, or `STOPPED`."""
   try:
     config = parse(argv)
     show_progress()
+    cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
     split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
-    {
+    done = {
       "train": lambda: train(config, workdir),
       "eval": lambda: run_eval(config, workdir, split, checkpoint),
       "predict": lambda: run_predict(config, workdir, checkpoint),
@@ -199,7 +212,7 @@ def main(argv: Sequence[str]) -> int:
     if _MODE.value == "train":
       cure = f"raise config.accumulate_steps or lower config.batch_size; where it is scored, {cure}"
     return _fail(f"{str(error)[:500]} (out of memory: {cure})" if "EXHAUSTED" in str(error) else str(error))
-  return 0
+  return STOPPED if done is False else 0
 
 
 def _fail(text: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import ml_collections
 import optax
+from jax.experimental import multihost_utils
 
 from gcn_flax.tasks.scores import Scores
 from gcn_flax.writers import Writer
@@ -20,18 +21,24 @@ _TRACED_STEPS = 5
 
 
 class StopSignal:
-  """Notes SIGTERM, as sent before a machine is taken away; the loop stops at the next step."""
+  """Notes SIGTERM, as sent before a machine is taken away; the loop stops at a step, all hosts at the same one."""
 
   def __init__(self):
-    self.requested = False
+    self.requested = False  # Of several hosts never: they stop together, at a step.
+    self._catches = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+
+  def at(self, step: int) -> bool:
+    """Whether to stop before this step; to be asked once at each."""
+    # Among several hosts JAX catches the signal, and agrees with the others on a step.
+    return self.requested if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
 
   def __enter__(self):
-    if threading.current_thread() is threading.main_thread():
+    if self._catches:
       self._previous = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def __exit__(self, *_):
-    if threading.current_thread() is threading.main_thread():
+    if self._catches:
       signal.signal(signal.SIGTERM, self._previous)
 
   def _note(self, *_):

@@ -22,8 +22,8 @@ from gcn_flax.workdir import check_data, check_workdir, facts, is_begun
 _log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Trains to `config.total_steps`, going on where the workdir stands.
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+  """Trains to `config.total_steps`, going on where the workdir stands; False where a signal stopped it before.
 
   Raises:
     ValueError: for settings that do not fit each other, the data or the workdir.
@@ -50,7 +50,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
     log = Log(config, setup.schedule, writer, start)
-    _Loop(config, workdir, setup, checkpoints, log, tracer, stop).run(state, start, mix)
+    return _Loop(config, workdir, setup, checkpoints, log, tracer, stop).run(state, start, mix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,16 @@ class _Loop:
   tracer: Tracer
   stop: StopSignal
 
-  def run(self, state: TrainState, start: int, mix: list[sources.Source]) -> None:
-    """Evaluates, saves, and only then takes the next batch: so a saved state and its input always agree."""
+  def run(self, state: TrainState, start: int, mix: list[sources.Source]) -> bool:
+    """Evaluates, saves, and only then takes the next batch: so a saved state and its input always agree.
+
+    Returns whether it came to its end.
+    """
     total = self.config.total_steps
     batches = build.train_batches(self.config, mix, start)
     for step in range(start, total + 1):
       self._evaluate_if_due(state, step)
-      stopping = self.stop.requested
+      stopping = self.stop.at(step)
       self._save_if_due(state, step, stopping)
       if stopping or step == total:
         break
@@ -83,6 +86,7 @@ class _Loop:
     self.checkpoints.wait()
     if stopping:
       _log.info("stopped by a signal at step %d of %d; the same command goes on from here.", step, total)
+    return step == total
 
   def _is_due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.config.total_steps)
