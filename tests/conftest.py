@@ -103,3 +103,13 @@ def config(data_dir):
   config.model.kernel_size = 3
   config.optimizer.warmup_steps = 1
   return config
+
+
+@pytest.fixture
+def partitioner():
+  """Puts back what a mesh that splits rows chooses for the whole process."""
+  import jax
+
+  before = jax.config.jax_use_shardy_partitioner
+  yield
+  jax.config.update("jax_use_shardy_partitioner", before)

@@ -52,19 +52,20 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   np.testing.assert_allclose(scores.scalars["mean_iou"], np.nanmean(iou_per_class(expected)), atol=1e-3)
 
 
-def test_the_same_pixels_on_one_device_as_on_eight(config):
-  """In tiles, scaled and mirrored, of a set that does not divide by the devices."""
+def test_the_same_pixels_on_one_device_as_on_eight(config, partitioner):
+  """In tiles, scaled and mirrored, of a set that does not divide by the devices; also where training splits rows."""
   config.data.eval_size = (96, 128)
   config.eval.tile, config.eval.overlap = (64, 96), 16
   config.eval.scales, config.eval.flip = (0.75, 1.0), True
   found = []
-  for devices in (jax.devices()[:1], jax.devices()):
-    config.eval.batch_size = len(devices)
+  for devices, spatial in ((jax.devices()[:1], 1), (jax.devices(), 1), (jax.devices(), 2)):
+    config.eval.batch_size, config.mesh.spatial = len(devices), spatial
     setup = build.build(config, devices)
     found.append(evaluate(config, setup, setup.init(3).weights(), "validation"))
-  for name, counts in found[0].counts.items():
-    np.testing.assert_array_equal(counts, found[1].counts[name])
-  np.testing.assert_array_equal(found[0].image_scores, found[1].image_scores)
+  for other in found[1:]:
+    for name, counts in found[0].counts.items():
+      np.testing.assert_array_equal(counts, other.counts[name])
+    np.testing.assert_array_equal(found[0].image_scores, other.image_scores)
 
 
 def test_the_contact_sheet_shows_each_image_with_its_own_maps(config):

@@ -61,21 +61,10 @@ def test_one_device_equals_eight(config, variant):
   assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
-@pytest.fixture
-def partitioner():
-  """Puts back what a mesh that splits rows chooses for the whole process."""
-  before = jax.config.jax_use_shardy_partitioner
-  yield
-  jax.config.update("jax_use_shardy_partitioner", before)
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (4, 1), (8, 1), (2, 2))]
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-  "spatial, accumulate_steps",
-  [(2, 1), (8, 1), pytest.param(4, 1, marks=SLOW), pytest.param(2, 2, marks=SLOW), pytest.param(1, 1, marks=SLOW)],
-)
+@pytest.mark.parametrize("spatial, accumulate_steps", [(2, 1), *SLOW])
 def test_rows_that_are_split_over_devices_change_nothing(config, partitioner, spatial, accumulate_steps):
   """Three steps on meshes of 8 x 1, 4 x 2, 2 x 4 and 1 x 8, down to one row of the widest stride for each device.
 
