@@ -2,12 +2,12 @@
 
 import base64
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jinja2
 import ml_collections
 import numpy as np
 
@@ -16,6 +16,7 @@ from gcn_flax.tasks.scores import Row, Scores
 from gcn_flax.visualize import charts, overlay
 from gcn_flax.workdir import settings_of
 
+_log = logging.getLogger(__name__)
 _TEMPLATE = pathlib.Path(__file__).parent / "visualize" / "report.html"
 _COLUMNS = {  # Of the table by class, as far as a task has them.
   "iou": "IoU %",
@@ -28,6 +29,8 @@ _MOST_CLASSES = 150  # In the table and the matrix; more are in report.json alon
 
 def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapping[str, Any], scores: Scores) -> None:
   """Writes `report.json` and `report.html` into the workdir, in place of those of an earlier evaluation.
+
+  Without Jinja or matplotlib there is no page, and the log says so.
 
   Args:
     workdir: of the run, whose `metrics.jsonl` and `run.json` are shown, if they are there.
@@ -48,10 +51,16 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
     "metrics": writers.read_metrics(workdir / "metrics.jsonl"),
     "paper": paper_rows(settings, result),
   }
-  environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-  page = environment.from_string(_TEMPLATE.read_text()).render(_page(content, scores))
   writers.write_text(workdir / "report.json", json.dumps(content, indent=1) + "\n")
-  writers.write_text(workdir / "report.html", page)
+  try:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(_TEMPLATE.read_text()).render(_page(content, scores))
+  except ImportError as error:  # Of Jinja or, for the charts, matplotlib: a training machine may lack them.
+    _log.warning("no report.html (%s): report.json alone is written.", error)
+  else:
+    writers.write_text(workdir / "report.html", page)
 
 
 def _settings(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -19,11 +19,11 @@ SMALL = [
   "--config.data.eval_size=(64,96)", "--config.model.kernel_size=3",
 ]  # fmt: skip
 
-# A finder that hides TensorFlow, as on a machine without it.
+# A finder that hides TensorFlow and what only reports and the CRF need, as on a machine without them.
 WITHOUT_TENSORFLOW = """
 import importlib.machinery, runpy, sys
 find = importlib.machinery.PathFinder.find_spec
-hidden = ("tensorflow", "tensorboard")
+hidden = ("tensorflow", "tensorboard", "matplotlib", "jinja2", "pydensecrf")
 importlib.machinery.PathFinder.find_spec = classmethod(
   lambda cls, name, *args: None if name.split(".")[0] in hidden else find(name, *args))
 sys.argv[0] = "gcn_flax.main"

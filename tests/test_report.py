@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -174,3 +176,12 @@ def test_a_run_of_an_older_version_is_shown_with_defaults(config, tmp_path):
   found = settings_of(config, tmp_path)
   assert (found["seed"], found["init_from"], found["model"]["stack_width"]) == (17, "", 0)
   assert found["model"]["backbone"] == "resnet_tiny" and found["eval"]["scales"] == [1.0]
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib.figure"])
+def test_without_its_libraries_a_run_goes_on_without_the_page(tmp_path, monkeypatch, caplog, missing):
+  monkeypatch.setitem(sys.modules, missing, None)
+  monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
+  content = voc_report(tmp_path, "ablation")
+  assert content["scores"]["num_images"] == 2 and not (tmp_path / "report.html").exists()
+  assert "no report.html" in caplog.text and (tmp_path / "eval_validation.json").exists()
