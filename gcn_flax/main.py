@@ -42,7 +42,9 @@ _IMAGES = flags.DEFINE_multi_string(
   "images", [], "Pictures to predict, a pattern in quotes: 'a/*.jpg'. May be repeated."
 )
 _SUBMISSION = flags.DEFINE_enum("submission", None, ["voc", "cityscapes"], "Server whose form predictions take.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder that predictions go to.")
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "Folder that predictions go to; of a submission, one in the workdir unless told."
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -136,11 +138,12 @@ def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkp
 
   Raises ValueError where flags do not fit, and for what could not be predicted.
   """
-  output, kind = _output(config), _SUBMISSION.value
+  kind = _SUBMISSION.value
   if bool(_IMAGES.value) == bool(kind):
     raise ValueError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
   if _IMAGES.value and _SPLIT.value:
     raise ValueError(f"--split={_SPLIT.value} is of a data set: --images has none.")
+  output = _output(config, workdir)
   config_lib.validate(config, training=False)
   inference.check_refinement(config)
   if kind:
@@ -160,15 +163,17 @@ def run_check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Reads a submission back. Raises ValueError for what the server would refuse."""
   if not _SUBMISSION.value:
     raise ValueError("--mode=check reads back what --submission=voc or cityscapes wrote: say which.")
-  tree, source = predict.open_tree(config, workdir, _SUBMISSION.value, _SPLIT.value or "test", _output(config))
+  tree, source = predict.open_tree(config, workdir, _SUBMISSION.value, _SPLIT.value or "test", _output(config, workdir))
   print(f"{tree.check(source)} label maps in {tree.folder}: complete")
 
 
-def _output(config: ml_collections.ConfigDict) -> pathlib.Path:
-  if not _OUTPUT.value:
-    raise ValueError(f"--mode={_MODE.value} needs a folder for the label maps, for instance --output=runs/predictions.")
+def _output(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+  """Where label maps go; of a submission into the workdir, unless told."""
   _refuse_classifier(config)
-  return pathlib.Path(_OUTPUT.value).expanduser().absolute()
+  if not _OUTPUT.value and not _SUBMISSION.value:
+    raise ValueError(f"--mode={_MODE.value} needs a folder for the label maps, for instance --output=runs/predictions.")
+  default = workdir / f"submission_{_SUBMISSION.value}_{_SPLIT.value or 'test'}"
+  return pathlib.Path(_OUTPUT.value).expanduser().absolute() if _OUTPUT.value else default
 
 
 def _refuse_classifier(config: ml_collections.ConfigDict) -> None:

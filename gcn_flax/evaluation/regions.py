@@ -17,12 +17,13 @@ def distance_to_boundary(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray
   because VOC draws its objects' boundaries as void; the edge of the image does not.
 
   Args:
-    labels: uint8 `[H, W]`.
+    labels: integers `[H, W]`.
     ignore: label of void pixels.
 
   Returns:
     float32 `[H, W]`: 0 at void pixels, infinite where the whole image has one label.
   """
+  labels = np.asarray(labels)
   distance = np.zeros(labels.shape, np.float32)
   for value in np.unique(labels[labels != ignore]):
     mask = labels == value
@@ -52,7 +53,7 @@ def boundary_region(labels: np.ndarray, distance: float = BOUNDARY, ignore: int 
     distance: pixels.
     ignore: label of void pixels.
   """
-  return (labels != ignore) & (distance_to_boundary(labels, ignore) <= distance)
+  return (np.asarray(labels) != ignore) & (distance_to_boundary(labels, ignore) <= distance)
 
 
 def count_by_distance(labels: np.ndarray, predictions: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
