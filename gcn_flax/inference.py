@@ -95,8 +95,8 @@ class Progress:
     self._what, self._total, self._done = what, total, 0
     self._started = self._reported = time.monotonic()
 
-  def add(self, count: int = 1) -> None:
-    self._done += count
+  def add(self) -> None:
+    self._done += 1
     now = time.monotonic()
     if now - self._reported > _PROGRESS_SECONDS:
       left = (now - self._started) / self._done * (self._total - self._done)
