@@ -46,11 +46,10 @@ def evaluate(
   progress = inference.Progress(f"evaluating {split}", -(-len(source) // jax.process_count()))
 
   def examples() -> Iterator[tuple]:
-    for batch, outputs in inference.run(setup, weights, build.eval_batches(config, source)):
+    for pair in inference.examples(setup, weights, build.eval_batches(config, source)):
       if should_stop():
         raise _Stopped
-      for place in np.flatnonzero(batch["index"] >= 0):
-        yield batch["image"][place], batch["label"][place], outputs[place], batch["size"][place], batch["index"][place]
+      yield pair
 
   with inference.refinement(config) as refine:
     try:
@@ -72,13 +71,14 @@ class _Tally:
     self._totals, self._image_scores = {}, []
     self._best, self._worst = [], []  # Heaps, the next to be dropped first.
 
-  def look(self, image, label, output, size, index: int, refine: Callable) -> tuple[int, Counts, Row]:
-    """What is counted of one image; may run on any thread."""
-    image, label, output = (self._task.crop(array, size) for array in (image, label, output))
+  def look(self, example: Mapping, output: np.ndarray, refine: Callable) -> tuple[int, Counts, Row]:
+    """What is counted of one example, as `loader.eval_batches` gives it; may run on any thread."""
+    index, arrays = int(example["index"]), (example["image"], example["label"], output)
+    image, label, output = (self._task.crop(array, example["size"]) for array in arrays)
     prediction = refine(image, output)
     counts = self._task.count(self._source, index, label, prediction)
     row = Row(image, label, prediction, self._source.image_id(index), self._task.score_image(counts))
-    return int(index), counts, row
+    return index, counts, row
 
   def add(self, index: int, counts: Counts, row: Row) -> None:
     for name, value in counts.items():

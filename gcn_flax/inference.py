@@ -37,6 +37,15 @@ def run(
     yield batch, partition.of_this_host(outputs)
 
 
+def examples(
+  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
+) -> Iterator[tuple[loader.Batch, np.ndarray]]:
+  """Yields what `loader.eval_batches` has of each example, but for filling, and what the network says of it."""
+  for batch, outputs in run(setup, weights, batches):
+    for place in np.flatnonzero(batch["index"] >= 0):
+      yield {name: array[place] for name, array in batch.items()}, outputs[place]
+
+
 @contextlib.contextmanager
 def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
   """Gives `(image, output of the network) -> label map`: a dense CRF in processes of their own, or nothing at all.
@@ -60,7 +69,7 @@ def check_refinement(config: ml_collections.ConfigDict) -> None:
 
 def crf_parameters(config: ml_collections.ConfigDict) -> crf.Parameters:
   """Those of a config."""
-  return crf.Parameters(**{name: config.eval.crf[name] for name in crf.Parameters.FIELDS})
+  return crf.Parameters(**{name: config.eval.crf[name] for name in crf.FIELDS})
 
 
 def num_threads(config: ml_collections.ConfigDict) -> int:

@@ -172,10 +172,9 @@ def predict_split(
   progress = inference.Progress(f"predicting {source.split}", -(-len(source) // jax.process_count()))
 
   def examples() -> Iterator[tuple]:
-    for batch, outputs in inference.run(setup, weights, build.eval_batches(config, source)):
-      for place in np.flatnonzero(batch["index"] >= 0):
-        image, found = (segmentation.crop(array[place], batch["size"][place]) for array in (batch["image"], outputs))
-        yield source.image_id(batch["index"][place]), image, found
+    for example, output in inference.examples(setup, weights, build.eval_batches(config, source)):
+      image, found = (segmentation.crop(array, example["size"]) for array in (example["image"], output))
+      yield source.image_id(example["index"]), image, found
 
   with inference.refinement(config) as refine:
 

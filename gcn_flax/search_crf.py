@@ -51,10 +51,9 @@ def search(
   progress = inference.Progress(f"searching on {split}", -(-len(subset) // jax.process_count()))
 
   def examples() -> Iterator[tuple]:
-    for batch, outputs in inference.run(setup, weights, build.eval_batches(config, subset)):
-      for place in np.flatnonzero(batch["index"] >= 0):
-        arrays = batch["image"][place], batch["label"][place], outputs[place]
-        yield tuple(segmentation.crop(array, batch["size"][place]) for array in arrays)
+    for example, output in inference.examples(setup, weights, build.eval_batches(config, subset)):
+      arrays = example["image"], example["label"], output
+      yield tuple(segmentation.crop(array, example["size"]) for array in arrays)
 
   total = np.zeros((1 + len(tried), *[source.label_set.num_classes] * 2), np.int64)
   with inference.crf_processes(config) as pool:
@@ -78,12 +77,12 @@ def search(
 
 def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: pathlib.Path) -> None:
   print(f"\nmean IoU on {num_images} images of {split}")
-  print(f"{'mean IoU %':>10}  {'  '.join(crf.Parameters.FIELDS)}")
+  print(f"{'mean IoU %':>10}  {'  '.join(crf.FIELDS)}")
   for parameters, value in scored:
     shown = "no CRF" if not parameters.iterations else _columns(parameters)
     print(f"{100 * value:>10.2f}  {shown}")
   best = scored[0][0]
-  flags = [f"--config.eval.crf.{name}={getattr(best, name)}" for name in crf.Parameters.FIELDS]
+  flags = [f"--config.eval.crf.{name}={getattr(best, name)}" for name in crf.FIELDS]
   print("best: " + (" ".join(flags) if best.iterations else "no CRF"), flush=True)
   workdir.mkdir(parents=True, exist_ok=True)
   results = [{**dataclasses.asdict(parameters), "mean_iou": value} for parameters, value in scored]
@@ -91,7 +90,7 @@ def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, spl
 
 
 def _columns(parameters: crf.Parameters) -> str:
-  return "  ".join(f"{getattr(parameters, name):>{len(name)}}" for name in crf.Parameters.FIELDS)
+  return "  ".join(f"{getattr(parameters, name):>{len(name)}}" for name in crf.FIELDS)
 
 
 class _Subset(Sequence):

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,16 +26,15 @@ class Parameters:
       to 255.
   """
 
-  FIELDS: ClassVar[tuple[str, ...]] = (
-    "iterations", "smooth_weight", "smooth_xy", "color_weight", "color_xy", "color_rgb",
-  )  # fmt: skip
-
   iterations: int
   smooth_weight: float
   smooth_xy: float
   color_weight: float
   color_xy: float
   color_rgb: float
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Parameters))
 
 
 def end_with_parent() -> None:

@@ -200,7 +200,9 @@ def test_counts_are_exact_past_two_to_the_31():
   config.eval.num_pictures = 0
   tally = evaluate._Tally(config, Pairs())
   image = np.zeros((1024, 2048, 3), np.uint8)
-  once = [tally.look(image, *pair, (1024, 2048), 0, lambda image, found: found) for pair in pairs]
+  examples = [{"image": image, "label": label, "size": (1024, 2048), "index": 0} for label, _ in pairs]
+  predictions = [prediction for _, prediction in pairs]
+  once = [tally.look(*pair, lambda image, found: found) for pair in zip(examples, predictions, strict=True)]
   for index in range(1100):
     matrix = confusion_matrix(*pairs[index % 4], 19)
     _, counts, row = once[index % 4]
