@@ -172,6 +172,7 @@ LABELS = {
 # Data sets of whole images, each of one class. What the classes are stands in the prepared data set.
 CLASSIFICATION = ("imagenet2012", "class_folder")
 IMAGENET_SIZES = {"train": 1_281_167, "validation": 50_000}
+IMAGENET_CLASSES = 1_000
 # `folder` and `class_folder` are the user's own.
 DATASETS = (*LABELS, "folder", *CLASSIFICATION)
 

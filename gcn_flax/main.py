@@ -21,7 +21,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, cluster, evaluate, export, inference, predict, search_crf, tasks
+from gcn_flax import build, cluster, evaluate, export, inference, plan, predict, search_crf, tasks
 from gcn_flax import config as config_lib
 from gcn_flax.evaluation import crf
 from gcn_flax.start import known_label_set, open_trained, trained_weights
@@ -30,7 +30,7 @@ from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, facts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
-_MODES = ("train", "eval", "predict", "check", "search_crf", "export")
+_MODES = ("train", "eval", "predict", "check", "search_crf", "export", "plan")
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _SPLIT = flags.DEFINE_string(
   "split", None, "Split to score, config.data.eval_split unless told; of a submission, test unless told."
@@ -45,6 +45,10 @@ _SUBMISSION = flags.DEFINE_enum("submission", None, ["voc", "cityscapes"], "Serv
 _OUTPUT = flags.DEFINE_string(
   "output", None, "Folder that predictions go to; of a submission, one in the workdir unless told."
 )
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Chips to plan for, which need not be there: v5e:4x8, h100:8.")
+_BATCH = flags.DEFINE_string(
+  "batch", "", "Examples on each device to plan for; auto: as many as fit; unless told, config.batch_size of all."
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -57,6 +61,8 @@ STOPPED = (
   75  # Exit status of a run that a signal stopped, and that goes on when started again (sysexits.h: EX_TEMPFAIL).
 )
 _FLAG_MODES = {
+  "topology": ("plan",),
+  "batch": ("plan",),
   "images": ("predict",),
   "submission": ("predict", "check"),
   "output": ("predict", "check"),
@@ -181,6 +187,14 @@ def _refuse_classifier(config: ml_collections.ConfigDict) -> None:
     raise ValueError(f"--mode={_MODE.value} is for classes of pixels, not for config.model.head='classifier'.")
 
 
+def run_plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Says what a step takes on chips that are not there. Raises ValueError as `plan.plan`."""
+  if not _TOPOLOGY.value:
+    raise ValueError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")
+  jax.config.update("jax_platforms", "cpu")  # This machine's own chips are left alone.
+  plan.plan(config, workdir, _TOPOLOGY.value, _BATCH.value)
+
+
 def show_progress() -> None:
   """Sends this package's log to stderr, and of absl's, which Orbax fills, only errors."""
   absl_logging.set_verbosity(absl_logging.ERROR)
@@ -197,7 +211,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     config = parse(argv)
     show_progress()
-    cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+    if _MODE.value != "plan":
+      cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
     split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
     done = {
@@ -207,6 +222,7 @@ def main(argv: Sequence[str]) -> int:
       "check": lambda: run_check(config, workdir),
       "search_crf": lambda: run_search_crf(config, workdir, split, checkpoint),
       "export": lambda: run_export(config, workdir, checkpoint),
+      "plan": lambda: run_plan(config, workdir),
     }[_MODE.value]()
   except (UserError, ValueError, FloatingPointError, OSError) as error:
     return _fail(str(error))
