@@ -15,7 +15,7 @@ from gcn_flax.input_pipeline import sources
 from gcn_flax.labels import LABELS, LabelSet, plain_labels, voc_palette
 from gcn_flax.models import pretrained, torch_names
 from gcn_flax.training import partition
-from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import TrainState
 from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, classes, facts, is_begun
@@ -33,19 +33,30 @@ def given_weights(config: ml_collections.ConfigDict) -> pathlib.Path | None:
 def first_state(
   config: ml_collections.ConfigDict, setup: build.Setup, checkpoints: Checkpoints, weights: dict[str, Any] | None
 ) -> tuple[TrainState, int]:
-  """The state to go on from, and its step: the workdir's own checkpoint, or random weights and over them `weights`.
+  """The state to go on from, and its step: the workdir's own newest, or random weights and over them `weights`.
 
-  Raises ValueError where a checkpoint is of another network or past the run's end, and where there is neither a
-  checkpoint nor `weights`, which is what folders that Orbax does not take for checkpoints would look like.
+  A checkpoint that is damaged is set aside, and the one before it taken.
+
+  Raises ValueError where a checkpoint is of another network or past the run's end, where none is whole, and where there
+  is neither a checkpoint nor `weights`, which is what folders that Orbax does not take for checkpoints would look like.
   """
-  latest = checkpoints.latest()
-  if latest is not None:
-    if latest > config.total_steps:
+  damaged = {}
+  for step in reversed(checkpoints.steps()):
+    if step > config.total_steps:
       raise ValueError(
-        f"the workdir stands at step {latest}, past config.total_steps={config.total_steps}: raise it or take another."
+        f"the workdir stands at step {step}, past config.total_steps={config.total_steps}: raise it or take another."
       )
-    _log.info("going on from step %d of %d.", latest, config.total_steps)
-    return checkpoints.restore(latest, setup.state_shapes), latest
+    try:
+      state = checkpoints.restore(step, setup.state_shapes)
+    except DamagedCheckpoint as error:
+      damaged[step] = str(error)
+      continue
+    for other, error in damaged.items():
+      _log.warning("WARNING: %s It is set aside as %s.", error, checkpoints.set_aside(other))
+    _log.info("going on from step %d of %d.", step, config.total_steps)
+    return state, step
+  if damaged:
+    raise ValueError(f"no checkpoint is whole: {' '.join(damaged.values())} Put one back, or take a new workdir.")
   if weights is None:
     raise ValueError(f"{checkpoints.directory} holds no whole checkpoint: remove what is in it, or take a new workdir.")
   state = setup.init(np.uint32(config.seed))

@@ -77,8 +77,24 @@ def test_a_run_killed_in_its_first_save_begins_with_the_first_weights_again(conf
   assert step == 1
   assert_equal(found["params"]["encoder"], load_backbone(weights, "resnet_tiny")["params"])
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "1" / "state")
-  with pytest.raises(ValueError, match="1 is incomplete: remove that folder"):
+  with pytest.raises(ValueError, match="no checkpoint is whole: .*/1 is damaged: it is incomplete"):
     train(config, tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(config, caplog, tmp_path):
+  config.total_steps = config.eval_every_steps = config.keep_checkpoints = 2
+  config.checkpoint_every_steps = 1
+  train(config, tmp_path)
+  whole, _ = trained(config, tmp_path)
+  for data in (tmp_path / "checkpoints" / "2").rglob("d/*"):
+    data.write_bytes(data.read_bytes()[:-100])
+  caplog.set_level("INFO", "gcn_flax")
+  train(config, tmp_path)
+  assert "checkpoints/2 is damaged" in caplog.text and "going on from step 1 of 2" in caplog.text
+  assert (tmp_path / "checkpoints" / "damaged" / "2.0").is_dir()
+  again, step = trained(config, tmp_path)
+  assert step == 2
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
 def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):

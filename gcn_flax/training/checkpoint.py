@@ -1,20 +1,31 @@
-"""Checkpoints by Orbax: the newest few and the best, saved in the background, restored whole."""
+"""Checkpoints by Orbax: the newest few and the best, saved in the background, restored whole or not at all."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+
+from gcn_flax.training import partition
+
+
+class DamagedCheckpoint(ValueError):
+  """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
 class Checkpoints:
   """The checkpoints in one directory, one folder per step, and beside them `scores.json`.
 
-  A score may come later than its checkpoint: of a run stopped before an
+  Beside the state each checkpoint has the digests of its arrays, because Orbax (0.12.8) restores
+  flipped bits without a word. A score may come later than its checkpoint: of a run stopped before an
   evaluation that was due. So it is not part of the checkpoint.
 
   Args:
@@ -34,7 +45,7 @@ class Checkpoints:
       create=not read_only,
       read_only=read_only,
     )
-    handlers = {"state": ocp.PyTreeCheckpointHandler()}
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
     self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
@@ -68,25 +79,61 @@ class Checkpoints:
 
   def save(self, step: int, state: Any) -> None:
     """Starts to save in the background."""
-    self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
+    items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(digests(state)))
+    self._manager.save(step, args=items)
 
   def restore(self, step: int, target: Any) -> Any:
-    """Reads the checkpoint of a step.
+    """Reads the checkpoint of a step, and compares it with its digests, where it has them.
 
     Args:
       step: one of `steps()`.
       target: the state as `jax.ShapeDtypeStruct`s with the shardings wanted.
 
     Raises:
+      DamagedCheckpoint: where it cannot be read whole as it was saved; on every host, where one finds so.
       ValueError: where there is no such step, or its leaves are not those of `target`.
     """
-    differences = compare(self._saved(step), shapes(target))
+    with self._reading(step):
+      noted, saved = self._digests(step), self._saved(step)
+      if noted and saved != {name: tuple(shape) for name, (shape, _) in noted.items()}:
+        raise DamagedCheckpoint("its list of arrays is not the one that was saved")
+    differences = compare(saved, shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
     args = ocp.args.PyTreeRestore(
       item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
     )
-    return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+    with self._reading(step):
+      state = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+      changed = [name for name, (_, digest) in digests(state).items() if noted and noted[name][1] != digest]
+      if any(partition.gather(bool(changed))):
+        raise DamagedCheckpoint(f"{', '.join(changed[:3])} {'differ' if changed else 'on another host differs'}")
+    return state
+
+  @contextlib.contextmanager
+  def _reading(self, step: int) -> Iterator[None]:
+    """Whatever goes wrong within is damage, but for a lack of memory."""
+    if step not in self.steps():
+      there = ", ".join(map(str, self.steps())) or "none"
+      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
+    try:
+      yield
+    except Exception as error:  # Of a file that is cut or changed: from JSON, Orbax, TensorStore, XLA.
+      if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        raise
+      reason = " ".join(str(error).split())[:200]
+      raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
+
+  def set_aside(self, step: int) -> pathlib.Path:
+    """Moves the checkpoint of a step out of the way, into `damaged`, and returns where to. All hosts must call it."""
+    folder = self.directory / "damaged"
+    taken = len(list(folder.glob(f"{step}.*")))
+    if jax.process_index() == 0:
+      folder.mkdir(exist_ok=True)
+      (self.directory / str(step)).rename(folder / f"{step}.{taken}")
+    partition.gather(None)  # Nobody looks before it is moved.
+    self._manager.reload()
+    return folder / f"{step}.{taken}"
 
   def restore_weights(self, step: int, target: dict[str, Any]) -> dict[str, Any]:
     """Reads only the weights of a step that were scored: the moving averages, where it has them.
@@ -97,7 +144,8 @@ class Checkpoints:
 
     Raises ValueError as `restore`.
     """
-    saved = self._saved(step)
+    with self._reading(step):
+      saved = self._saved(step)
     if any(name.startswith("ema/") for name in saved):
       averaged = {name: part for name, part in target.items() if name != "normalization"}
       rest = {name: part for name, part in target.items() if name == "normalization"}
@@ -106,13 +154,16 @@ class Checkpoints:
     return self.restore(step, target)
 
   def _saved(self, step: int) -> dict[str, tuple[int, ...]]:
-    if step not in self.steps():
-      there = ", ".join(map(str, self.steps())) or "none"
-      raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
     saved = self._manager.item_metadata(step).get("state")
     if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
-      raise ValueError(f"{self.directory}/{step} is incomplete: remove that folder to take another step.")
+      raise DamagedCheckpoint("it is incomplete")
     return shapes(saved.tree)
+
+  def _digests(self, step: int) -> dict[str, Any]:
+    """Shape and digest of each array as saved; {} of a checkpoint by a version that had none."""
+    if not (self.directory / str(step) / "digests").exists():
+      return {}
+    return self._manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore()))["digests"]
 
   def wait(self) -> None:
     """Returns when everything started is on disk."""
@@ -165,6 +216,16 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """The shape of each array of a tree by its path, `params/encoder/conv1/kernel`."""
   leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))[0]
   return {"/".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
+
+
+def digests(tree: Any) -> dict[str, Any]:
+  """Shape and CRC-32 of each array of a tree by its path; the arrays must be whole on every host."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  arrays = {"/".join(_name(key) for key in path): np.asarray(leaf) for path, leaf in leaves}
+  return {
+    name: [list(array.shape), zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
+    for name, array in arrays.items()
+  }
 
 
 def _name(key: Any) -> str:

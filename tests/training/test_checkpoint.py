@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.state import TrainState
 
 
 def state(value, width=3):
-  params = {"conv": {"kernel": jnp.full((2, width), value)}}
+  params = {"conv": {"kernel": jnp.full((2, width), float(value))}}
   opt_state = (params, {"count": jnp.int32(value)})
   return TrainState(jnp.int32(value), params, {"mean": jnp.zeros(2)}, opt_state, {"mean": jnp.arange(1, 4)}, ema={})
 
@@ -85,8 +85,69 @@ def test_a_checkpoint_that_is_half_removed_is_named(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
   shutil.rmtree(tmp_path / "1" / "state")
-  with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(ValueError, match="1 is incomplete: remove"):
+  with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(ValueError, match="1 is damaged: it is incomplete"):
     checkpoints.restore(1, target())
+
+
+def files_of(folder):
+  return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def test_a_flipped_bit_changes_nothing_or_is_noticed(tmp_path):
+  """Anywhere in any file of a checkpoint; and most flips are in the arrays, so most are noticed."""
+  with Checkpoints(tmp_path / "whole", keep=1) as checkpoints:
+    checkpoints.save(1, state(1, width=500))
+  rng = np.random.default_rng(0)
+  noticed = 0
+  files = files_of(tmp_path / "whole" / "1")
+  for trial, path in enumerate(rng.choice(files, 30)):
+    copy = tmp_path / f"copy{trial}"
+    shutil.copytree(tmp_path / "whole", copy)
+    flipped = copy / path.relative_to(tmp_path / "whole")
+    data = bytearray(flipped.read_bytes())
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    flipped.write_bytes(data)
+    with Checkpoints(copy, read_only=True) as checkpoints:
+      try:
+        restored = checkpoints.restore(1, target(width=500))
+      except DamagedCheckpoint as error:
+        assert f"{copy}/1 is damaged" in str(error)
+        noticed += 1
+        continue
+    jax.tree.map(np.testing.assert_array_equal, restored, state(1, width=500))
+  assert noticed >= 10
+
+
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_file_that_is_cut_is_noticed(tmp_path, keep):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1, width=500))
+  largest = max(files_of(tmp_path / "1"), key=lambda path: path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: int(keep * largest.stat().st_size)])
+  with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(DamagedCheckpoint, match="1 is damaged"):
+    checkpoints.restore(1, target(width=500))
+
+
+def test_what_is_set_aside_makes_room(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(step, state(step))
+    checkpoints.wait()
+    for number in range(2):
+      assert checkpoints.set_aside(2) == tmp_path / "damaged" / f"2.{number}"
+      assert checkpoints.steps() == [1]
+      checkpoints.save(2, state(2))
+      checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_a_checkpoint_without_digests_is_read(tmp_path):
+  """As older versions wrote it."""
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  shutil.rmtree(tmp_path / "1" / "digests")
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert int(checkpoints.restore(1, target()).step) == 1
 
 
 def test_weights_alone_can_be_read(tmp_path):
