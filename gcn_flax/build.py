@@ -199,6 +199,7 @@ def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], firs
     augment=tasks.of(config).augmentation(config),
     num_threads=data.num_threads,
     num_workers=data.num_workers,
+    skip_corrupt=data.skip_corrupt,
   )
 
 

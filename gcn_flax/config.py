@@ -94,6 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_every_steps = 1_000
   config.checkpoint_every_steps = 1_000
   config.keep_checkpoints = 2  # The newest so many; the best by score stays besides.
+  config.log_image_ids = False  # Whether WORKDIR/examples gets the names of the images of every step.
   config.profile_at_step = 0  # Traces five steps from here into WORKDIR/profile; 0 = never.
   # Workdir whose best checkpoint, or network.safetensors (--mode=export) that gives the first weights; '' = none.
   config.init_from = ""
@@ -114,6 +115,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.color_jitter = 0.0  # Largest relative change of brightness, contrast, saturation; hue: / 5 of a turn. 0 = none.
   data.crop_area = (0.08, 1.0)  # Whole images: (smallest, largest) share of the image's area in a random resized crop.
   data.eval_resize = 256  # Whole images: pixels of the shorter side, before the centre crop of eval_size.
+  # Whether another image of its set stands in for a damaged one while training, counted as `skipped` in metrics.jsonl
+  # and named in the log; False ends the run. What is scored is never skipped.
+  data.skip_corrupt = False
   data.num_threads = 4  # That decode and augment, in each worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process alone.
 

@@ -10,6 +10,7 @@ Any field of the config can be set on the command line: --config.total_steps=500
 given on each, see `gcn_flax.cluster`.
 """
 
+import errno
 import logging
 import pathlib
 import sys
@@ -57,9 +58,6 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, one on each host.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "Seconds that processes wait for each other.", lower_bound=1)
-STOPPED = (
-  75  # Exit status of a run that a signal stopped, and that goes on when started again (sysexits.h: EX_TEMPFAIL).
-)
 _FLAG_MODES = {
   "topology": ("plan",),
   "batch": ("plan",),
@@ -207,37 +205,60 @@ def show_progress() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs one command; returns the exit status: 0, 1 with one line on stderr for a mistake of the user, or `STOPPED`."""
+  """Runs one command.
+
+  Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `cluster.STOPPED` where a signal
+  stopped a training that goes on when started again.
+  """
   try:
     config = parse(argv)
-    show_progress()
+  except UserError as error:
+    return _fail(str(error))
+  show_progress()
+  try:
     if _MODE.value != "plan":
       cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
-    workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
-    split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
-    done = {
-      "train": lambda: train(config, workdir),
-      "eval": lambda: run_eval(config, workdir, split, checkpoint),
-      "predict": lambda: run_predict(config, workdir, checkpoint),
-      "check": lambda: run_check(config, workdir),
-      "search_crf": lambda: run_search_crf(config, workdir, split, checkpoint),
-      "export": lambda: run_export(config, workdir, checkpoint),
-      "plan": lambda: run_plan(config, workdir),
-    }[_MODE.value]()
-  except (UserError, ValueError, FloatingPointError, OSError) as error:
-    return _fail(str(error))
-  except RuntimeError as error:  # JAX's own: no such device, no memory.
-    if "RESOURCE_EXHAUSTED" not in str(error) and "backend" not in str(error):
-      raise
-    cure = "lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
-    if _MODE.value == "train":
-      cure = f"raise config.accumulate_steps or lower config.batch_size; where it is scored, {cure}"
-    return _fail(f"{str(error)[:500]} (out of memory: {cure})" if "EXHAUSTED" in str(error) else str(error))
-  return STOPPED if done is False else 0
+    done = _run(config)
+  except (ValueError, FloatingPointError, OSError) as error:
+    full = getattr(error, "errno", None) == errno.ENOSPC
+    return _fail(f"{error}{f': make room for --workdir={_WORKDIR.value}.' if full else ''}")
+  except RuntimeError as error:  # JAX's own: no such device, no memory, another process gone.
+    if "RESOURCE_EXHAUSTED" in str(error):
+      return _fail(f"{str(error)[:500]} (out of memory: {_memory_cure()})")
+    if "backend" in str(error):
+      return _fail(str(error))
+    cluster.await_verdict()
+    raise
+  cluster.leave()
+  return cluster.STOPPED if done is False else 0
+
+
+def _run(config: ml_collections.ConfigDict) -> bool | None:
+  """Does what --mode says; False where it was stopped before its end."""
+  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
+  return {
+    "train": lambda: train(config, workdir),
+    "eval": lambda: run_eval(config, workdir, split, checkpoint),
+    "predict": lambda: run_predict(config, workdir, checkpoint),
+    "check": lambda: run_check(config, workdir),
+    "search_crf": lambda: run_search_crf(config, workdir, split, checkpoint),
+    "export": lambda: run_export(config, workdir, checkpoint),
+    "plan": lambda: run_plan(config, workdir),
+  }[_MODE.value]()
+
+
+def _memory_cure() -> str:
+  cure = "lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
+  if _MODE.value == "train":
+    cure = f"raise config.accumulate_steps or lower config.batch_size; where it is scored, {cure}"
+  return cure
 
 
 def _fail(text: str) -> int:
-  print(f"error: {' '.join(text.split())}", file=sys.stderr)
+  line = f"error: {' '.join(text.split())}"
+  print(line, file=sys.stderr, flush=True)
+  cluster.leave(line)
   return 1
 
 

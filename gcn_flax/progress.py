@@ -76,6 +76,7 @@ class Log:
   def __init__(self, config: ml_collections.ConfigDict, schedule: optax.Schedule, writer: Writer, start: int):
     self._config, self._schedule, self._writer = config, schedule, writer
     self._pending = None
+    self._skipped = 0
     self._first_step, self._started_step = start + 1, start
     self._begin_window()
 
@@ -112,12 +113,18 @@ class Log:
       "images_per_second": self._config.batch_size / self._seconds_per_step,
       "input_wait": self._input_wait,
     }
+    if self._config.data.skip_corrupt:
+      scalars["skipped"] = self._skipped
     self._writer.scalars(step, scalars)
     _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
       step, self._config.total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
       100 * self._input_wait, _clock((self._config.total_steps - step) * self._seconds_per_step),
     )  # fmt: skip
+
+  def skip(self, count: int) -> None:
+    """Counts damaged examples that others stood in for; of this host, since its start."""
+    self._skipped += count
 
   def _measure_speed(self) -> None:
     """Takes the mean over the steps started since the last report; keeps the last figure where there was none."""

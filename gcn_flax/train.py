@@ -17,7 +17,7 @@ from gcn_flax.start import first_state, first_weights, given_weights
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
-from gcn_flax.workdir import check_data, check_workdir, facts, is_begun
+from gcn_flax.workdir import check_data, check_room, check_workdir, facts, is_begun, owned
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +35,15 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
   check_workdir(config, workdir)
   check_data(config, workdir)
   config_lib.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
+  keep_compiled(workdir)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)
   # Read before anything is written or compiled: a file may be wrong.
   weights = None if is_begun(workdir) else first_weights(config, setup)
+  number = len(writers.read_run_json(workdir).get("starts", []))
   with contextlib.ExitStack() as stack:
+    stack.enter_context(owned(workdir))
+    check_room(workdir, setup.state_shapes)
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
     state, start = first_state(config, setup, checkpoints, weights)
     checkpoints.forget_scores_after(start)
@@ -47,10 +51,22 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
       writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
       writers.write_run_json(workdir, start, data_facts(config, workdir))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
+    image_ids = None
+    if config.log_image_ids:
+      image_ids = stack.enter_context(contextlib.closing(writers.ImageIds(workdir, number)))
     tracer = stack.enter_context(contextlib.closing(Tracer(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
     log = Log(config, setup.schedule, writer, start)
-    return _Loop(config, workdir, setup, checkpoints, log, tracer, stop).run(state, start, mix)
+    return _Loop(config, workdir, setup, checkpoints, log, image_ids, tracer, stop).run(state, start, mix)
+
+
+def keep_compiled(workdir: pathlib.Path) -> None:
+  """Keeps what is compiled in the workdir, so that a run that goes on, also on another machine, begins sooner.
+
+  Where JAX_COMPILATION_CACHE_DIR is set, it is kept there.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +78,7 @@ class _Loop:
   setup: build.Setup
   checkpoints: Checkpoints
   log: Log
+  image_ids: writers.ImageIds | None
   tracer: Tracer
   stop: StopSignal
 
@@ -81,6 +98,9 @@ class _Loop:
       self.tracer.before_step(step)
       with self.log.waiting():
         batch = next(batches)
+      self.log.skip(int(batch["skipped"].sum()))
+      if self.image_ids:
+        self.image_ids.note(step + 1, batch["image_id"])
       state, metrics = self.setup.train_step(state, partition.to_device(batch, self.setup.mesh))
       self.log.push(step + 1, metrics)
     self.checkpoints.wait()

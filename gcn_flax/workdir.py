@@ -1,21 +1,29 @@
-"""Whether a workdir may go on: its settings, its data and its classes against those asked for."""
+"""Whether a workdir may go on: its settings, its data, its classes against those asked for; and who is in it."""
 
+import contextlib
+import fcntl
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import ml_collections
 
 from gcn_flax import build, writers
 from gcn_flax.config import get_config
 from gcn_flax.input_pipeline import sources
 from gcn_flax.models import weights_file
+from gcn_flax.training import partition
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
-  "profile_at_step", "data.data_dir", "data.num_threads", "data.num_workers", "eval", "mesh",
+  "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers", "eval", "mesh",
 )  # fmt: skip
 
 # What the weights of a checkpoint mean: scored and exported only as they were trained.
@@ -28,6 +36,42 @@ OF_THE_WEIGHTS = (
 def is_begun(workdir: pathlib.Path) -> bool:
   """Whether a workdir holds a checkpoint; one that was being written when the run was killed has a longer name."""
   return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("[0-9]*"))
+
+
+@contextlib.contextmanager
+def owned(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps every other run out of a workdir for as long as this one lasts, however it ends.
+
+  All hosts must enter it. Raises ValueError where another run is in it.
+  """
+  error = ""
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      workdir.mkdir(parents=True, exist_ok=True)
+      file = stack.enter_context(open(workdir / "lock", "a+"))
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system lets go of it when the process is gone.
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, begun {time.strftime('%Y-%m-%d %H:%M:%S%z')}")
+        file.flush()
+      except BlockingIOError:
+        file.seek(0)
+        error = f"{workdir} is in use by another run ({file.read()}): wait for it, stop it, or take another workdir."
+    error = partition.gather(error)[0]
+    if error:
+      raise ValueError(error)
+    yield
+
+
+def check_room(workdir: pathlib.Path, state: Any) -> None:
+  """Raises ValueError where the disk has no room for one more checkpoint of `state`, a tree of shapes."""
+  needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  free = shutil.disk_usage(workdir).free
+  if free < needed:
+    raise ValueError(
+      f"the disk of {workdir} has {free / 1e6:.0f} MB left, and a checkpoint takes {needed / 1e6:.0f} MB: make room or "
+      "take another workdir."
+    )
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -88,6 +88,32 @@ class Writer:
       self._file.close()
       if self._tensorboard:
         self._tensorboard.close()
+
+
+class ImageIds:
+  """Notes which images each step of this host was made of, in `examples/start<number>_host<process>.jsonl`.
+
+  A line is `{"step": ..., "image_ids": [...]}`. What a run that went back to a checkpoint does again stands in
+  the file of its later start, too: there it counts.
+
+  Args:
+    workdir: of the run.
+    number: of the start, from 0.
+  """
+
+  def __init__(self, workdir: pathlib.Path, number: int):
+    folder = workdir / "examples"
+    folder.mkdir(exist_ok=True)
+    self._file = open(folder / f"start{number}_host{jax.process_index()}.jsonl", "w")  # noqa: SIM115, as long as the run.
+
+  def note(self, step: int, image_ids: Sequence[str]) -> None:
+    """Appends a line, handed to the system on return."""
+    self._file.write(json.dumps({"step": step, "image_ids": list(map(str, image_ids))}) + "\n")
+    self._file.flush()
+
+  def close(self) -> None:
+    """Lets go of the file."""
+    self._file.close()
 
 
 def _tensorboard(workdir: pathlib.Path):

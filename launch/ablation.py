@@ -87,7 +87,7 @@ def run_cell(cell: str, data: str, seed: int, workdir: pathlib.Path, flags: Sequ
 def _owned(workdir: pathlib.Path) -> Iterator[int]:
   """Waits until nobody else works in a workdir, the runs of a runner that was killed included."""
   workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / "lock", "w") as file:
+  with open(workdir / "ablation.lock", "w") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

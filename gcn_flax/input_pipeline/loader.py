@@ -10,6 +10,7 @@ number of hosts, with nothing of the input saved.
 import bisect
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ import grain
 import jax
 import numpy as np
 
-from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.input_pipeline.sources import CorruptExample, Source
 
+_log = logging.getLogger(__name__)
+_REPLACEMENTS = 10  # Examples that are tried for one position.
 Batch = dict[str, Any]
 
 
@@ -143,8 +146,11 @@ def train_batches(
   augment: Callable,
   num_threads: int,
   num_workers: int,
+  skip_corrupt: bool = False,
 ) -> Iterator[Batch]:
   """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]` or int32 `[b]`.
+
+  Beside them `image_id` str `[b]`, and `skipped` int32 `[b]`, how many damaged examples stood in an example's place.
 
   Args:
     sources: labelled examples.
@@ -154,13 +160,29 @@ def train_batches(
     augment: `(example, rng) -> example` of a fixed size.
     num_threads: that decode and augment, in each worker.
     num_workers: processes, 0 for threads of this one alone.
+    skip_corrupt: take another example of the source, drawn by (seed, position), in place of a damaged one.
+
+  Raises CorruptExample, while it is read, for a damaged example, or with `skip_corrupt` where most are.
   """
 
   def prepare(position: int) -> Batch:
-    rng = np.random.default_rng([seed, position])
     source, index = order[position]
-    example = augment(sources[source][index], rng)
-    return {"image": example["image"], "label": example["label"]}
+    example, skipped = read(sources[source], index, position)
+    example = augment(example, np.random.default_rng([seed, position]))
+    parts = {name: example[name] for name in ("image", "label", "image_id")}
+    return {**parts, "skipped": np.int32(skipped)}
+
+  def read(source: Source, index: int, position: int) -> tuple[dict[str, Any], int]:
+    rng = np.random.default_rng([seed, position, _REPLACEMENTS])
+    for skipped in range(_REPLACEMENTS):
+      try:
+        return source[index], skipped
+      except CorruptExample as error:
+        if not skip_corrupt:
+          raise
+        _log.warning("WARNING: skipped: %s", error)
+        index = int(rng.integers(len(source)))
+    raise CorruptExample(f"{source.dataset} {source.split!r}: {_REPLACEMENTS} examples in a row are damaged.")
 
   return _batches(share, prepare, num_threads, num_workers)
 

@@ -25,6 +25,10 @@ _TOGETHER = {
 }
 
 
+class CorruptExample(ValueError):
+  """An example that cannot be read; its text names it."""
+
+
 class Source(Sequence):
   """One split of a data set: `len` and `[i]`, nothing augmented or resized.
 
@@ -48,7 +52,16 @@ class Source(Sequence):
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    record = self._record(index)
+    """Raises IndexError past the end, and CorruptExample where what is stored is damaged."""
+    try:
+      return self._example(self._record(index))
+    except (RuntimeError, ValueError) as error:  # Of array_record, whose records have digests, and of decoding.
+      raise CorruptExample(
+        f"{self.dataset} {self.split!r}, example {index}, is damaged: {error}; prepare the data set again, or train "
+        "without such examples by config.data.skip_corrupt=True."
+      ) from error
+
+  def _example(self, record: dict[str, Any]) -> dict[str, Any]:
     image_id = _image_id(record)
     example = {"image": decode_image(record["image"], image_id), "image_id": image_id}
     if self.has_labels:

@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: the newest few and the best, saved in the background, restored whole or not at all."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -43,6 +44,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep), _KeepBest(self._scores)]),
       create=not read_only,
+      cleanup_tmp_directories=not read_only,  # Of a save that was broken off: its room is needed.
       read_only=read_only,
     )
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
@@ -78,9 +80,26 @@ class Checkpoints:
     self._write_scores()
 
   def save(self, step: int, state: Any) -> None:
-    """Starts to save in the background."""
+    """Starts to save in the background. Raises OSError where this one, or the one before, could not be written."""
     items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(digests(state)))
-    self._manager.save(step, args=items)
+    with self._saving():
+      self._manager.save(step, args=items)
+
+  def wait(self) -> None:
+    """Returns when everything started is on disk. Raises OSError as `save`."""
+    with self._saving():
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _saving(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError) as error:  # TensorStore tells of a full disk by a ValueError.
+      there = f"the newest whole checkpoint is of step {max(self.steps())}" if self.steps() else "there is none yet"
+      raise OSError(
+        f"a checkpoint could not be written to {self.directory} ({_reason(error)}); {there}. Make room, or mend the "
+        "disk, and give the same command again."
+      ) from error
 
   def restore(self, step: int, target: Any) -> Any:
     """Reads the checkpoint of a step, and compares it with its digests, where it has them.
@@ -165,10 +184,6 @@ class Checkpoints:
       return {}
     return self._manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore()))["digests"]
 
-  def wait(self) -> None:
-    """Returns when everything started is on disk."""
-    self._manager.wait_until_finished()
-
   def close(self) -> None:
     """Waits and lets go of the directory."""
     self._manager.close()
@@ -184,6 +199,12 @@ class Checkpoints:
       temporary = self._scores_file.with_name("scores.json.tmp")
       temporary.write_text(json.dumps(self._scores) + "\n")
       os.replace(temporary, self._scores_file)
+
+
+def _reason(error: Exception) -> str:
+  """The system's own words in TensorStore's long message."""
+  text = " ".join(str(error).split())
+  return os.strerror(errno.ENOSPC) if os.strerror(errno.ENOSPC) in text else text[:300]
 
 
 def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:
