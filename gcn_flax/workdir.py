@@ -23,7 +23,8 @@ from gcn_flax.training import partition
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
-  "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers", "eval", "mesh",
+  "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers",
+  "eval", "mesh",
 )  # fmt: skip
 
 # What the weights of a checkpoint mean: scored and exported only as they were trained.

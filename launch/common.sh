@@ -1,0 +1,61 @@
+# What the launchers share; to be sourced by bash.
+# shellcheck shell=bash
+
+set -euo pipefail
+# shellcheck disable=SC2034 # Used by those that source this.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DRY_RUN=
+
+die() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Prints the comment at the head of the launcher.
+usage() {
+  sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
+  exit "${1:-0}"
+}
+
+# parse "NAMES" ARGUMENTS...: sets NAME from each --name=value of the NAMES, DRY_RUN from --dry_run, WORDS from what is no
+# flag, and REST from what stands behind --.
+parse() {
+  local known=" $1 " name
+  local -a names
+  read -ra names <<<"$1"
+  shift
+  WORDS=() REST=()
+  while (($#)); do
+    case $1 in
+      --) shift && REST=("$@") && return ;;
+      --help) usage ;;
+      --dry_run) DRY_RUN=1 ;;
+      --*=*)
+        name=${1%%=*} && name=${name#--}
+        [[ $known == *" $name "* ]] || die "unknown flag --$name; there are:$(printf ' --%s=' "${names[@]}") --dry_run"
+        declare -g "${name^^}=${1#*=}"
+        ;;
+      --*) die "$1 needs a value: $1=..." ;;
+      *) WORDS+=("$1") ;;
+    esac
+    shift
+  done
+}
+
+# need NAMES...: stops where one of these flags was not given.
+need() {
+  local name
+  for name in "$@"; do
+    [[ -n ${!name:-} ]] || die "--${name,,}= is missing; see --help"
+  done
+}
+
+# Runs a command; with --dry_run only prints it, so that it can be pasted.
+run() {
+  if [[ -n $DRY_RUN ]]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}

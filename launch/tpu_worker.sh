@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# What launch/tpu_vm.sh runs on each VM of a slice, in the checkout there.
+#
+#   launch/tpu_worker.sh start BRING DATA FLAGS...   brings the data (launch/data.sh) and starts `train` as a service
+#   launch/tpu_worker.sh train FLAGS...              trains; ~/gcn_flax.log is its log, ~/gcn_flax.status its exit status
+#   launch/tpu_worker.sh status                      prints that status, or "running", or "gone"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+LOG=$HOME/gcn_flax.log STATUS=$HOME/gcn_flax.status
+
+case ${1:-} in
+  start)
+    # gcloud gives a command again where its connection breaks: a service of one name is only started once.
+    if systemctl is-active --quiet gcn_flax; then
+      echo "already running"
+      exit
+    fi
+    launch/data.sh "$2" "$3" /tmp/data
+    rm -f "$STATUS"
+    # When the VM is switched off, systemd sends SIGTERM and waits: the training saves.
+    sudo systemd-run --unit=gcn_flax --collect --uid="$(id -u)" --setenv=HOME="$HOME" --property=KillMode=mixed \
+      --property=TimeoutStopSec=120 "$PWD/launch/tpu_worker.sh" train "${@:4}" --config.data.data_dir=/tmp/data
+    ;;
+  train)
+    shift
+    trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+    .venv/bin/python -m gcn_flax.main "$@" >>"$LOG" 2>&1 &
+    child=$! status=0
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do
+      status=0
+      wait "$child" || status=$?
+    done
+    echo "$status" >"$STATUS.new" && mv "$STATUS.new" "$STATUS"
+    exit "$status"
+    ;;
+  status)
+    if [[ -e $STATUS ]]; then
+      cat "$STATUS"
+    elif systemctl is-active --quiet gcn_flax; then
+      echo running
+    else
+      echo gone
+    fi
+    ;;
+  *)
+    echo "error: ${1:-nothing} is unknown; there are: start train status" >&2
+    exit 1
+    ;;
+esac
