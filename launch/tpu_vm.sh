@@ -42,8 +42,10 @@ state() { DRY_RUN='' tpus queued-resources describe --format='value(state.state)
 
 create() {
   need TYPE
+  local runtime
+  runtime=${RUNTIME:-$(runtime_of "$TYPE")} || exit 1
   tpus queued-resources create --node-id="$NAME" --accelerator-type="$TYPE" \
-    --runtime-version="${RUNTIME:-$(runtime_of "$TYPE")}" ${SPOT:+--spot} --async
+    --runtime-version="$runtime" ${SPOT:+--spot} --async
   [[ -z $DRY_RUN ]] || return 0
   local now=
   until [[ $now == ACTIVE ]]; do

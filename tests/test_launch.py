@@ -1,0 +1,250 @@
+"""The launchers say what they do, do what they say, and tell a stopped training from a failed one."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+CLOUD = ["--project=p", "--zone=z"]
+FLAGS = ["--", "--config=configs/cityscapes.py", "--workdir=gs://b/run", "--config.data.crop_size=(800, 800)"]
+
+
+def launch(name, *arguments, path=None, **environment):
+  """The finished process of a launcher; `path` is a folder of programs that come before the system's."""
+  variables = {**os.environ, **environment, "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
+  return subprocess.run([LAUNCH / name, *arguments], capture_output=True, text=True, timeout=60, env=variables)
+
+
+def commands(name, *arguments):
+  """The commands of a dry run, as lists of words."""
+  done = launch(name, *arguments, "--dry_run") if "--" not in arguments else launch(name, "--dry_run", *arguments)
+  assert done.returncode == 0, done.stderr
+  return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def program(folder, name, text):
+  """Writes a program in place of one of the system's."""
+  path = folder / name
+  path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+  path.chmod(0o755)
+  return path
+
+
+def test_shellcheck_finds_nothing():
+  shellcheck = pathlib.Path(sys.executable).parent / "shellcheck"
+  done = subprocess.run([shellcheck, *SCRIPTS], capture_output=True, text=True, cwd=ROOT)
+  assert done.returncode == 0 and len(SCRIPTS) == 7, done.stdout
+
+
+@pytest.mark.parametrize("name", ["data.sh", "gpus.sh", "gke.sh", "tpu_vm.sh"])
+def test_help_and_mistakes(name):
+  told = launch(name, "--help")
+  assert told.returncode == 0 and f"launch/{name}" in told.stdout and "source" not in told.stdout
+  assert launch(name).returncode == 1
+  wrong = launch(name, "--colour=red")
+  assert wrong.returncode == 1 and "error: unknown flag --colour; there are: --" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+  "name, arguments, message",
+  [
+    ("data.sh", ["mount", "b/p", "/data"], "b/p must be gs://BUCKET/PREFIX"),
+    ("data.sh", ["copy", "gs://b/p", "/data"], "copy is unknown; there are: mount stage"),
+    ("tpu_vm.sh", ["create", "n", "--zone=z"], "--project= is missing"),
+    ("tpu_vm.sh", ["create", "n", *CLOUD, "--type=v9-8", "--dry_run"], "--type=v9-8 is unknown"),
+    ("tpu_vm.sh", ["run", "n", *CLOUD, "--data=gs://b/d", "--dry_run"], "the flags of the training are missing"),
+    ("tpu_vm.sh", ["run", "n", *CLOUD, "--bring=carry"], "--bring=carry must be mount or stage"),
+    ("tpu_vm.sh", ["destroy", "n", *CLOUD], "destroy is unknown; there are: up create"),
+    ("gke.sh", ["submit", "--cluster=c", *CLOUD], "submit needs the name of the training"),
+    ("gke.sh", ["data", "--cluster=c", *CLOUD, "--data=b/d"], "--data=b/d must be gs://BUCKET/PREFIX"),
+  ],
+)
+def test_mistakes_name_their_cure(name, arguments, message):
+  done = launch(name, *arguments)
+  assert done.returncode == 1 and f"error: {message}" in done.stderr
+
+
+def test_a_bucket_is_mounted_for_random_reads_or_copied():
+  made, mounted = commands("data.sh", "mount", "gs://b/p/q/", "/data", "--cache=/c")
+  assert made == ["mkdir", "-p", "/data", "/c"]
+  assert mounted[0] == "gcsfuse" and mounted[-2:] == ["b", "/data"]
+  assert {"--only-dir=p/q", "--cache-dir=/c", "--file-cache-cache-file-for-range-read"} <= set(mounted)
+  assert not any(word.startswith("--only-dir") for word in commands("data.sh", "mount", "gs://b", "/data")[1])
+  assert commands("data.sh", "stage", "gs://b/p", "/data")[1] == [
+    "gcloud", "storage", "rsync", "--recursive", "gs://b/p", "/data",
+  ]  # fmt: skip
+
+
+def test_a_slice_is_made_filled_watched_and_removed():
+  lines = commands("tpu_vm.sh", "up", "n", *CLOUD, "--type=v5litepod-16", "--spot=1", "--data=gs://b/d", *FLAGS)
+  verbs = [line[3:5] for line in lines if line[0] == "gcloud"]
+  assert verbs == [
+    ["queued-resources", "create"], ["tpu-vm", "scp"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"],
+    ["queued-resources", "delete"],
+  ]  # fmt: skip
+  created = lines[0]
+  assert {"--spot", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} <= set(created)
+  started = next(word for line in lines for word in line if "tpu_worker.sh start" in word)
+  # The remote shell takes the words apart once more: they must be those that were given.
+  assert shlex.split(started)[-3:] == FLAGS[1:] and "start mount gs://b/d" in started
+  assert not any("--spot" in line for line in commands("tpu_vm.sh", "create", "n", *CLOUD, "--type=v4-8"))
+
+
+def test_gke_gets_commands_that_restart_on_75_alone():
+  common = ["--cluster=c", *CLOUD]
+  (line,) = commands("gke.sh", "submit", "w", *common, "--type=v6e-16", "--image=i", "--restarts=7", *FLAGS)
+  assert line[:3] == ["xpk", "workload", "create"]
+  assert {"--workload=w", "--max-restarts=7", "--restart-on-exit-codes=75", "--storage=gcn-flax-data"} <= set(line)
+  inner = next(word for word in line if word.startswith("--command=")).removeprefix("--command=")
+  assert shlex.split(inner) == ["exec", "python", "-m", "gcn_flax.main", *FLAGS[1:], "--config.data.data_dir=/data"]
+  (line,) = commands("gke.sh", "cluster", *common, "--type=v6e-16", "--spot=1")
+  assert {"xpk", "--enable-gcsfuse-csi-driver", "--spot", "--tpu-type=v6e-16"} <= set(line)
+  assert [line[:2] for line in commands("gke.sh", "image", "--image=i")] == [["docker", "build"], ["docker", "push"]]
+
+
+def test_the_manifest_is_valid_and_filled_in():
+  (line,) = commands("gke.sh", "data", "--cluster=c", *CLOUD, "--data=gs://bucket/some/data")
+  path = next(word for word in line if word.startswith("--manifest=")).removeprefix("--manifest=")
+  volume, claim = yaml.safe_load_all(pathlib.Path(path).read_text())
+  for manifest in (volume, claim):
+    kubernetes_validate.validate(manifest, "1.33", strict=True)
+  assert volume["spec"]["csi"]["volumeHandle"] == "bucket" and "only-dir=some/data" in volume["spec"]["mountOptions"]
+  assert volume["spec"]["claimRef"]["name"] == claim["metadata"]["name"]
+  assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+  del volume["spec"]["accessModes"], volume["spec"]["csi"]["driver"]
+  with pytest.raises(kubernetes_validate.ValidationError):
+    kubernetes_validate.validate(volume, "1.33", strict=True)
+
+
+def test_the_image_has_all_that_is_imported():
+  lines = (LAUNCH / "Dockerfile").read_text().splitlines()
+  copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
+  assert copied == {"requirements.txt", "requirements-tpu.txt", "constraints.txt", "gcn_flax", "configs", "data"}
+  assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize(
+  "statuses, expected, starts",
+  [([0], 0, 1), ([1], 1, 1), ([75, 137, 0], 0, 3), ([75, 75, 75, 75], 75, 3), ([134, 1], 1, 2)],
+)
+def test_gpus_go_on_after_a_signal_but_not_after_a_mistake(tmp_path, statuses, expected, starts):
+  (tmp_path / "statuses").write_text(" ".join(map(str, statuses)))
+  python = program(
+    tmp_path, "python",
+    f'cd {tmp_path}; echo "$@" >>starts; read -ra s <statuses; echo "${{s[@]:1}}" >statuses; exit "${{s[0]}}"',
+  )  # fmt: skip
+  done = launch("gpus.sh", "--retries=2", *FLAGS, PYTHON=str(python))
+  assert done.returncode == expected
+  started = (tmp_path / "starts").read_text().splitlines()
+  assert started == [" ".join(["-m", "gcn_flax.main", *FLAGS[1:]])] * starts
+
+
+SAVES = 'trap "echo saved >>{0}/saved; exit 75" TERM; touch {0}/begun; while true; do sleep 0.05; done'
+
+
+def signalled(process, tmp_path):
+  """Sends SIGTERM once the training has begun; returns the exit status."""
+  while not (tmp_path / "begun").exists():
+    assert process.poll() is None
+    time.sleep(0.02)
+  process.send_signal(signal.SIGTERM)
+  return process.wait(timeout=20)
+
+
+def test_a_signal_to_the_launcher_is_passed_on_and_ends_it(tmp_path):
+  python = program(tmp_path, "python", SAVES.format(tmp_path))
+  process = subprocess.Popen([LAUNCH / "gpus.sh", *FLAGS], env={**os.environ, "PYTHON": str(python)})
+  assert signalled(process, tmp_path) == 75
+  assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path):
+  (tmp_path / "checkout" / "launch").mkdir(parents=True)
+  shutil.copy(LAUNCH / "tpu_worker.sh", tmp_path / "checkout" / "launch")
+  (tmp_path / "checkout" / ".venv" / "bin").mkdir(parents=True)
+  program(tmp_path / "checkout" / ".venv" / "bin", "python", SAVES.format(tmp_path))
+  worker = tmp_path / "checkout" / "launch" / "tpu_worker.sh"
+  environment = {**os.environ, "HOME": str(tmp_path)}
+  process = subprocess.Popen([worker, "train", *FLAGS[1:]], env=environment)
+  assert signalled(process, tmp_path) == 75
+  done = subprocess.run([worker, "status"], env=environment, capture_output=True, text=True)
+  assert done.stdout == "75\n"
+
+
+@pytest.mark.parametrize(
+  "said, restarts, status, queued",
+  [
+    ("", 0, 0, False),
+    ("srun: error: n1: task 1: Exited with exit code 75", 0, 75, True),
+    ("srun: error: n1: task 1: Killed", 0, 137, True),
+    ("srun: error: n1: task 3: Exited with exit code 1", 0, 137, False),
+    ("srun: error: n1: task 1: Exited with exit code 75", 20, 75, False),
+  ],
+)
+def test_slurm_queues_a_stopped_job_again(tmp_path, said, restarts, status, queued):
+  program(tmp_path, "srun", f'echo "$@" >{tmp_path}/step; echo "{said}" >&2; exit {status}')
+  program(tmp_path, "scontrol", f'echo "$@" >{tmp_path}/queued')
+  environment = {"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": str(restarts), "SLURM_SUBMIT_DIR": str(ROOT)}
+  done = launch("slurm.sh", *FLAGS[1:], path=tmp_path, PYTHON="python", **environment)
+  assert done.returncode == (0 if queued else status) and said in done.stderr
+  assert (tmp_path / "queued").exists() == queued
+  assert (tmp_path / "step").read_text().strip().endswith(" ".join(["-m gcn_flax.main", *FLAGS[1:]]))
+  if queued:
+    assert (tmp_path / "queued").read_text() == "requeue 12\n"
+
+
+def test_slurm_says_how_it_is_started():
+  done = launch("slurm.sh", SLURM_JOB_ID="")
+  assert done.returncode == 1 and "sbatch --nodes=2" in done.stderr and "#SBATCH" not in done.stderr
+  (line,) = [shlex.split(text) for text in launch("slurm.sh", "--dry_run", *FLAGS[1:]).stdout.splitlines()]
+  assert line[0] == "srun" and line[-3:] == FLAGS[1:]
+
+
+# A cloud of one slice: `state` holds its state, each line of `ends` the statuses that its VMs say in turn.
+GCLOUD = """
+cd {0}; echo "$*" >>calls
+case "$*" in
+  *queued-resources\\ create*) echo ACTIVE >state ;;
+  *queued-resources\\ describe*) [[ -e state ]] && cat state ;;
+  *queued-resources\\ delete*) rm state ;;
+  *worker.sh\\ status*)
+    head -n 1 ends | tr ' ' '\\n'; sed -i 1d ends
+    [[ $(head -n 1 ends) != taken ]] || {{ echo SUSPENDED >state; sed -i 1d ends; }} ;;
+  *networkEndpoints*) echo 2 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+  "ends, expected, slices",
+  [
+    (["running running", "0 0"], 0, 1),
+    (["running 1"] + ["1 75"], 1, 1),
+    (["running running", "taken", "0 0"], 0, 2),
+    (["75 75", "0 0"], 0, 2),
+    (["0 134", "0 0"], 0, 2),
+  ],
+)
+def test_a_slice_that_is_taken_away_is_made_again(tmp_path, ends, expected, slices):
+  (tmp_path / "ends").write_text("\n".join(ends) + "\n")
+  program(tmp_path, "gcloud", GCLOUD.format(tmp_path))
+  program(tmp_path, "sleep", "true")
+  arguments = ["up", "n", *CLOUD, "--type=v5litepod-16", "--data=gs://b/d", f"--output={tmp_path}/out", *FLAGS]
+  done = launch("tpu_vm.sh", *arguments, path=tmp_path)
+  assert done.returncode == expected, done.stderr
+  calls = (tmp_path / "calls").read_text().splitlines()
+  assert sum("queued-resources create" in call for call in calls) == slices
+  assert sum("worker.sh start mount" in call for call in calls) == slices
+  assert not (tmp_path / "state").exists()  # Nothing is left that costs money.
+  assert any(f"n:gcn_flax.log {tmp_path}/out/worker1.log" in call for call in calls)
