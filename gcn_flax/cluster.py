@@ -142,6 +142,8 @@ def _watch(me: int, count: int) -> None:
       now = signs.get(f"{_ALIVE}{process}")
       end = ended.get(f"{_ENDED}{process}")
       if end:
+        if me == 0:
+          time.sleep(5 * _PERIOD)  # It keeps the keys: JAX would abort the others if it went before them.
         _give_up(f"process {process} failed {end}")
       if now != sign:
         heard[process] = (now, time.monotonic())

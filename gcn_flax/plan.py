@@ -184,7 +184,7 @@ class _Tpu(_Planner):
     started = time.monotonic()
     with _ticking(f"{batch_size} examples on {self.count} devices of {self.target.name}: compiling"):
       try:
-        compiled = traced.lower().compile()
+        compiled = _compile(traced.lower())
       except jax.errors.JaxRuntimeError as error:
         needed, limit = _read_shortage(str(error))
         return _UNKNOWN | {"fits": False, "hbm_bytes": needed, "hbm_limit_bytes": limit}
@@ -270,11 +270,21 @@ def _tpu_devices(target: Target, chip: hardware.Tpu) -> list:
     raise ValueError(f"--topology={target.name!r}: libtpu has no such slice ({str(error).splitlines()[0]}).") from error
 
 
+def _compile(lowered: Any) -> Any:
+  """Compiles past the cache: what is for chips that are not here cannot be read back from it."""
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update("jax_enable_compilation_cache", False)
+  try:
+    return lowered.compile()
+  finally:
+    jax.config.update("jax_enable_compilation_cache", before)
+
+
 def _memory_limit(device: Any) -> int | None:
   """Bytes of a device's memory that programs may fill: libtpu names them only where a program needs more."""
   huge = jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
   try:
-    jax.jit(jnp.negative).lower(huge).compile()
+    _compile(jax.jit(jnp.negative).lower(huge))
   except jax.errors.JaxRuntimeError as error:
     return _read_shortage(str(error))[1]
   return None

@@ -1,5 +1,6 @@
 """Several processes are one run, or none."""
 
+import io
 import json
 import os
 import signal
@@ -26,8 +27,10 @@ def free_address():
     return f"localhost:{free.getsockname()[1]}"
 
 
-def start(workdir, data_dir, *flags):
-  command = [sys.executable, "-m", "gcn_flax.main", "--config=configs/camvid.py", f"--workdir={workdir}", *SMALL]
+def start(workdir, data_dir, *flags, devices=1):
+  given = {flag.split("=")[0] for flag in flags}
+  small = [flag for flag in SMALL if flag.split("=")[0] not in given]
+  command = [sys.executable, "-m", "gcn_flax.main", "--config=configs/camvid.py", f"--workdir={workdir}", *small]
   command += [
     f"--config.data.data_dir={data_dir}",
     f"--config.total_steps={STEPS}",
@@ -35,7 +38,11 @@ def start(workdir, data_dir, *flags):
     "--config.optimizer.learning_rate=1e-4",
     *flags,
   ]
-  environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+  environment = {
+    **os.environ,
+    "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
+    "JAX_PLATFORMS": "cpu",
+  }
   return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -73,6 +80,31 @@ def test_the_environment_tells_how_many_processes_there_are(monkeypatch, variabl
   assert cluster.expected_processes() == expected
 
 
+def test_a_tpu_vm_asks_the_metadata_server(monkeypatch):
+  """Of a machine with TPU chips alone, and one that does not answer is alone."""
+  for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_SKIP_MDS_QUERY"):
+    monkeypatch.delenv(name, raising=False)
+  asked = []
+
+  def answer(request, timeout):
+    asked.append((request.full_url, request.get_header("Metadata-flavor")))
+    return io.BytesIO(b"worker0:x:10.0.0.1,worker1:y:10.0.0.2")
+
+  monkeypatch.setattr(cluster.urllib.request, "urlopen", answer)
+  monkeypatch.setattr(cluster.glob, "glob", lambda pattern: [])
+  assert cluster.expected_processes() is None and not asked
+  monkeypatch.setattr(cluster.glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
+  assert cluster.expected_processes() == ("Cloud TPU", 2)
+  url, flavour = asked[0]
+  assert url.endswith("/instance/attributes/worker-network-endpoints") and flavour == "Google"
+
+  def refuse(request, timeout):
+    raise OSError
+
+  monkeypatch.setattr(cluster.urllib.request, "urlopen", refuse)
+  assert cluster.expected_processes() is None
+
+
 def test_a_count_that_is_no_number_is_refused(monkeypatch):
   monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "many")
   with pytest.raises(ValueError, match="SLURM_STEP_NUM_TASKS='many'"):
@@ -89,11 +121,23 @@ def test_a_process_whose_others_do_not_come_ends_with_a_message(data_dir, tmp_pa
   assert "Traceback" not in errors and not any(tmp_path.iterdir())
 
 
-def final_state(config, workdir):
+def start_two(workdir, data_dir, *flags, devices=1):
+  address = free_address()
+  joined = [f"--coordinator={address}", "--num_processes=2"]
+  return [start(workdir, data_dir, *joined, f"--process_id={index}", *flags, devices=devices) for index in range(2)]
+
+
+def await_step(workdir, step, hosts):
+  while not any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl")):
+    assert all(host.poll() is None for host in hosts), [host.communicate()[1] for host in hosts]
+    time.sleep(0.05)
+
+
+def final_state(config, workdir, step=STEPS):
   config.model.kernel_size = 3
   with open_checkpoints(workdir) as checkpoints:
-    assert checkpoints.latest() == STEPS
-    state = checkpoints.restore(STEPS, build.build(config, jax.devices()[:1]).state_shapes)
+    assert checkpoints.latest() == step
+    state = checkpoints.restore(step, build.build(config, jax.devices()[:1]).state_shapes)
   return state
 
 
@@ -104,14 +148,9 @@ def test_two_processes_train_stop_and_go_on_as_one(config, data_dir, tmp_path):
   _, errors = alone.communicate(timeout=300)
   assert alone.returncode == 0, errors
 
-  workdir, address = tmp_path / "together", free_address()
-  hosts = [
-    start(workdir, data_dir, f"--coordinator={address}", "--num_processes=2", f"--process_id={index}")
-    for index in range(2)
-  ]
-  while not any(line["step"] >= 5 for line in read_metrics(workdir / "metrics.jsonl")):
-    assert all(host.poll() is None for host in hosts), hosts[0].communicate()[1]
-    time.sleep(0.05)
+  workdir = tmp_path / "together"
+  hosts = start_two(workdir, data_dir)
+  await_step(workdir, 5, hosts)
   hosts[1].send_signal(signal.SIGTERM)
   said = [host.communicate(timeout=200)[1] for host in hosts]
   assert [host.returncode for host in hosts] == [75, 75], said
@@ -128,3 +167,53 @@ def test_two_processes_train_stop_and_go_on_as_one(config, data_dir, tmp_path):
     one, other = (getattr(final_state(config, path), kind) for path in (tmp_path / "alone", workdir))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
       np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_three_steps_of_two_processes_with_split_rows_agree_with_one_device(config, data_dir, tmp_path):
+  """Two processes of four devices, an image's rows on four or two of them; and what does not fit is refused."""
+  flags = ["--config.data.crop_size=(128,64)", "--config.batch_size=4", "--config.total_steps=3"]
+  alone = start(tmp_path / "alone", data_dir, *flags)
+  _, errors = alone.communicate(timeout=300)
+  assert alone.returncode == 0, errors
+  one = final_state(config, tmp_path / "alone", 3)
+  losses = [line["loss"] for line in read_metrics(tmp_path / "alone" / "metrics.jsonl") if "loss" in line]
+  for spatial in (4, 2):
+    workdir = tmp_path / f"spatial{spatial}"
+    split = f"--config.mesh.spatial={spatial}"
+    hosts = start_two(workdir, data_dir, *flags, split, "--config.eval.batch_size=8", devices=4)
+    said = [host.communicate(timeout=300)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    seen = [line["loss"] for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
+    np.testing.assert_allclose(seen, losses, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(final_state(config, workdir, 3).params), strict=True):
+      np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
+  hosts = start_two(tmp_path / "wrong", data_dir, *flags, "--config.mesh.spatial=8", devices=4)
+  said = [host.communicate(timeout=100)[1] for host in hosts]
+  assert [host.returncode for host in hosts] == [1, 1] and "height 128 must be a multiple of 256" in said[0], said
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_others_in_time_with_the_reason(data_dir, tmp_path):
+  hosts = start_two(tmp_path, data_dir, "--config.total_steps=100000")
+  await_step(tmp_path, 3, hosts)
+  hosts[1].kill()
+  killed = time.monotonic()
+  _, errors = hosts[0].communicate(timeout=120)
+  assert hosts[0].returncode == cluster.STOPPED and time.monotonic() - killed < cluster.SILENCE + 10
+  assert f"error: process 1 of 2 has given no sign of life for {cluster.SILENCE} s: all stop." in errors
+  assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_worker_with_a_mistake_ends_the_others_with_its_words(data_dir, tmp_path):
+  address = free_address()
+  joined = [f"--coordinator={address}", "--num_processes=2"]
+  hosts = [
+    start(tmp_path / "run", where, *joined, f"--process_id={index}")
+    for index, where in enumerate((data_dir, str(tmp_path / "nothing")))
+  ]
+  said = [host.communicate(timeout=100)[1] for host in hosts]
+  assert [host.returncode for host in hosts] == [1, 1], said
+  assert "error: data set 'camvid' is not prepared" in said[1]
+  assert f"error: process 1 failed on {socket.gethostname()}: error: data set 'camvid' is not prepared" in said[0]
