@@ -1,11 +1,11 @@
 """Checkpoints by Orbax: the newest few and the best, saved in the background, restored whole or not at all."""
 
 import contextlib
-import errno
 import json
 import math
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -185,8 +185,9 @@ class Checkpoints:
     return self._manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore()))["digests"]
 
   def close(self) -> None:
-    """Waits and lets go of the directory."""
-    self._manager.close()
+    """Waits and lets go of the directory. Raises OSError as `save`."""
+    with self._saving():
+      self._manager.close()
 
   def __enter__(self):
     return self
@@ -204,7 +205,8 @@ class Checkpoints:
 def _reason(error: Exception) -> str:
   """The system's own words in TensorStore's long message."""
   text = " ".join(str(error).split())
-  return os.strerror(errno.ENOSPC) if os.strerror(errno.ENOSPC) in text else text[:300]
+  found = re.search(r": ([^:]+) \[os_error_code", text)
+  return found[1] if found else text[:300]
 
 
 def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:

@@ -5,6 +5,7 @@ import pytest
 
 from gcn_flax.input_pipeline import loader, transforms
 from gcn_flax.input_pipeline.loader import HostShare
+from gcn_flax.input_pipeline.sources import CorruptExample
 
 
 class FakeSource:
@@ -61,6 +62,52 @@ def test_hosts_together_make_the_same_global_batch():
 def test_threads_and_workers_do_not_change_a_batch(num_threads, num_workers):
   expected = batches(HostShare(4, 0, 5, 0, 1))
   np.testing.assert_array_equal(batches(HostShare(4, 0, 5, 0, 1), 0, num_threads, num_workers), expected)
+
+
+class Damaged(FakeSource):
+  """Half of the ten cannot be read."""
+
+  dataset, split = "fake", "train"
+
+  def __init__(self, damaged):
+    self.damaged = damaged
+
+  def __getitem__(self, index):
+    if index in self.damaged:
+      raise CorruptExample(f"example {index} is damaged")
+    return super().__getitem__(index)
+
+
+def read_damaged(damaged, share, skip=True):
+  found = loader.train_batches(
+    [Damaged(damaged)], loader.Order([10], None, 0), share, seed=0, augment=jitter, num_threads=2, num_workers=0,
+    skip_corrupt=skip,
+  )  # fmt: skip
+  return list(found)
+
+
+def test_another_example_stands_in_for_a_damaged_one_whoever_reads_it(caplog):
+  damaged = {0, 2, 4, 6, 8}
+  whole, found = batches(HostShare(4, 0, 10, 0, 1)), read_damaged(damaged, HostShare(4, 0, 10, 0, 1))
+  pixels = np.stack([batch["image"][:, 0, 0, :2] for batch in found])
+  skipped = np.stack([batch["skipped"] for batch in found])
+  assert not set(pixels[..., 0].flat) & damaged
+  np.testing.assert_array_equal(skipped > 0, np.isin(whole[..., 0], list(damaged)))
+  np.testing.assert_array_equal(pixels[skipped == 0], whole[skipped == 0])
+  np.testing.assert_array_equal(pixels[..., 1], whole[..., 1])  # And it is augmented as the damaged one would be.
+  assert caplog.text.count("WARNING: skipped: example") == skipped.sum()
+  assert len({int(value) for value in pixels[..., 0][skipped > 0]}) == 5  # Not always the same one.
+  for hosts in (2, 4):
+    parts = [read_damaged(damaged, HostShare(4, 3, 10, host, hosts)) for host in range(hosts)]
+    together = [np.concatenate([part[step]["image_id"] for part in parts]) for step in range(7)]
+    assert [list(ids) for ids in together] == [list(batch["image_id"]) for batch in found[3:]]
+
+
+def test_damage_ends_the_run_unless_told_and_where_nearly_all_is_damaged():
+  with pytest.raises(CorruptExample, match="example 3 is damaged"):
+    read_damaged({3}, HostShare(4, 0, 10, 0, 1), skip=False)
+  with pytest.raises(CorruptExample, match="fake 'train': 10 examples in a row are damaged"):
+    read_damaged(set(range(10)), HostShare(4, 0, 1, 0, 1))
 
 
 def test_the_seed_changes_order_and_augmentation():

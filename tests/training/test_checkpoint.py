@@ -128,6 +128,22 @@ def test_a_file_that_is_cut_is_noticed(tmp_path, keep):
     checkpoints.restore(1, target(width=500))
 
 
+def test_a_full_disk_is_told_in_the_systems_words(tmp_path, monkeypatch):
+  """TensorStore's message, as it came from a disk of 20 MB."""
+  message = 'RESOURCE_EXHAUSTED: Error writing "k" in OCDBT: Failed to write 9 bytes: No space left on device [os_error_code=28]'
+
+  def fail(*_, **__):
+    raise ValueError(message)
+
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    expected = r"could not be written to .* \(No space left on device\); the newest whole checkpoint is of step 1. Make"
+    with pytest.raises(OSError, match=expected):
+      checkpoints.save(2, state(2))
+
+
 def test_what_is_set_aside_makes_room(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step in (1, 2):

@@ -1,0 +1,126 @@
+"""One run in a workdir, with room for what it writes."""
+
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from gcn_flax import workdir
+from gcn_flax.train import train
+from gcn_flax.training.checkpoint import open_checkpoints
+from gcn_flax.writers import read_metrics
+from tests.test_main import ROOT, SMALL
+
+HOLD = """
+import pathlib, sys, time
+from gcn_flax import workdir
+with workdir.owned(pathlib.Path(sys.argv[1])):
+  print("in", flush=True)
+  time.sleep(100)
+"""
+
+
+def test_a_second_run_is_refused_and_a_killed_one_leaves_the_workdir_free(config, tmp_path):
+  holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  assert holder.stdout.readline() == "in\n"
+  for _ in range(2):
+    message = f"in use by another run .process {holder.pid} on {socket.gethostname()}, begun 20.*: wait for it, stop it"
+    with pytest.raises(ValueError, match=message):
+      train(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+  holder.kill()
+  holder.wait()
+  with workdir.owned(tmp_path), pytest.raises(ValueError, match="in use"), workdir.owned(tmp_path):
+    pass
+  with workdir.owned(tmp_path):
+    pass
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_the_first_step(config, monkeypatch, tmp_path):
+  free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+  monkeypatch.setattr(workdir.shutil, "disk_usage", lambda path: free)
+  with pytest.raises(ValueError, match=r"the disk of .* has 1 MB left, and a checkpoint takes \d+ MB: make room"):
+    train(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.mark.slow
+def test_another_clock_and_another_host_name_change_nothing(config, monkeypatch, tmp_path):
+  config.total_steps = config.eval_every_steps = config.checkpoint_every_steps = 2
+  train(config, tmp_path)
+  monkeypatch.setattr(time, "time", lambda now=time.time: now() - 10**7)
+  monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+  config.total_steps = 3
+  train(config, tmp_path)
+  assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line] == [1, 2, 3]
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest() == 3
+  assert "elsewhere" in (tmp_path / "lock").read_text()
+
+
+@pytest.fixture
+def damaged(data_dir, tmp_path):
+  """The tiny data set with one flipped bit in a record of its training images."""
+  shutil.copytree(data_dir, tmp_path / "data")
+  (path,) = (tmp_path / "data").rglob("*train.array_record*")
+  data = bytearray(path.read_bytes())
+  data[data.index(b"IHDR", len(data) // 3) + 300] ^= 1
+  path.write_bytes(data)
+  return str(tmp_path / "data")
+
+
+def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_path):
+  config.data.data_dir, config.total_steps, config.log_image_ids = damaged, 3, True
+  config.eval_every_steps = config.checkpoint_every_steps = 3
+  with pytest.raises(ValueError, match=r"camvid 'train', example \d+, is damaged: .*config.data.skip_corrupt=True"):
+    train(config, tmp_path / "stopped")
+  config.data.skip_corrupt = True
+  train(config, tmp_path / "run")
+  # Every one of twelve images stands twice in 24 places; a damaged one may be drawn again in place of itself.
+  assert [line["skipped"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line][-1] >= 2
+  lines = [json.loads(line) for line in (tmp_path / "run" / "examples" / "start0_host0.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [1, 2, 3]
+  seen = [image for line in lines for image in line["image_ids"]]
+  assert len(seen) == 24 and len(set(seen)) == 11
+
+
+def test_what_was_compiled_is_kept_in_the_workdir(monkeypatch, tmp_path):
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    from gcn_flax.train import keep_compiled
+
+    keep_compiled(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == before  # Of the tests, as of any user's own.
+    jax.config.update("jax_compilation_cache_dir", None)
+    keep_compiled(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+  finally:
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_during_a_save_ends_in_one_line_and_the_run_goes_on_later(data_dir, tmp_path):
+  """By a limit on the size of files, which needs no rights; the words of a full disk are in test_checkpoint.py."""
+  command = [sys.executable, "-m", "gcn_flax.main", "--config=configs/camvid.py", f"--workdir={tmp_path}", *SMALL]
+  command += [f"--config.data.data_dir={data_dir}", "--config.checkpoint_every_steps=1"]
+
+  def run(**options):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, **options)
+
+  done = run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)))
+  errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+  assert done.returncode == 1 and len(errors) == 1, done.stderr
+  assert f"a checkpoint could not be written to {tmp_path}/checkpoints" in errors[0] and "File too large" in errors[0]
+  assert "there is none yet. Make room" in errors[0]
+  done = run()
+  assert done.returncode == 0, done.stderr
+  assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"1", "2"}
+  assert not list((tmp_path / "checkpoints").glob("*tmp*"))
