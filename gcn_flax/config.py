@@ -96,7 +96,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.keep_checkpoints = 2  # The newest so many; the best by score stays besides.
   config.log_image_ids = False  # Whether WORKDIR/examples gets the names of the images of every step.
   config.profile_at_step = 0  # Traces five steps from here into WORKDIR/profile; 0 = never.
-  # Workdir whose best checkpoint, or network.safetensors (--mode=export) that gives the first weights; '' = none.
+  # Workdir, also in a bucket, whose best checkpoint, or network.safetensors (--mode=export) that gives the first
+  # weights; '' = none.
   config.init_from = ""
 
   config.data = data = ml_collections.ConfigDict()
@@ -209,9 +210,12 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
       limit = f"at least {low}" if high is None else f"from {low} to {high}"
       raise ValueError(f"config.{field}={value} must be {limit}.")
-  for field in ("init_from", "model.pretrained"):
-    if "://" in _get(config, field):
-      raise ValueError(f"config.{field}={_get(config, field)!r} must be a local path: mount the bucket or copy it.")
+  if "://" in config.model.pretrained:
+    raise ValueError(f"config.model.pretrained={config.model.pretrained!r} must be a local path: copy the file here.")
+  if "://" in config.init_from and config.init_from.endswith((".safetensors", ".pth", ".pt", ".pkl")):
+    raise ValueError(
+      f"config.init_from={config.init_from!r}: in a bucket there may be a workdir, no file; copy it here."
+    )
   if config.init_from and config.model.pretrained:
     raise ValueError(
       f"config.init_from={config.init_from!r} and config.model.pretrained={config.model.pretrained!r} both give the "
@@ -244,8 +248,8 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
   _validate_mix(tuple(data.train_mix))
   if "://" in data.data_dir:
     raise ValueError(
-      f"config.data.data_dir={data.data_dir!r}: records are read from local paths only (google/array_record#120); "
-      "mount the bucket with gcsfuse or copy the data set to a local disk."
+      f"config.data.data_dir={data.data_dir!r}: records are read from local paths only (google/array_record#120): run "
+      f"launch/data.sh mount {data.data_dir} DIR, or stage in place of mount, and set it to DIR."
     )
 
 

@@ -2,7 +2,6 @@
 
 import heapq
 import json
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,12 +9,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, inference, report, tasks
+from gcn_flax import build, files, inference, report, tasks
 from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.tasks.scores import Counts, Row, Scores
 from gcn_flax.training import partition
 from gcn_flax.visualize import overlay
-from gcn_flax.writers import write_text
 
 _ROW_WIDTH = 480  # Pixels; of the pictures that are kept.
 
@@ -122,7 +120,7 @@ def _ranked(heaps: tuple[list, ...], keep: int) -> list[Row]:
 
 
 def write_scores(
-  workdir: pathlib.Path,
+  workdir: files.Path,
   config: ml_collections.ConfigDict,
   split: str,
   step: int,
@@ -149,7 +147,7 @@ def write_scores(
     **{name: None if np.isnan(value) else value for name, value in scores.scalars.items()},
     **scores.details(),
   }
-  write_text(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
+  files.write(workdir / f"eval_{split}.json", json.dumps(result, indent=2) + "\n")
   if scores.sample:
     overlay.save(workdir / f"eval_{split}.png", scores.sheet(scores.sample))
   report.write(workdir, config, result, scores)

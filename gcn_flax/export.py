@@ -1,7 +1,6 @@
 """Trained weights as files that others can read."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import ml_collections
 
 import gcn_flax
 from gcn_flax import config as config_lib
+from gcn_flax import files
 from gcn_flax.models import torch_names, weights_file
 from gcn_flax.training.optimizer import ENCODER
 
@@ -17,8 +17,8 @@ _COLLECTIONS = ("params", "batch_stats")
 
 
 def write_weights(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, weights: dict[str, Any], step: int, known: Mapping[str, Any]
-) -> list[pathlib.Path]:
+  config: ml_collections.ConfigDict, workdir: files.Path, weights: dict[str, Any], step: int, known: Mapping[str, Any]
+) -> list[files.Path]:
   """Writes `export/encoder.safetensors` and `export/network.safetensors` below the workdir; returns their paths.
 
   Tensors have PyTorch's layouts, and the encoder's have torchvision's names. `config.model.pretrained` takes the

@@ -22,7 +22,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, cluster, evaluate, export, inference, plan, predict, search_crf, tasks
+from gcn_flax import build, cluster, evaluate, export, files, inference, plan, predict, search_crf, tasks
 from gcn_flax import config as config_lib
 from gcn_flax.evaluation import crf
 from gcn_flax.start import known_label_set, open_trained, trained_weights
@@ -94,12 +94,10 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   for name, modes in _FLAG_MODES.items():
     if flags.FLAGS[name].present and _MODE.value not in modes:
       raise UserError(f"--{name} is of --mode={' or '.join(modes)}; this is --mode={_MODE.value}.")
-  if "://" in _WORKDIR.value:
-    raise UserError(f"--workdir={_WORKDIR.value} must be a local path in this version: mount the bucket with gcsfuse.")
   return _CONFIG.value
 
 
-def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
+def run_eval(config: ml_collections.ConfigDict, workdir: files.Path, split: str, checkpoint: str) -> None:
   """Scores a checkpoint of a workdir. Raises ValueError where the workdir holds no such checkpoint."""
   weights, step, origin, setup = _open_scored(config, workdir, split, checkpoint)
   scores = evaluate.evaluate(config, setup, weights, split)
@@ -108,7 +106,7 @@ def run_eval(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: st
     evaluate.write_scores(workdir, config, split, step, scores, facts(origin).get("partial", {}))
 
 
-def run_search_crf(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str) -> None:
+def run_search_crf(config: ml_collections.ConfigDict, workdir: files.Path, split: str, checkpoint: str) -> None:
   """Scores parameters of the dense CRF. Raises ValueError where it is not installed, and as `run_eval`."""
   _refuse_classifier(config)
   crf.check_installed()
@@ -116,7 +114,7 @@ def run_search_crf(config: ml_collections.ConfigDict, workdir: pathlib.Path, spl
   search_crf.search(config, weights, split, workdir)
 
 
-def _open_scored(config: ml_collections.ConfigDict, workdir: pathlib.Path, split: str, checkpoint: str):
+def _open_scored(config: ml_collections.ConfigDict, workdir: files.Path, split: str, checkpoint: str):
   """(weights, step, where they are from, what computes); everything that might be wrong is looked at before."""
   config_lib.validate(config, training=False)
   inference.check_refinement(config)
@@ -129,15 +127,15 @@ def _open_scored(config: ml_collections.ConfigDict, workdir: pathlib.Path, split
   return *trained_weights(config, workdir, setup, checkpoint), setup
 
 
-def run_export(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
+def run_export(config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str) -> None:
   """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
   _, weights, step, known = open_trained(config, workdir, checkpoint)
   if jax.process_index() == 0:
     for path in export.write_weights(config, workdir, weights, step, known):
-      print(f"wrote {path}  {path.stat().st_size / 1e6:.1f} MB, step {step}")
+      print(f"wrote {path}  {len(path.read_bytes()) / 1e6:.1f} MB, step {step}")
 
 
-def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str) -> None:
+def run_predict(config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str) -> None:
   """Writes label maps of pictures, which needs no data set, or a split's as a server takes them.
 
   Raises ValueError where flags do not fit, and for what could not be predicted.
@@ -163,7 +161,7 @@ def run_predict(config: ml_collections.ConfigDict, workdir: pathlib.Path, checkp
   print(f"wrote label maps and overlays of {count} pictures to {output}")
 
 
-def run_check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run_check(config: ml_collections.ConfigDict, workdir: files.Path) -> None:
   """Reads a submission back. Raises ValueError for what the server would refuse."""
   if not _SUBMISSION.value:
     raise ValueError("--mode=check reads back what --submission=voc or cityscapes wrote: say which.")
@@ -171,11 +169,15 @@ def run_check(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   print(f"{tree.check(source)} label maps in {tree.folder}: complete")
 
 
-def _output(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+def _output(config: ml_collections.ConfigDict, workdir: files.Path) -> pathlib.Path:
   """Where label maps go; of a submission into the workdir, unless told."""
   _refuse_classifier(config)
   if not _OUTPUT.value and not _SUBMISSION.value:
     raise ValueError(f"--mode={_MODE.value} needs a folder for the label maps, for instance --output=runs/predictions.")
+  if not _OUTPUT.value and files.is_remote(workdir):
+    raise ValueError(
+      f"--workdir={workdir} is in a bucket: give a folder of this machine for the label maps, --output=..."
+    )
   default = workdir / f"submission_{_SUBMISSION.value}_{_SPLIT.value or 'test'}"
   return pathlib.Path(_OUTPUT.value).expanduser().absolute() if _OUTPUT.value else default
 
@@ -185,7 +187,7 @@ def _refuse_classifier(config: ml_collections.ConfigDict) -> None:
     raise ValueError(f"--mode={_MODE.value} is for classes of pixels, not for config.model.head='classifier'.")
 
 
-def run_plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run_plan(config: ml_collections.ConfigDict, workdir: files.Path) -> None:
   """Says what a step takes on chips that are not there. Raises ValueError as `plan.plan`."""
   if not _TOPOLOGY.value:
     raise ValueError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")
@@ -235,7 +237,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(config: ml_collections.ConfigDict) -> bool | None:
   """Does what --mode says; False where it was stopped before its end."""
-  workdir = pathlib.Path(_WORKDIR.value).expanduser().absolute()
+  workdir = files.path(_WORKDIR.value)
   split, checkpoint = _SPLIT.value or config.data.eval_split, _CHECKPOINT.value
   return {
     "train": lambda: train(config, workdir),

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import pathlib
 import re
 import threading
 import time
@@ -20,10 +19,9 @@ import jax.numpy as jnp
 import ml_collections
 from jax.experimental import topologies
 
-from gcn_flax import build, hardware, labels, program
+from gcn_flax import build, files, hardware, labels, program
 from gcn_flax import config as config_lib
 from gcn_flax.training import partition
-from gcn_flax.writers import write_text
 
 _log = logging.getLogger(__name__)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -62,7 +60,7 @@ def parse_topology(name: str) -> Target:
   return Target(name, generation, tuple(map(int, sides.split("x"))))
 
 
-def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path, topology: str, batch: str) -> dict[str, Any]:
+def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, batch: str) -> dict[str, Any]:
   """Compiles the train step for `topology`, prints what it takes, and writes `plan.json` in the workdir.
 
   Needs no data set where the classes are known without, and no such chips.
@@ -94,7 +92,7 @@ def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path, topology: str
     tried = [found]
   result = {"topology": topology, **found, "tried": tried} if len(tried) > 1 else {"topology": topology, **found}
   workdir.mkdir(parents=True, exist_ok=True)
-  write_text(workdir / "plan.json", json.dumps(result, indent=2) + "\n")
+  files.write(workdir / "plan.json", json.dumps(result, indent=2) + "\n")
   print("\n".join(table(config, result)))
   return result
 

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import pathlib
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,7 @@ import ml_collections
 import optax
 from jax.experimental import multihost_utils
 
+from gcn_flax import files
 from gcn_flax.tasks.scores import Scores
 from gcn_flax.writers import Writer
 
@@ -53,11 +56,14 @@ class Tracer:
     first_step: the trace starts before the update after this many; 0 = never.
   """
 
-  def __init__(self, workdir: pathlib.Path, first_step: int):
-    self._folder, self._first_step, self._running = workdir / "profile", first_step, False
+  def __init__(self, workdir: files.Path, first_step: int):
+    self._target, self._first_step, self._running = workdir / "profile", first_step, False
+    self._folder = self._target
 
   def before_step(self, step: int) -> None:
     if self._first_step and step == self._first_step:
+      if files.is_remote(self._target):
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="profile"))  # The profiler writes to disks alone.
       jax.profiler.start_trace(self._folder)
       self._running = True
     if step == self._first_step + _TRACED_STEPS:
@@ -67,7 +73,10 @@ class Tracer:
     if self._running:
       jax.profiler.stop_trace()
       self._running = False
-      _log.info("trace from step %d on in %s", self._first_step, self._folder)
+      if files.is_remote(self._target):
+        files.upload(self._folder, self._target)
+        shutil.rmtree(self._folder)
+      _log.info("trace from step %d on in %s", self._first_step, self._target)
 
 
 class Log:

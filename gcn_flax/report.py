@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, paper, writers
+from gcn_flax import build, files, paper, writers
 from gcn_flax.tasks.scores import Row, Scores
 from gcn_flax.visualize import charts, overlay
 from gcn_flax.workdir import settings_of
@@ -27,7 +27,7 @@ _COLUMNS = {  # Of the table by class, as far as a task has them.
 _MOST_CLASSES = 150  # In the table and the matrix; more are in report.json alone.
 
 
-def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapping[str, Any], scores: Scores) -> None:
+def write(workdir: files.Path, config: ml_collections.ConfigDict, result: Mapping[str, Any], scores: Scores) -> None:
   """Writes `report.json` and `report.html` into the workdir, in place of those of an earlier evaluation.
 
   Without Jinja or matplotlib there is no page, and the log says so.
@@ -51,7 +51,7 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
     "metrics": writers.read_metrics(workdir / "metrics.jsonl"),
     "paper": paper_rows(settings, result),
   }
-  writers.write_text(workdir / "report.json", json.dumps(content, indent=1) + "\n")
+  files.write(workdir / "report.json", json.dumps(content, indent=1) + "\n")
   try:
     import jinja2
 
@@ -60,10 +60,10 @@ def write(workdir: pathlib.Path, config: ml_collections.ConfigDict, result: Mapp
   except ImportError as error:  # Of Jinja or, for the charts, matplotlib: a training machine may lack them.
     _log.warning("no report.html (%s): report.json alone is written.", error)
   else:
-    writers.write_text(workdir / "report.html", page)
+    files.write(workdir / "report.html", page)
 
 
-def _settings(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _settings(workdir: files.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Those the run was trained with, as far as the workdir tells, and those that were scored with."""
   now, settings = json.loads(config.to_json()), settings_of(config, workdir)
   scored = ("dataset", "data_dir", "eval_split", "eval_size", "eval_resize")

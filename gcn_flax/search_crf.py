@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,11 +10,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, inference
+from gcn_flax import build, files, inference
 from gcn_flax.evaluation import confusion, crf
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import partition
-from gcn_flax.writers import write_text
 
 _ITERATIONS = 10  # Where the config has 0, for none.
 # What is tried, all with all; ours, about what DeepLab looks through (Chen et al., ICLR 2015).
@@ -32,7 +30,7 @@ def candidates(config: ml_collections.ConfigDict) -> list[crf.Parameters]:
 
 
 def search(
-  config: ml_collections.ConfigDict, weights: dict[str, Any], split: str, workdir: pathlib.Path
+  config: ml_collections.ConfigDict, weights: dict[str, Any], split: str, workdir: files.Path
 ) -> list[tuple[crf.Parameters, float]]:
   """Mean IoU with each candidate and without any CRF on `config.eval.crf.search_images` images of a split, best first.
 
@@ -75,7 +73,7 @@ def search(
   return scored
 
 
-def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: pathlib.Path) -> None:
+def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: files.Path) -> None:
   print(f"\nmean IoU on {num_images} images of {split}")
   print(f"{'mean IoU %':>10}  {'  '.join(crf.FIELDS)}")
   for parameters, value in scored:
@@ -86,7 +84,7 @@ def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, spl
   print("best: " + (" ".join(flags) if best.iterations else "no CRF"), flush=True)
   workdir.mkdir(parents=True, exist_ok=True)
   results = [{**dataclasses.asdict(parameters), "mean_iou": value} for parameters, value in scored]
-  write_text(workdir / f"crf_{split}.json", json.dumps({"num_images": num_images, "tried": results}, indent=2) + "\n")
+  files.write(workdir / f"crf_{split}.json", json.dumps({"num_images": num_images, "tried": results}, indent=2) + "\n")
 
 
 def _columns(parameters: crf.Parameters) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gcn_flax import build
+from gcn_flax import build, files
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
 from gcn_flax.labels import LABELS, LabelSet, plain_labels, voc_palette
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 _COLLECTIONS = ("params", "batch_stats")
 
 
-def given_weights(config: ml_collections.ConfigDict) -> pathlib.Path | None:
+def given_weights(config: ml_collections.ConfigDict) -> files.Path | None:
   """The workdir or file of the first weights, those of the network or of its encoder; None where they are random."""
   given = config.init_from or config.model.pretrained
-  return pathlib.Path(given).expanduser() if given else None
+  return files.path(given) if given else None
 
 
 def first_state(
@@ -134,7 +134,7 @@ def _of_file(config: ml_collections.ConfigDict, path: pathlib.Path, target: dict
 
 
 def open_trained(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, checkpoint: str
+  config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str
 ) -> tuple[build.Setup, dict[str, Any], int, dict[str, Any]]:
   """The network of a workdir, whose data set need not be here: what it computes, its weights, step and `facts`.
 
@@ -158,7 +158,7 @@ def known_label_set(config: ml_collections.ConfigDict, known: dict[str, Any]) ->
 
 
 def trained_weights(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, setup: build.Setup, checkpoint: str
+  config: ml_collections.ConfigDict, workdir: files.Path, setup: build.Setup, checkpoint: str
 ) -> tuple[dict[str, Any], int, pathlib.Path]:
   """The weights to score or to export, as `TrainState.weights`, their step, and the workdir or file they are from.
 

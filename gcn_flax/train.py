@@ -3,26 +3,26 @@
 import contextlib
 import dataclasses
 import logging
-import pathlib
 from typing import Any
 
 import jax
 import ml_collections
 
-from gcn_flax import build, evaluate, inference, tasks, writers
+from gcn_flax import build, evaluate, files, inference, tasks, writers
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import sources
+from gcn_flax.lock import owned
 from gcn_flax.progress import Log, StopSignal, Tracer
 from gcn_flax.start import first_state, first_weights, given_weights
 from gcn_flax.training import partition
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
-from gcn_flax.workdir import check_data, check_room, check_workdir, facts, is_begun, owned
+from gcn_flax.workdir import check_data, check_room, check_workdir, facts, is_begun
 
 _log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   """Trains to `config.total_steps`, going on where the workdir stands; False where a signal stopped it before.
 
   Raises:
@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     state, start = first_state(config, setup, checkpoints, weights)
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
-      writers.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
+      files.write(workdir / "config.json", config.to_json(indent=2) + "\n")
       writers.write_run_json(workdir, start, data_facts(config, workdir))
     writer = stack.enter_context(contextlib.closing(writers.Writer(workdir, start)))
     image_ids = None
@@ -60,7 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     return _Loop(config, workdir, setup, checkpoints, log, image_ids, tracer, stop).run(state, start, mix)
 
 
-def keep_compiled(workdir: pathlib.Path) -> None:
+def keep_compiled(workdir: files.Path) -> None:
   """Keeps what is compiled in the workdir, so that a run that goes on, also on another machine, begins sooner.
 
   Where JAX_COMPILATION_CACHE_DIR is set, it is kept there.
@@ -74,7 +74,7 @@ class _Loop:
   """The loop and what it works with."""
 
   config: ml_collections.ConfigDict
-  workdir: pathlib.Path
+  workdir: files.Path
   setup: build.Setup
   checkpoints: Checkpoints
   log: Log
@@ -168,7 +168,7 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   return mix
 
 
-def data_facts(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def data_facts(config: ml_collections.ConfigDict, workdir: files.Path) -> dict[str, Any]:
   """What `run.json` keeps of the data: counts, classes, what changes with the files, what is not whole.
 
   What was not whole where the first weights were trained is passed on, also where they are gone by now.

@@ -1,24 +1,17 @@
-"""Whether a workdir may go on: its settings, its data, its classes against those asked for; and who is in it."""
+"""Whether a workdir may go on: its settings, its data and its classes against those asked for, and room for it."""
 
-import contextlib
-import fcntl
 import json
-import os
-import pathlib
 import shutil
-import socket
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
 
-from gcn_flax import build, writers
+from gcn_flax import build, files, writers
 from gcn_flax.config import get_config
 from gcn_flax.input_pipeline import sources
 from gcn_flax.models import weights_file
-from gcn_flax.training import partition
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
@@ -34,38 +27,15 @@ OF_THE_WEIGHTS = (
 )  # fmt: skip
 
 
-def is_begun(workdir: pathlib.Path) -> bool:
+def is_begun(workdir: files.Path) -> bool:
   """Whether a workdir holds a checkpoint; one that was being written when the run was killed has a longer name."""
   return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("[0-9]*"))
 
 
-@contextlib.contextmanager
-def owned(workdir: pathlib.Path) -> Iterator[None]:
-  """Keeps every other run out of a workdir for as long as this one lasts, however it ends.
-
-  All hosts must enter it. Raises ValueError where another run is in it.
-  """
-  error = ""
-  with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      workdir.mkdir(parents=True, exist_ok=True)
-      file = stack.enter_context(open(workdir / "lock", "a+"))
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system lets go of it when the process is gone.
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, begun {time.strftime('%Y-%m-%d %H:%M:%S%z')}")
-        file.flush()
-      except BlockingIOError:
-        file.seek(0)
-        error = f"{workdir} is in use by another run ({file.read()}): wait for it, stop it, or take another workdir."
-    error = partition.gather(error)[0]
-    if error:
-      raise ValueError(error)
-    yield
-
-
-def check_room(workdir: pathlib.Path, state: Any) -> None:
+def check_room(workdir: files.Path, state: Any) -> None:
   """Raises ValueError where the disk has no room for one more checkpoint of `state`, a tree of shapes."""
+  if files.is_remote(workdir):
+    return
   needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   free = shutil.disk_usage(workdir).free
   if free < needed:
@@ -75,7 +45,7 @@ def check_room(workdir: pathlib.Path, state: Any) -> None:
     )
 
 
-def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only: tuple[str, ...] = ()) -> None:
+def check_workdir(config: ml_collections.ConfigDict, workdir: files.Path, only: tuple[str, ...] = ()) -> None:
   """Compares the settings with those of a workdir that holds a checkpoint already.
 
   Args:
@@ -90,7 +60,7 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path, only
     check_unchanged(before, json.loads(config.to_json()), only)
 
 
-def settings_of(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def settings_of(config: ml_collections.ConfigDict, workdir: files.Path) -> dict[str, Any]:
   """The settings a workdir was begun with; the config's own, where it was not. Raises ValueError where damaged.
 
   A field that an older version did not have gets its default.
@@ -106,7 +76,7 @@ def _over(defaults: Mapping, settings: Mapping) -> dict[str, Any]:
   return {**defaults, **both}
 
 
-def _settings(workdir: pathlib.Path) -> dict[str, Any]:
+def _settings(workdir: files.Path) -> dict[str, Any]:
   path = workdir / "config.json"
   try:
     return json.loads(path.read_text()) if path.exists() and is_begun(workdir) else {}
@@ -114,7 +84,7 @@ def _settings(workdir: pathlib.Path) -> dict[str, Any]:
     raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
 
 
-def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def check_data(config: ml_collections.ConfigDict, workdir: files.Path) -> None:
   """Compares what is trained on with what a workdir was begun with, and the classes with those of first weights.
 
   Raises ValueError where they differ: the order of examples, or the meaning of the scores, would be another.
@@ -129,10 +99,10 @@ def check_data(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None
           "bring that data set back or take a new workdir."
         )
   elif config.init_from:
-    check_classes(config, pathlib.Path(config.init_from).expanduser())
+    check_classes(config, files.path(config.init_from))
 
 
-def check_classes(config: ml_collections.ConfigDict, trained: pathlib.Path) -> None:
+def check_classes(config: ml_collections.ConfigDict, trained: files.Path) -> None:
   """Raises ValueError where a workdir, or an exported network, was trained with other classes than the data set has."""
   now = classes(config)
   before = facts(trained).get("classes", now)
@@ -148,7 +118,7 @@ def classes(config: ml_collections.ConfigDict) -> list[str]:
   return list(sources.open_label_set(config.data.dataset, config.data.data_dir).classes)
 
 
-def facts(trained: pathlib.Path) -> dict[str, Any]:
+def facts(trained: files.Path) -> dict[str, Any]:
   """What a workdir's `run.json`, or a file exported here, says of the data it was trained on; {} where nothing is said.
 
   Raises ValueError where either is damaged.

@@ -11,8 +11,10 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -21,11 +23,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from gcn_flax import files
+
 _log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_metrics(path: files.Path) -> list[dict[str, Any]]:
   """The whole lines of a metrics.jsonl; none where it is not there."""
   lines = []
   for text in path.read_text().splitlines() if path.exists() else []:
@@ -52,14 +56,13 @@ class Writer:
       off by a kill, are removed from a `metrics.jsonl` that is there already.
   """
 
-  def __init__(self, workdir: pathlib.Path, last_step: int):
+  def __init__(self, workdir: files.Path, last_step: int):
     path = workdir / "metrics.jsonl"
     lines = [line for line in read_metrics(path) if line["step"] <= last_step]
     self._keys = {(line["step"], key) for line in lines for key in line}
     self._writes = jax.process_index() == 0
     if self._writes:
-      write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-      self._file = open(path, "a")  # noqa: SIM115, open as long as the run.
+      self._file = files.Lines(path, [json.dumps(line) for line in lines])
       self._tensorboard = _tensorboard(workdir)
 
   def has(self, step: int, key: str) -> bool:
@@ -72,8 +75,7 @@ class Writer:
     if not self._writes:
       return
     line = {"step": step, **{key: _json_number(value) for key, value in scalars.items()}}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
+    self._file.append(json.dumps(line))
     if self._tensorboard:
       self._tensorboard.write_scalars(step, scalars)
 
@@ -101,23 +103,47 @@ class ImageIds:
     number: of the start, from 0.
   """
 
-  def __init__(self, workdir: pathlib.Path, number: int):
+  def __init__(self, workdir: files.Path, number: int):
     folder = workdir / "examples"
-    folder.mkdir(exist_ok=True)
-    self._file = open(folder / f"start{number}_host{jax.process_index()}.jsonl", "w")  # noqa: SIM115, as long as the run.
+    folder.mkdir(parents=True, exist_ok=True)
+    self._file = files.Lines(folder / f"start{number}_host{jax.process_index()}.jsonl", [])
 
   def note(self, step: int, image_ids: Sequence[str]) -> None:
     """Appends a line, handed to the system on return."""
-    self._file.write(json.dumps({"step": step, "image_ids": list(map(str, image_ids))}) + "\n")
-    self._file.flush()
+    self._file.append(json.dumps({"step": step, "image_ids": list(map(str, image_ids))}))
 
   def close(self) -> None:
     """Lets go of the file."""
     self._file.close()
 
 
-def _tensorboard(workdir: pathlib.Path):
-  """clu's summary writer; None where TensorFlow or TensorBoard is not installed."""
+class _TensorBoard:
+  """clu's summary writer; for a workdir in a bucket it writes here, and with each picture its files are copied."""
+
+  def __init__(self, workdir: files.Path, metric_writers: Any):
+    self._target = workdir / "tensorboard"
+    self._folder = tempfile.mkdtemp(prefix="tensorboard") if files.is_remote(workdir) else str(self._target)
+    self._writer = metric_writers.SummaryWriter(self._folder)
+    self.write_scalars = self._writer.write_scalars
+
+  def write_images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+    self._writer.write_images(step, pictures)
+    self._copy()
+
+  def close(self) -> None:
+    self._writer.close()
+    self._copy()
+    if files.is_remote(self._target):
+      shutil.rmtree(self._folder)
+
+  def _copy(self) -> None:
+    if files.is_remote(self._target):
+      self._writer.flush()
+      files.upload(pathlib.Path(self._folder), self._target)
+
+
+def _tensorboard(workdir: files.Path) -> _TensorBoard | None:
+  """The writer for TensorBoard; None where TensorFlow or TensorBoard is not installed."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow only writes files here; spares its notice.
   try:
@@ -127,10 +153,10 @@ def _tensorboard(workdir: pathlib.Path):
     _log.warning("no TensorBoard (%s): scalars go to metrics.jsonl alone.", error)
     return None
   tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory of every GPU it sees.
-  return metric_writers.SummaryWriter(str(workdir / "tensorboard"))
+  return _TensorBoard(workdir, metric_writers)
 
 
-def read_run_json(workdir: pathlib.Path) -> dict[str, Any]:
+def read_run_json(workdir: files.Path) -> dict[str, Any]:
   """What `write_run_json` wrote; {} where there is none. Raises ValueError where it is damaged."""
   path = workdir / "run.json"
   if not path.exists():
@@ -141,7 +167,7 @@ def read_run_json(workdir: pathlib.Path) -> dict[str, Any]:
     raise ValueError(f"{path} is damaged ({error}): put it back, or take a new workdir.") from error
 
 
-def write_run_json(workdir: pathlib.Path, step: int, data: Mapping[str, Any]) -> None:
+def write_run_json(workdir: files.Path, step: int, data: Mapping[str, Any]) -> None:
   """Writes `run.json`: how this run was started, on what, and when it was started before.
 
   Args:
@@ -158,7 +184,7 @@ def write_run_json(workdir: pathlib.Path, step: int, data: Mapping[str, Any]) ->
     **data,
     "starts": starts,
   }
-  write_text(path, json.dumps(run, indent=2) + "\n")
+  files.write(path, json.dumps(run, indent=2) + "\n")
 
 
 def command() -> str:
@@ -194,10 +220,3 @@ def _versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:
       continue
   return found
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Replaces a file in one move, so that a kill leaves the old one or the new one."""
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(text)
-  os.replace(temporary, path)

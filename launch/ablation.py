@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs import ablation  # noqa: E402
-from gcn_flax import paper, writers  # noqa: E402
+from gcn_flax import files, paper  # noqa: E402
 from gcn_flax.visualize import charts, overlay  # noqa: E402
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
@@ -135,7 +135,7 @@ def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:
       f"{' '.join(now) or 'none'}: give the same ones, or take another --root."
     )
   folder.mkdir(parents=True, exist_ok=True)
-  writers.write_text(path, json.dumps(now) + "\n")
+  files.write(path, json.dumps(now) + "\n")
 
 
 def run_table(
@@ -266,10 +266,10 @@ def _run(options: argparse.Namespace, root: pathlib.Path, flags: Sequence[str], 
   except RuntimeError as error:
     failed = error
   text = markdown(table, data, root, seeds, " ".join(["python launch/ablation.py", *argv]))
-  writers.write_text(root / data / f"table{table}.md", text)
+  files.write(root / data / f"table{table}.md", text)
   picture = chart(table, data, root, seeds)
   if picture:
-    writers.write_text(root / data / f"table{table}.svg", picture)
+    files.write(root / data / f"table{table}.svg", picture)
   print(f"\n{text}\nwrote {root / data / f'table{table}.md'}", flush=True)
   if failed:
     print(f"error: the table is not complete: {failed}", file=sys.stderr)

@@ -12,7 +12,7 @@ import time
 import jax
 import pytest
 
-from gcn_flax import workdir
+from gcn_flax import lock, workdir
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.writers import read_metrics
@@ -20,8 +20,8 @@ from tests.test_main import ROOT, SMALL
 
 HOLD = """
 import pathlib, sys, time
-from gcn_flax import workdir
-with workdir.owned(pathlib.Path(sys.argv[1])):
+from gcn_flax import lock
+with lock.owned(pathlib.Path(sys.argv[1])):
   print("in", flush=True)
   time.sleep(100)
 """
@@ -37,9 +37,9 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_the_workdir_free(config
   assert [path.name for path in tmp_path.iterdir()] == ["lock"]
   holder.kill()
   holder.wait()
-  with workdir.owned(tmp_path), pytest.raises(ValueError, match="in use"), workdir.owned(tmp_path):
+  with lock.owned(tmp_path), pytest.raises(ValueError, match="in use"), lock.owned(tmp_path):
     pass
-  with workdir.owned(tmp_path):
+  with lock.owned(tmp_path):
     pass
 
 

@@ -202,7 +202,9 @@ def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
   """The directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
   labels.check_dataset(dataset)
   if "://" in data_dir:
-    raise ValueError(f"data_dir={data_dir!r}: records are read from local paths only; mount the bucket or copy it.")
+    raise ValueError(
+      f"data_dir={data_dir!r}: records are read from local paths only: run launch/data.sh mount {data_dir} DIR."
+    )
   return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
 
 

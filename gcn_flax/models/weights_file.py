@@ -1,6 +1,5 @@
 """Reads and writes files of named weights: safetensors, and PyTorch's `.pth` without ever running what it holds."""
 
-import os
 import pathlib
 import pickle
 from collections.abc import Callable, Mapping
@@ -8,8 +7,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+
+from gcn_flax import files
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # Under which training scripts save a network's weights.
@@ -60,16 +61,14 @@ def _ours(metadata: dict[str, str] | None) -> dict[str, str]:
   return metadata if metadata and metadata.get("producer", "").startswith(_PRODUCER) else {}
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write(path: files.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
   """Writes a safetensors file in one move, so that a kill leaves the old one or the new one."""
-  temporary = path.with_name(path.name + ".tmp")
-  # PyTorch's readers want "format": "pt" to take it as theirs.
-  save_file(
+  content = safetensors.numpy.save(
     {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
-    temporary,
+    # PyTorch's readers want "format": "pt" to take it as theirs.
     {"format": "pt", "producer": _PRODUCER, **metadata},
   )
-  os.replace(temporary, path)
+  files.write(path, content)
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:

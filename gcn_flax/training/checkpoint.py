@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import os
-import pathlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
+from gcn_flax import files
 from gcn_flax.training import partition
 
 
@@ -35,8 +34,8 @@ class Checkpoints:
     read_only: nothing is written or tidied up.
   """
 
-  def __init__(self, directory: str | pathlib.Path, keep: int = 1, read_only: bool = False):
-    self.directory = pathlib.Path(directory).absolute()
+  def __init__(self, directory: str | files.Path, keep: int = 1, read_only: bool = False):
+    self.directory = files.path(directory)
     self._scores_file = self.directory / "scores.json"
     self._scores = {}
     if self._scores_file.exists():
@@ -143,12 +142,13 @@ class Checkpoints:
       reason = " ".join(str(error).split())[:200]
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
 
-  def set_aside(self, step: int) -> pathlib.Path:
+  def set_aside(self, step: int) -> files.Path:
     """Moves the checkpoint of a step out of the way, into `damaged`, and returns where to. All hosts must call it."""
     folder = self.directory / "damaged"
-    taken = len(list(folder.glob(f"{step}.*")))
+    there = [path.name for path in folder.iterdir()] if folder.exists() else []
+    taken = sum(name.startswith(f"{step}.") for name in there)
     if jax.process_index() == 0:
-      folder.mkdir(exist_ok=True)
+      folder.mkdir(parents=True, exist_ok=True)
       (self.directory / str(step)).rename(folder / f"{step}.{taken}")
     partition.gather(None)  # Nobody looks before it is moved.
     self._manager.reload()
@@ -197,9 +197,7 @@ class Checkpoints:
 
   def _write_scores(self) -> None:
     if jax.process_index() == 0:
-      temporary = self._scores_file.with_name("scores.json.tmp")
-      temporary.write_text(json.dumps(self._scores) + "\n")
-      os.replace(temporary, self._scores_file)
+      files.write(self._scores_file, json.dumps(self._scores) + "\n")
 
 
 def _reason(error: Exception) -> str:
@@ -209,9 +207,9 @@ def _reason(error: Exception) -> str:
   return found[1] if found else text[:300]
 
 
-def open_checkpoints(workdir: str | pathlib.Path) -> Checkpoints:
+def open_checkpoints(workdir: str | files.Path) -> Checkpoints:
   """The checkpoints of a workdir, to read. Raises ValueError where there is none."""
-  directory = pathlib.Path(workdir).expanduser() / "checkpoints"
+  directory = files.path(workdir) / "checkpoints"
   if directory.is_dir():
     checkpoints = Checkpoints(directory, read_only=True)
     if checkpoints.steps():

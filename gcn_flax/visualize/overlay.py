@@ -1,14 +1,13 @@
 """Label maps as pictures, and results as tables."""
 
 import io
-import os
-import pathlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from gcn_flax import files
 from gcn_flax.labels import LabelSet
 
 VOID_COLOUR = (255, 255, 255)
@@ -16,9 +15,9 @@ _GAP = 8  # Pixels between pictures.
 _LINE = 22  # Height of a line of text, pixels.
 
 
-def save(path: pathlib.Path, picture: np.ndarray) -> None:
+def save(path: files.Path, picture: np.ndarray) -> None:
   """Writes RGB uint8 `[H, W, 3]` in the format that the path's suffix names. Raises OSError where it cannot."""
-  _replace(path, encode(picture, path.suffix))
+  files.write(path, encode(picture, path.suffix))
 
 
 def encode(picture: np.ndarray, suffix: str) -> bytes:
@@ -29,21 +28,14 @@ def encode(picture: np.ndarray, suffix: str) -> bytes:
     raise OSError(f"a picture cannot be written as {suffix!r}: its name must end in .png or .jpg.") from error
 
 
-def save_labels(path: pathlib.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
+def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
   """Writes a label map uint8 `[H, W]` as a PNG of one channel: indexed where a palette is given, else grey."""
   image = Image.fromarray(label)
   if palette:
     image.putpalette([channel for colour in palette for channel in colour])
   content = io.BytesIO()
   image.save(content, "PNG")
-  _replace(path, content.getvalue())
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file in one move, so that a kill leaves the whole of it or nothing."""
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
+  files.write(path, content.getvalue())
 
 
 def shrink(picture: np.ndarray, width: int) -> np.ndarray:

@@ -130,7 +130,7 @@ def test_a_file_that_is_cut_is_noticed(tmp_path, keep):
 
 def test_a_full_disk_is_told_in_the_systems_words(tmp_path, monkeypatch):
   """TensorStore's message, as it came from a disk of 20 MB."""
-  message = 'RESOURCE_EXHAUSTED: Error writing "k" in OCDBT: Failed to write 9 bytes: No space left on device [os_error_code=28]'
+  message = "RESOURCE_EXHAUSTED: Failed to write 9 bytes to file 7: No space left on device [os_error_code='28']"
 
   def fail(*_, **__):
     raise ValueError(message)
