@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from gcn_flax import build, files, inference, report, tasks
+from gcn_flax.input_pipeline.loader import Batch
 from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.tasks.scores import Counts, Row, Scores
 from gcn_flax.training import partition
@@ -43,15 +44,16 @@ def evaluate(
   tally = _Tally(config, source)
   progress = inference.Progress(f"evaluating {split}", -(-len(source) // jax.process_count()))
 
-  def examples() -> Iterator[tuple]:
-    for pair in inference.examples(setup, weights, build.eval_batches(config, source)):
-      if should_stop():
+  def batches() -> Iterator[Batch]:
+    for batch in build.eval_batches(config, source):
+      if should_stop():  # Asked once a batch, of which every host has as many.
         raise _Stopped
-      yield pair
+      yield batch
 
+  examples = inference.examples(setup, weights, batches())
   with inference.refinement(config) as refine:
     try:
-      for outcome in inference.each(lambda *each: tally.look(*each, refine), examples(), inference.num_threads(config)):
+      for outcome in inference.each(lambda *each: tally.look(*each, refine), examples, inference.num_threads(config)):
         tally.add(*outcome)
         progress.add()
     except _Stopped:

@@ -76,10 +76,20 @@ class Lines:
       self._file.close()
 
 
-def upload(folder: pathlib.Path, where: Path) -> None:
-  """Copies the files of a local folder, and of those in it, to a path in a bucket."""
-  for source in sorted(folder.rglob("*")):
-    if source.is_file():
-      target = where / source.relative_to(folder).as_posix()
-      target.parent.mkdir(parents=True, exist_ok=True)
-      target.write_bytes(source.read_bytes())
+def upload(folder: Path, where: Path) -> None:
+  """Copies the files of a folder, and of those in it, to a path in a bucket."""
+  for source in folder.iterdir():
+    if source.is_dir():
+      upload(source, where / source.name)
+    else:
+      (where / source.name).write_bytes(source.read_bytes())
+
+
+def move(folder: Path, where: Path) -> None:
+  """Moves a folder to a path that is not there yet; in a bucket file by file."""
+  if not is_remote(folder):
+    where.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(where)
+    return
+  upload(folder, where)
+  folder.rmtree()

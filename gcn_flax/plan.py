@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import pathlib
 import re
 import threading
 import time
@@ -262,10 +263,25 @@ def _tpu_devices(target: Target, chip: hardware.Tpu) -> list:
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError("--mode=plan compiles by libtpu, which is not installed: pip install libtpu -c constraints.txt.")
   options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
+  cores = os.sched_getaffinity(0)
+  usable = max(1, _free_memory() // chip.compile_bytes)
+  if usable < len(cores):
+    _log.info(
+      "compiling on %d of %d cores: on each, libtpu may take %d GB for %s",
+      usable, len(cores), chip.compile_bytes >> 30, target.generation,
+    )  # fmt: skip
+  os.sched_setaffinity(0, sorted(cores)[:usable])  # libtpu makes as many threads as it sees cores when it is loaded.
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=target.name, **options).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
     raise ValueError(f"--topology={target.name!r}: libtpu has no such slice ({str(error).splitlines()[0]}).") from error
+  finally:
+    os.sched_setaffinity(0, cores)
+
+
+def _free_memory() -> int:
+  """Bytes that programs can have on this machine; of Linux, as libtpu is."""
+  return 1024 * int(re.search(r"MemAvailable:\s+(\d+) kB", pathlib.Path("/proc/meminfo").read_text())[1])
 
 
 def _compile(lowered: Any) -> Any:

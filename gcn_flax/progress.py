@@ -24,16 +24,20 @@ _TRACED_STEPS = 5
 
 
 class StopSignal:
-  """Notes SIGTERM, as sent before a machine is taken away; the loop stops at a step, all hosts at the same one."""
+  """Notes SIGTERM, as sent before a machine is taken away; all hosts stop at the same place."""
 
   def __init__(self):
-    self.requested = False  # Of several hosts never: they stop together, at a step.
-    self._catches = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    self._requested, self._asked = False, 0
+    self._alone = jax.process_count() == 1
+    self._catches = self._alone and threading.current_thread() is threading.main_thread()
 
-  def at(self, step: int) -> bool:
-    """Whether to stop before this step; to be asked once at each."""
-    # Among several hosts JAX catches the signal, and agrees with the others on a step.
-    return self.requested if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+  def requested(self) -> bool:
+    """Whether to stop now. All hosts must ask equally often, at the same places; once yes, it stays so."""
+    if not self._alone and not self._requested:
+      # Among several hosts JAX catches the signal, and agrees with the others on how often each may ask before.
+      self._asked += 1
+      self._requested = multihost_utils.reached_preemption_sync_point(self._asked)
+    return self._requested
 
   def __enter__(self):
     if self._catches:
@@ -45,7 +49,7 @@ class StopSignal:
       signal.signal(signal.SIGTERM, self._previous)
 
   def _note(self, *_):
-    self.requested = True
+    self._requested = True
 
 
 class Tracer:

@@ -91,7 +91,7 @@ class _Loop:
     batches = build.train_batches(self.config, mix, start)
     for step in range(start, total + 1):
       self._evaluate_if_due(state, step)
-      stopping = self.stop.at(step)
+      stopping = self.stop.requested()
       self._save_if_due(state, step, stopping)
       if stopping or step == total:
         break
@@ -118,9 +118,7 @@ class _Loop:
     self.log.flush()
     split = self.config.data.eval_split
     with self.log.paused():
-      scores = evaluate.evaluate(
-        self.config, self.setup, state.weights(), split, should_stop=lambda: self.stop.requested
-      )
+      scores = evaluate.evaluate(self.config, self.setup, state.weights(), split, should_stop=self.stop.requested)
       if scores is None:
         return
       self.log.scores(step, split, scores)

@@ -78,6 +78,11 @@ threads = [threading.Thread(target=enter) for _ in range(3)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 assert len(results) == 1, results
+(run / "a" / "b" / "c").write_text("c")
+(run / "a" / "d").write_text("d")
+files.move(run / "a", run / "e" / "f")
+assert (run / "e" / "f" / "b" / "c").read_text() == "c" and (run / "e" / "f" / "d").read_text() == "d"
+assert not (run / "a").exists()
 """
 
 

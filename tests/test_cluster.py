@@ -170,6 +170,20 @@ def test_two_processes_train_stop_and_go_on_as_one(config, data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_in_an_evaluation_breaks_it_off_on_both(data_dir, tmp_path):
+  """The longest wait there is: of two processes that score 5 images in tiles, again and again."""
+  flags = ["--config.eval_every_steps=1", "--config.eval.scales=(0.5,1.0,1.5,2.0)", "--config.eval.flip=True"]
+  hosts = start_two(tmp_path, data_dir, *flags, "--config.eval.num_pictures=0")
+  await_step(tmp_path, 2, hosts)
+  hosts[1].send_signal(signal.SIGTERM)
+  said = [host.communicate(timeout=200)[1] for host in hosts]
+  assert [host.returncode for host in hosts] == [75, 75], said
+  step = int(said[0].split("stopped by a signal at step ")[1].split()[0])
+  assert f"stopped by a signal at step {step} of" in said[1]
+  assert (tmp_path / "checkpoints" / str(step)).is_dir()
+
+
+@pytest.mark.slow
 def test_three_steps_of_two_processes_with_split_rows_agree_with_one_device(config, data_dir, tmp_path):
   """Two processes of four devices, an image's rows on four or two of them; and what does not fit is refused."""
   flags = ["--config.data.crop_size=(128,64)", "--config.batch_size=4", "--config.total_steps=3"]

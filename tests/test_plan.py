@@ -189,6 +189,21 @@ def test_a_step_is_compiled_for_a_tpu(capsys, tmp_path):
   assert 0 < found["scaling"] <= 1 and "Times are calibrated" in capsys.readouterr().out
 
 
+def test_compilation_takes_as_many_cores_as_there_is_memory_for(monkeypatch, caplog):
+  set_to = []
+  monkeypatch.setattr(plan.os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
+  monkeypatch.setattr(plan.os, "sched_setaffinity", lambda process, cores: set_to.append(sorted(cores)))
+  caplog.set_level("INFO", "gcn_flax")
+  for memory, cores in ((100 << 30, [0, 1, 2, 5]), (25 << 30, [0, 1]), (1 << 30, [0])):
+    monkeypatch.setattr(plan, "_free_memory", lambda memory=memory: memory)
+    plan._tpu_devices(plan.parse_topology("v6e:2x4"), hardware.TPUS["v6e"])
+    assert set_to == [cores, [0, 1, 2, 5]]
+    set_to.clear()
+  assert caplog.text.count("compiling on 2 of 4 cores") == caplog.text.count("compiling on 1 of 4 cores") == 1
+  monkeypatch.undo()
+  assert plan._free_memory() > 1 << 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_the_whole_step_is_compiled_for_a_tpu(spatial, partitioner, tmp_path):

@@ -148,8 +148,7 @@ class Checkpoints:
     there = [path.name for path in folder.iterdir()] if folder.exists() else []
     taken = sum(name.startswith(f"{step}.") for name in there)
     if jax.process_index() == 0:
-      folder.mkdir(parents=True, exist_ok=True)
-      (self.directory / str(step)).rename(folder / f"{step}.{taken}")
+      files.move(self.directory / str(step), folder / f"{step}.{taken}")
     partition.gather(None)  # Nobody looks before it is moved.
     self._manager.reload()
     return folder / f"{step}.{taken}"
