@@ -51,8 +51,8 @@ def _ask_tpu_metadata() -> str:
     return ""
 
 
-def join(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> None:
-  """Waits for all processes of the run; does nothing where this one is alone.
+def join(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> int:
+  """Waits for all processes of the run; does nothing where this one is alone. Returns which of them this one is.
 
   To be called before anything that wakes the devices.
 
@@ -80,7 +80,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
   else:
     kind, count = expected_processes() or ("", 1)
   if count == 1:
-    return
+    return 0
   arguments = dict(coordinator_address=coordinator, num_processes=count, process_id=process_id) if all(given) else {}
   failed = (
     f"{kind} asks for {count} processes, but they did not come together within {timeout} s: start the same command on "
@@ -102,6 +102,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
     )
   sys.excepthook = _tell_and_leave
   threading.Thread(target=_watch, args=(jax.process_index(), count), daemon=True).start()
+  return jax.process_index()
 
 
 def leave(error: str = "") -> None:

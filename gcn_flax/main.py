@@ -195,14 +195,14 @@ def run_plan(config: ml_collections.ConfigDict, workdir: files.Path) -> None:
   plan.plan(config, workdir, _TOPOLOGY.value, _BATCH.value)
 
 
-def show_progress() -> None:
-  """Sends this package's log to stderr, and of absl's, which Orbax fills, only errors."""
+def show_progress(quiet: bool = False) -> None:
+  """Sends this package's log to stderr, only its warnings where `quiet`; and of absl's, which Orbax fills, errors."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   logger = logging.getLogger("gcn_flax")
   logger.addHandler(handler)
-  logger.setLevel(logging.INFO)
+  logger.setLevel(logging.WARNING if quiet else logging.INFO)
   logger.propagate = False
 
 
@@ -216,10 +216,11 @@ def main(argv: Sequence[str]) -> int:
     config = parse(argv)
   except UserError as error:
     return _fail(str(error))
-  show_progress()
   try:
+    process = 0  # A plan is one machine's own.
     if _MODE.value != "plan":
-      cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+      process = cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+    show_progress(quiet=process > 0)
     done = _run(config)
   except (ValueError, FloatingPointError, OSError) as error:
     full = getattr(error, "errno", None) == errno.ENOSPC

@@ -105,7 +105,7 @@ class _Loop:
       self.log.push(step + 1, metrics)
     self.checkpoints.wait()
     if stopping:
-      _log.info("stopped by a signal at step %d of %d; the same command goes on from here.", step, total)
+      _log.warning("stopped by a signal at step %d of %d; the same command goes on from here.", step, total)
     return step == total
 
   def _is_due(self, step: int, every: int) -> bool:

@@ -43,7 +43,7 @@ def run(*arguments, code=None):
 MISTAKES = [
   ([], "--config is missing"),
   (["--config=configs/camvid.py"], "--workdir is missing"),
-  (["--config=configs/camvid.py", "--workdir=gs://bucket/run"], "must be a local path"),
+  (["--config=configs/camvid.py", "--workdir=s3://bucket/run"], "must be a local path"),
   (["--config=setup_that_is_no_config.py", "--workdir=W"], "setup_that_is_no_config.py"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.data.crop_size=('a',3)"], "whole numbers of pixels"),
   (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
