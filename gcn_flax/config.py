@@ -213,9 +213,7 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
   if "://" in config.model.pretrained:
     raise ValueError(f"config.model.pretrained={config.model.pretrained!r} must be a local path: copy the file here.")
   if "://" in config.init_from and config.init_from.endswith((".safetensors", ".pth", ".pt", ".pkl")):
-    raise ValueError(
-      f"config.init_from={config.init_from!r}: in a bucket there may be a workdir, no file; copy it here."
-    )
+    raise ValueError(f"config.init_from={config.init_from!r} must be a local path, or a workdir: copy the file here.")
   if config.init_from and config.model.pretrained:
     raise ValueError(
       f"config.init_from={config.init_from!r} and config.model.pretrained={config.model.pretrained!r} both give the "
