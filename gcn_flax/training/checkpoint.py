@@ -113,8 +113,6 @@ class Checkpoints:
     """
     with self._reading(step):
       noted, saved = self._digests(step), self._saved(step)
-      if noted and saved != {name: tuple(shape) for name, (shape, _) in noted.items()}:
-        raise DamagedCheckpoint("its list of arrays is not the one that was saved")
     differences = compare(saved, shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
@@ -123,7 +121,7 @@ class Checkpoints:
     )
     with self._reading(step):
       state = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-      changed = [name for name, (_, digest) in digests(state).items() if noted and noted[name][1] != digest]
+      changed = [name for name, digest in digests(state).items() if noted and noted[name] != digest]
       if any(partition.gather(bool(changed))):
         raise DamagedCheckpoint(f"{', '.join(changed[:3])} {'differ' if changed else 'on another host differs'}")
     return state
@@ -177,8 +175,8 @@ class Checkpoints:
       raise DamagedCheckpoint("it is incomplete")
     return shapes(saved.tree)
 
-  def _digests(self, step: int) -> dict[str, Any]:
-    """Shape and digest of each array as saved; {} of a checkpoint by a version that had none."""
+  def _digests(self, step: int) -> dict[str, int]:
+    """The digest of each array as saved; {} of a checkpoint by a version that had none."""
     if not (self.directory / str(step) / "digests").exists():
       return {}
     return self._manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore()))["digests"]
@@ -238,14 +236,11 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   return {"/".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
 
 
-def digests(tree: Any) -> dict[str, Any]:
-  """Shape and CRC-32 of each array of a tree by its path; the arrays must be whole on every host."""
+def digests(tree: Any) -> dict[str, int]:
+  """The CRC-32 of each array of a tree by its path; the arrays must be whole on every host."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   arrays = {"/".join(_name(key) for key in path): np.asarray(leaf) for path, leaf in leaves}
-  return {
-    name: [list(array.shape), zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
-    for name, array in arrays.items()
-  }
+  return {name: zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) for name, array in arrays.items()}
 
 
 def _name(key: Any) -> str:
