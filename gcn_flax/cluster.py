@@ -131,14 +131,18 @@ def await_verdict() -> None:
 
 def _watch(me: int, count: int) -> None:
   """Ends this process where another one has failed or is silent."""
-  client = distributed.global_state.client
+  client, reached = distributed.global_state.client, time.monotonic()
   heard = {process: (None, time.monotonic()) for process in range(count) if process != me}
   for beat in range(1 << 62):
     try:
       client.key_value_set(f"{_ALIVE}{me}", str(beat), allow_overwrite=True)
       signs, ended = (dict(client.key_value_dir_get(folder)) for folder in (_ALIVE, _ENDED))
     except jax.errors.JaxRuntimeError:
-      return  # This process itself is ending, or process 0 is gone: JAX says so.
+      if time.monotonic() - reached > SILENCE:
+        return  # This process itself is ending, or process 0 is gone: JAX says so.
+      time.sleep(_PERIOD)
+      continue
+    reached = time.monotonic()
     for process, (sign, since) in heard.items():
       now = signs.get(f"{_ALIVE}{process}")
       end = ended.get(f"{_ENDED}{process}")

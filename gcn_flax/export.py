@@ -18,8 +18,8 @@ _COLLECTIONS = ("params", "batch_stats")
 
 def write_weights(
   config: ml_collections.ConfigDict, workdir: files.Path, weights: dict[str, Any], step: int, known: Mapping[str, Any]
-) -> list[files.Path]:
-  """Writes `export/encoder.safetensors` and `export/network.safetensors` below the workdir; returns their paths.
+) -> dict[files.Path, int]:
+  """Writes `export/encoder.safetensors` and `export/network.safetensors` below the workdir; returns their sizes, bytes.
 
   Tensors have PyTorch's layouts, and the encoder's have torchvision's names. `config.model.pretrained` takes the
   encoder, `config.init_from` the network. The metadata of both holds the config, the family
@@ -49,6 +49,5 @@ def write_weights(
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
   paths = [folder / "encoder.safetensors", folder / "network.safetensors"]
-  for path, tensors in zip(paths, (encoder, network), strict=True):
-    weights_file.write(path, tensors, metadata)
-  return paths
+  parts = zip(paths, (encoder, network), strict=True)
+  return {path: weights_file.write(path, tensors, metadata) for path, tensors in parts}

@@ -24,8 +24,11 @@ def path(name: str | Path) -> Path:
     raise ValueError(f"{name!r} needs gcsfs, which is not installed: pip install gcsfs -c constraints.txt.")
   # By gcsfs, which Orbax needs in any case; TensorFlow's own way is another one, with other credentials.
   os.environ.setdefault("EPATH_USE_TF", "0")
-  from etils import epath  # Here, because nothing else of it is needed on a disk.
+  import fsspec  # Here, because none of it is needed on a disk.
+  from etils import epath
 
+  for protocol in ("gs", "gcs"):  # Listings that are kept would hide what other hosts write and move.
+    fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
   return epath.Path(name)
 
 

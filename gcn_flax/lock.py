@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import pathlib
 import socket
@@ -17,6 +18,7 @@ import jax
 from gcn_flax import files
 from gcn_flax.training import partition
 
+_log = logging.getLogger(__name__)
 _BEAT = 15  # Seconds between two signs of life of a run whose workdir is in a bucket.
 LEASE = 60  # Seconds without one after which another run may take the workdir.
 
@@ -52,8 +54,12 @@ def _locked(path: pathlib.Path, who: str) -> Iterator[str]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system lets go of it when the process is gone.
     except BlockingIOError:
       file.seek(0)
-      yield file.read()
+      yield file.read() or "one that has just begun"
       return
+    except OSError as error:  # As of a network disk that is mounted without.
+      raise OSError(
+        f"{path}: this disk has no locks ({error}): mount it with them, or take another workdir."
+      ) from error
     file.truncate(0)
     file.write(who)
     file.flush()
@@ -65,6 +71,8 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
   """The same by signs of life, in which nobody's clock matters: they only have to change."""
   before = _read(path)
   waited = 0
+  if before:
+    _log.info("%s: waiting up to %d s for a sign of life of %s", path, LEASE, before["who"])
   while before and waited < LEASE:
     time.sleep(_BEAT / 3)
     waited += _BEAT / 3
@@ -82,14 +90,18 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
     return
 
   def beat():
-    count = 0
+    beats, heard = 0, time.monotonic()
     while not ended.wait(_BEAT):
-      now = _read(path)
-      if now and now["token"] != token:  # This machine stood still for so long that another run has begun.
-        print(f"error: {path.parent} was taken over by another run ({now['who']}).", file=sys.stderr, flush=True)
-        os._exit(1)
-      count += 1
-      path.write_text(json.dumps({"who": who, "token": token, "beat": count}))
+      try:
+        now = _read(path)
+        if now and now["token"] != token:  # This machine stood still for so long that another run has begun.
+          _give_up(f"{path.parent} was taken over by another run ({now['who']}).")
+        beats += 1
+        path.write_text(json.dumps({"who": who, "token": token, "beat": beats}))
+        heard = time.monotonic()
+      except Exception as error:  # Of the network, in any library's words: the next time may be better.
+        if time.monotonic() - heard > LEASE:
+          _give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
 
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()
@@ -98,8 +110,18 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
   finally:
     ended.set()
     thread.join()
-    path.unlink(missing_ok=True)
+    now = _read(path)
+    if now and now["token"] == token:
+      path.unlink()
+
+
+def _give_up(message: str) -> None:
+  print(f"error: {message}", file=sys.stderr, flush=True)
+  os._exit(1)
 
 
 def _read(path: files.Path) -> dict[str, str] | None:
-  return json.loads(path.read_text()) if path.exists() else None
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return None

@@ -131,8 +131,8 @@ def run_export(config: ml_collections.ConfigDict, workdir: files.Path, checkpoin
   """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
   _, weights, step, known = open_trained(config, workdir, checkpoint)
   if jax.process_index() == 0:
-    for path in export.write_weights(config, workdir, weights, step, known):
-      print(f"wrote {path}  {len(path.read_bytes()) / 1e6:.1f} MB, step {step}")
+    for path, size in export.write_weights(config, workdir, weights, step, known).items():
+      print(f"wrote {path}  {size / 1e6:.1f} MB, step {step}")
 
 
 def run_predict(config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str) -> None:
@@ -228,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
   except RuntimeError as error:  # JAX's own: no such device, no memory, another process gone.
     if "RESOURCE_EXHAUSTED" in str(error):
       return _fail(f"{str(error)[:500]} (out of memory: {_memory_cure()})")
-    if "backend" in str(error):
+    if "Unable to initialize backend" in str(error):
       return _fail(str(error))
     cluster.await_verdict()
     raise

@@ -86,7 +86,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   config_lib.validate(config, training=False)
   planner = _Tpu(config, target) if target.is_tpu else _Gpu(config, target)
   if batch == "auto":
-    tried = _search(planner)
+    tried = _search(planner, config.accumulate_steps)
     found = max((row for row in tried if row["fits"]), key=lambda row: row["batch_per_group"], default=tried[-1])
   else:
     found = planner.cost(int(batch) if batch else max(1, -(-config.batch_size // planner.groups)))
@@ -98,13 +98,13 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   return result
 
 
-def _search(planner: "_Tpu | _Gpu") -> list[dict[str, Any]]:
-  """The costs of batches on the way to the largest that fits: doubled until one does not, then halved between."""
+def _search(planner: "_Tpu | _Gpu", unit: int) -> list[dict[str, Any]]:
+  """The costs of multiples of `unit` on the way to the largest that fits: doubled until one does not, then between."""
   tried = []
 
-  def fits(batch: int) -> bool:
-    tried.append(planner.cost(batch))
-    _log.info("%d examples: %s", batch, "fits" if tried[-1]["fits"] else "does not fit")
+  def fits(units: int) -> bool:
+    tried.append(planner.cost(units * unit))
+    _log.info("%d examples: %s", units * unit, "fits" if tried[-1]["fits"] else "does not fit")
     return tried[-1]["fits"]
 
   low, high = 0, 1

@@ -42,7 +42,8 @@ class Account:
   """What libtpu's compiled text tells of one step on one device.
 
   Attributes:
-    cycles: sum of the compiler's estimate for each operation; exchanges have none.
+    cycles: sum of the compiler's estimates; it has none for exchanges, copies between memories, and windows that are
+      reduced or selected from (max-pool and its gradient).
     collectives: exchanges between devices.
   """
 
@@ -63,8 +64,9 @@ def account(text: str) -> Account:
     kind = operation[2].removesuffix("-start") if operation else ""
     if kind in _COLLECTIVES:
       sizes = [_size(*shape) for shape in _SHAPE.findall(operation[1])]
-      # The start of an exchange has operand and result, and flags of a few bytes.
-      size = max(sizes) if operation[2].endswith("-start") else sum(sizes)
+      # But for all-reduce, the start of an exchange has operand and result, and flags of a few bytes.
+      twice = operation[2].endswith("-start") and kind != "all-reduce"
+      size = max(sizes) if twice else sum(sizes)
       collectives.append(Collective(kind, size, times))
   return Account(cycles, collectives)
 
@@ -82,7 +84,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _lines(computations: dict[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int]]:
-  """(line, how often it runs) of a computation and of the loops and branches in it; a fusion's inside has no cost."""
+  """(line, how often it runs) of a computation and of the loops and calls in it; a fusion's inside has no cost."""
   for line in computations.get(name, []):
     yield line, times
     loop = re.search(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)", line)

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from gcn_flax import files
 from gcn_flax.tasks.scores import Scores
+from gcn_flax.training import partition
 from gcn_flax.writers import Writer
 
 _log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class Log:
       "input_wait": self._input_wait,
     }
     if self._config.data.skip_corrupt:
-      scalars["skipped"] = self._skipped
+      scalars["skipped"] = sum(partition.gather(self._skipped))
     self._writer.scalars(step, scalars)
     _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
@@ -136,7 +137,7 @@ class Log:
     )  # fmt: skip
 
   def skip(self, count: int) -> None:
-    """Counts damaged examples that others stood in for; of this host, since its start."""
+    """Counts damaged examples of this host that others stood in for; `skipped` is of all hosts, since this start."""
     self._skipped += count
 
   def _measure_speed(self) -> None:

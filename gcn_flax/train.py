@@ -40,9 +40,13 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   setup = build.build(config)
   # Read before anything is written or compiled: a file may be wrong.
   weights = None if is_begun(workdir) else first_weights(config, setup)
-  number = len(writers.read_run_json(workdir).get("starts", []))
+  if config.log_image_ids and files.is_remote(workdir):
+    raise ValueError(
+      "config.log_image_ids=True writes a line for each step, which a bucket does not take: set it to False."
+    )
   with contextlib.ExitStack() as stack:
     stack.enter_context(owned(workdir))
+    number = partition.gather(len(writers.read_run_json(workdir).get("starts", [])))[0]
     check_room(workdir, setup.state_shapes)
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
     state, start = first_state(config, setup, checkpoints, weights)

@@ -59,7 +59,10 @@ case ${WORDS[0]:-} in
     [[ -n $NAME ]] || die "${WORDS[0]} needs the name of the training"
     case ${WORDS[0]} in
       submit) submit ;;
-      logs) run kubectl logs --selector="xpk.google.com/workload=$NAME" --all-containers --prefix --tail=30 ;;
+      logs)
+        run gcloud container clusters get-credentials "$CLUSTER" --project="$PROJECT" --location="$ZONE"
+        run kubectl logs --selector="xpk.google.com/workload=$NAME" --all-containers --prefix --tail=30
+        ;;
       delete) on_cluster workload delete --workload="$NAME" --quiet ;;
     esac
     ;;

@@ -26,6 +26,7 @@ for ((attempt = 0; attempt <= RETRIES; attempt++)); do
   ((attempt == 0)) || echo "start $((attempt + 1)) of at most $((RETRIES + 1)), after exit status $status" >&2
   "${command[@]}" &
   child=$!
+  [[ -z $stopping ]] || kill -TERM "$child" # It came while there was no child.
   status=0
   # A signal ends `wait` before the child is gone: so until it is.
   wait "$child" || status=$?

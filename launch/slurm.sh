@@ -29,7 +29,7 @@ fi
 
 trap : TERM # The processes get the signal themselves, and save; this shell waits for them.
 log=$(mktemp)
-"${step[@]}" "$@" 2> >(tee "$log" >&2) &
+{ "${step[@]}" "$@" 2>&1 >&3 | tee "$log" >&2; } 3>&1 &
 job=$!
 status=0
 wait "$job" || status=$?

@@ -6,7 +6,23 @@
 #   launch/tpu_worker.sh status                      prints that status, or "running", or "gone"
 set -euo pipefail
 cd "$(dirname "$0")/.."
+METADATA=http://metadata.google.internal/computeMetadata/v1/instance
 LOG=$HOME/gcn_flax.log STATUS=$HOME/gcn_flax.status
+
+# Sends SIGTERM to the process $1 as soon as Cloud says that this VM will be taken away or maintained.
+watch_notices() {
+  local event preempted
+  while kill -0 "$1" 2>/dev/null; do
+    event=$(curl -sf -m 5 -H 'Metadata-Flavor: Google' "$METADATA/maintenance-event" || true)
+    preempted=$(curl -sf -m 5 -H 'Metadata-Flavor: Google' "$METADATA/preempted" || true)
+    if [[ ${event:-NONE} != NONE || $preempted == TRUE ]]; then
+      echo "notice: maintenance ${event:-NONE}, preempted ${preempted:-FALSE}" >>"$LOG"
+      kill -TERM "$1" 2>/dev/null || true
+      return
+    fi
+    sleep 5
+  done
+}
 
 case ${1:-} in
   start)
@@ -19,13 +35,14 @@ case ${1:-} in
     rm -f "$STATUS"
     # When the VM is switched off, systemd sends SIGTERM and waits: the training saves.
     sudo systemd-run --unit=gcn_flax --collect --uid="$(id -u)" --setenv=HOME="$HOME" --property=KillMode=mixed \
-      --property=TimeoutStopSec=120 "$PWD/launch/tpu_worker.sh" train "${@:4}" --config.data.data_dir=/tmp/data
+      --property=TimeoutStopSec=120 --property=LimitMEMLOCK=infinity "$PWD/launch/tpu_worker.sh" train "${@:4}" --config.data.data_dir=/tmp/data
     ;;
   train)
     shift
     trap 'kill -TERM "$child" 2>/dev/null || true' TERM
     .venv/bin/python -m gcn_flax.main "$@" >>"$LOG" 2>&1 &
     child=$! status=0
+    watch_notices "$child" &
     wait "$child" || status=$?
     while kill -0 "$child" 2>/dev/null; do
       status=0

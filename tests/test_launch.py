@@ -91,7 +91,7 @@ def test_a_slice_is_made_filled_watched_and_removed():
   verbs = [line[3:5] for line in lines if line[0] == "gcloud"]
   assert verbs == [
     ["queued-resources", "create"], ["tpu-vm", "scp"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"],
-    ["queued-resources", "delete"],
+    ["tpu-vm", "scp"], ["queued-resources", "delete"],
   ]  # fmt: skip
   created = lines[0]
   assert {"--spot", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} <= set(created)
@@ -127,7 +127,7 @@ def test_the_manifest_is_valid_and_filled_in():
     kubernetes_validate.validate(volume, "1.33", strict=True)
 
 
-def test_the_image_has_all_that_is_imported():
+def test_the_image_is_made_of_what_is_there():
   lines = (LAUNCH / "Dockerfile").read_text().splitlines()
   copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
   assert copied == {"requirements.txt", "requirements-tpu.txt", "constraints.txt", "gcn_flax", "configs", "data"}
@@ -169,15 +169,28 @@ def test_a_signal_to_the_launcher_is_passed_on_and_ends_it(tmp_path):
   assert (tmp_path / "saved").read_text() == "saved\n"
 
 
-def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path):
+@pytest.mark.parametrize("notice", [False, True])
+def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path, notice):
+  """After a SIGTERM, and after Cloud's notice that the VM will be maintained."""
   (tmp_path / "checkout" / "launch").mkdir(parents=True)
   shutil.copy(LAUNCH / "tpu_worker.sh", tmp_path / "checkout" / "launch")
   (tmp_path / "checkout" / ".venv" / "bin").mkdir(parents=True)
   program(tmp_path / "checkout" / ".venv" / "bin", "python", SAVES.format(tmp_path))
   worker = tmp_path / "checkout" / "launch" / "tpu_worker.sh"
-  environment = {**os.environ, "HOME": str(tmp_path)}
+  program(tmp_path, "curl", f"[[ $* == *maintenance-event ]] && cat {tmp_path}/event 2>/dev/null || echo FALSE")
+  program(tmp_path, "sleep", 'read -rt "0.0$1" <> <(:) || true')
+  environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
   process = subprocess.Popen([worker, "train", *FLAGS[1:]], env=environment)
-  assert signalled(process, tmp_path) == 75
+  (tmp_path / "event").write_text("NONE")
+  if notice:
+    while not (tmp_path / "begun").exists():
+      time.sleep(0.02)
+    assert process.poll() is None
+    (tmp_path / "event").write_text("TERMINATE_ON_HOST_MAINTENANCE")
+    assert process.wait(timeout=20) == 75
+    assert "maintenance TERMINATE_ON_HOST_MAINTENANCE" in (tmp_path / "gcn_flax.log").read_text()
+  else:
+    assert signalled(process, tmp_path) == 75
   done = subprocess.run([worker, "status"], env=environment, capture_output=True, text=True)
   assert done.stdout == "75\n"
 
@@ -234,17 +247,46 @@ esac
     (["running running", "taken", "0 0"], 0, 2),
     (["75 75", "0 0"], 0, 2),
     (["0 134", "0 0"], 0, 2),
+    (["75 75"] * 3, 1, 3),
   ],
 )
 def test_a_slice_that_is_taken_away_is_made_again(tmp_path, ends, expected, slices):
   (tmp_path / "ends").write_text("\n".join(ends) + "\n")
   program(tmp_path, "gcloud", GCLOUD.format(tmp_path))
   program(tmp_path, "sleep", "true")
-  arguments = ["up", "n", *CLOUD, "--type=v5litepod-16", "--data=gs://b/d", f"--output={tmp_path}/out", *FLAGS]
+  arguments = [
+    "up",
+    "n",
+    *CLOUD,
+    "--type=v5litepod-16",
+    "--data=gs://b/d",
+    f"--output={tmp_path}/out",
+    "--restarts=2",
+    *FLAGS,
+  ]
   done = launch("tpu_vm.sh", *arguments, path=tmp_path)
   assert done.returncode == expected, done.stderr
   calls = (tmp_path / "calls").read_text().splitlines()
   assert sum("queued-resources create" in call for call in calls) == slices
   assert sum("worker.sh start mount" in call for call in calls) == slices
   assert not (tmp_path / "state").exists()  # Nothing is left that costs money.
-  assert any(f"n:gcn_flax.log {tmp_path}/out/worker1.log" in call for call in calls)
+  for number in range(slices):
+    taken = "taken" in ends and number == 0
+    fetched = any(f"n:gcn_flax.log {tmp_path}/out/slice{number}-worker1.log" in call for call in calls)
+    assert fetched == (not taken)
+
+
+def test_a_slice_that_cannot_be_set_up_is_named_and_a_lost_log_stops_nothing(tmp_path):
+  """And a request that is there already is waited for, not made again."""
+  (tmp_path / "ends").write_text("0 0\n")
+  (tmp_path / "state").write_text("ACTIVE")
+  refuse = 'case "$*" in *{}*) exit 1 ;; esac\n' + GCLOUD
+  arguments = ["up", "n", *CLOUD, "--type=v5litepod-16", "--data=gs://b/d", f"--output={tmp_path}/out", *FLAGS]
+  program(tmp_path, "gcloud", refuse.replace("{}", "ssh*tar", 1).format(tmp_path))
+  done = launch("tpu_vm.sh", *arguments, path=tmp_path)
+  assert done.returncode == 1 and "still there and costs money: launch/tpu_vm.sh delete n" in done.stderr
+  assert (tmp_path / "state").exists() and "queued-resources create" not in (tmp_path / "calls").read_text()
+  program(tmp_path, "gcloud", refuse.replace("{}", "scp*gcn_flax.log", 1).format(tmp_path))
+  done = launch("tpu_vm.sh", *arguments, path=tmp_path)
+  assert done.returncode == 0 and "the logs could not be fetched" in done.stderr
+  assert not (tmp_path / "state").exists()

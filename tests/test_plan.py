@@ -17,7 +17,7 @@ HLO = """HloModule jit_step
 
 %body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
   %work = f32[8]{0} fusion(%x), calls=%fused.1, backend_config={"window_config":{"estimated_cycles":"100"}}
-  %swap = (bf16[4,2]{1,0}, bf16[4,2]{1,0}, u32[]) collective-permute-start(%x), source_target_pairs={{0,1}}
+  %swap = (bf16[4,2]{1,0:T(2,128)(2,1)}, bf16[4,2]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x)
   ROOT %t = (s32[], f32[8]) tuple(%i, %work)
 }
 
@@ -118,12 +118,14 @@ class Planner:
     return {"fits": batch <= self.limit, "batch_per_group": batch}
 
 
+@pytest.mark.parametrize("unit", [1, 3])
 @pytest.mark.parametrize("limit", [*range(12), 100])
-def test_the_largest_batch_is_found(limit):
+def test_the_largest_batch_is_found(limit, unit):
   planner = Planner(limit)
-  tried = plan._search(planner)
+  tried = plan._search(planner, unit)
+  limit = limit // unit * unit
   assert max((row["batch_per_group"] for row in tried if row["fits"]), default=0) == limit
-  assert len(planner.asked) == len(set(planner.asked)) and limit + 1 in planner.asked
+  assert len(planner.asked) == len(set(planner.asked)) and limit + unit in planner.asked
 
 
 def test_the_compilers_message_tells_both_sizes():

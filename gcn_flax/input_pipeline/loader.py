@@ -179,7 +179,7 @@ def train_batches(
         return source[index], skipped
       except CorruptExample as error:
         if not skip_corrupt:
-          raise
+          raise CorruptExample(f"{error}, or leave such examples out by config.data.skip_corrupt=True.") from error
         _log.warning("WARNING: skipped: %s", error)
         index = int(rng.integers(len(source)))
     raise CorruptExample(f"{source.dataset} {source.split!r}: {_REPLACEMENTS} examples in a row are damaged.")

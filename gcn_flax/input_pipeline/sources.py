@@ -54,11 +54,14 @@ class Source(Sequence):
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Raises IndexError past the end, and CorruptExample where what is stored is damaged."""
     try:
-      return self._example(self._record(index))
-    except (RuntimeError, ValueError) as error:  # Of array_record, whose records have digests, and of decoding.
+      try:
+        record = self._record(index)
+      except RuntimeError:  # Of array_record, whose records have digests. Of a network, too: so once more.
+        record = self._record(index)
+      return self._example(record)
+    except (RuntimeError, ValueError) as error:
       raise CorruptExample(
-        f"{self.dataset} {self.split!r}, example {index}, is damaged: {error}; prepare the data set again, or train "
-        "without such examples by config.data.skip_corrupt=True."
+        f"{self.dataset} {self.split!r}, example {index}, is damaged: {error}; prepare the data set again"
       ) from error
 
   def _example(self, record: dict[str, Any]) -> dict[str, Any]:

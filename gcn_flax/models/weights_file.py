@@ -61,14 +61,15 @@ def _ours(metadata: dict[str, str] | None) -> dict[str, str]:
   return metadata if metadata and metadata.get("producer", "").startswith(_PRODUCER) else {}
 
 
-def write(path: files.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-  """Writes a safetensors file in one move, so that a kill leaves the old one or the new one."""
+def write(path: files.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
+  """Writes a safetensors file in one move, so that a kill leaves the old one or the new one; returns its bytes."""
   content = safetensors.numpy.save(
     {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
     # PyTorch's readers want "format": "pt" to take it as theirs.
     {"format": "pt", "producer": _PRODUCER, **metadata},
   )
   files.write(path, content)
+  return len(content)
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:

@@ -5,16 +5,20 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from gcn_flax import files
 from gcn_flax.training import partition
+
+# In TensorStore's messages, of what may be there the next time.
+_UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
 class DamagedCheckpoint(ValueError):
@@ -94,6 +98,8 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError) as error:  # TensorStore tells of a full disk by a ValueError.
+      if isinstance(error, ValueError) and "os_error_code" not in str(error):
+        raise
       there = f"the newest whole checkpoint is of step {max(self.steps())}" if self.steps() else "there is none yet"
       raise OSError(
         f"a checkpoint could not be written to {self.directory} ({_reason(error)}); {there}. Make room, or mend the "
@@ -101,7 +107,7 @@ class Checkpoints:
       ) from error
 
   def restore(self, step: int, target: Any) -> Any:
-    """Reads the checkpoint of a step, and compares it with its digests, where it has them.
+    """Reads the checkpoint of a step, and compares it with its digests. All hosts must call it.
 
     Args:
       step: one of `steps()`.
@@ -109,33 +115,55 @@ class Checkpoints:
 
     Raises:
       DamagedCheckpoint: where it cannot be read whole as it was saved; on every host, where one finds so.
+      OSError: where it cannot be read just now, on this host or on another.
       ValueError: where there is no such step, or its leaves are not those of `target`.
     """
-    with self._reading(step):
-      noted, saved = self._digests(step), self._saved(step)
+    damage, failure = "", None
+    try:
+      arrays = self._read(step, target)
+    except DamagedCheckpoint as error:
+      damage = str(error)
+    except Exception as error:  # Told to all hosts before it is raised: else they would wait for this one.
+      failure = error
+    found = partition.gather((damage, str(failure or "")))
+    if failure:
+      raise failure
+    for process, (damage, text) in enumerate(found):
+      if text:
+        raise OSError(f"process {process} cannot read {self.directory}/{step}: {text}")
+      if damage:
+        raise DamagedCheckpoint(damage)
+    return jax.tree.map(_place, target, arrays)
+
+  def _read(self, step: int, target: Any) -> Any:
+    """The arrays of a step as NumPy's, read by this host without the others."""
+    saved, noted = self._saved(step), self._understand(step, self._digests)
     differences = compare(saved, shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
     args = ocp.args.PyTreeRestore(
-      item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+      item=target,
+      restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target),
+      partial_restore=True,
     )
-    with self._reading(step):
-      state = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-      changed = [name for name, digest in digests(state).items() if noted and noted[name] != digest]
-      if any(partition.gather(bool(changed))):
-        raise DamagedCheckpoint(f"{', '.join(changed[:3])} {'differ' if changed else 'on another host differs'}")
-    return state
+    # By the handler, not by the manager, which waits for the other hosts.
+    handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(str(self.directory)) / str(step) / "state"
+    arrays = self._understand(step, lambda _: handler.restore(folder, args=args))
+    changed = [name for name, digest in digests(arrays).items() if noted and noted[name] != digest]
+    if changed:
+      raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {', '.join(changed[:3])} differ.")
+    return arrays
 
-  @contextlib.contextmanager
-  def _reading(self, step: int) -> Iterator[None]:
-    """Whatever goes wrong within is damage, but for a lack of memory."""
+  def _understand(self, step: int, read: Callable[[int], Any]) -> Any:
+    """What `read` reads; what it cannot make sense of is damage, but not what it cannot reach just now."""
     if step not in self.steps():
       there = ", ".join(map(str, self.steps())) or "none"
       raise ValueError(f"{self.directory} has no checkpoint of step {step}; there are: {there}.")
     try:
-      yield
-    except Exception as error:  # Of a file that is cut or changed: from JSON, Orbax, TensorStore, XLA.
-      if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+      return read(step)
+    except Exception as error:  # Of a file that is cut or changed: from JSON, Orbax, TensorStore.
+      unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError)
+      if unreachable or any(word in str(error) for word in _UNREACHABLE):
         raise
       reason = " ".join(str(error).split())[:200]
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
@@ -160,8 +188,7 @@ class Checkpoints:
 
     Raises ValueError as `restore`.
     """
-    with self._reading(step):
-      saved = self._saved(step)
+    saved = self._saved(step)
     if any(name.startswith("ema/") for name in saved):
       averaged = {name: part for name, part in target.items() if name != "normalization"}
       rest = {name: part for name, part in target.items() if name == "normalization"}
@@ -170,16 +197,22 @@ class Checkpoints:
     return self.restore(step, target)
 
   def _saved(self, step: int) -> dict[str, tuple[int, ...]]:
-    saved = self._manager.item_metadata(step).get("state")
-    if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
-      raise DamagedCheckpoint("it is incomplete")
-    return shapes(saved.tree)
+    """The shape of each array of a step's checkpoint."""
+
+    def read(step: int) -> dict[str, tuple[int, ...]]:
+      saved = self._manager.item_metadata(step).get("state")
+      if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
+        raise FileNotFoundError("it is incomplete")
+      return shapes(saved.tree)
+
+    return self._understand(step, read)
 
   def _digests(self, step: int) -> dict[str, int]:
-    """The digest of each array as saved; {} of a checkpoint by a version that had none."""
-    if not (self.directory / str(step) / "digests").exists():
+    """The digest of each array as saved; {} where no checkpoint has any, because an older version wrote them."""
+    path = self.directory / str(step) / "digests" / "metadata"
+    if not path.exists() and not any((self.directory / str(other) / "digests").exists() for other in self.steps()):
       return {}
-    return self._manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore()))["digests"]
+    return json.loads(path.read_text())
 
   def close(self) -> None:
     """Waits and lets go of the directory. Raises OSError as `save`."""
@@ -195,6 +228,10 @@ class Checkpoints:
   def _write_scores(self) -> None:
     if jax.process_index() == 0:
       files.write(self._scores_file, json.dumps(self._scores) + "\n")
+
+
+def _place(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
+  return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index].astype(leaf.dtype))
 
 
 def _reason(error: Exception) -> str:
