@@ -183,12 +183,14 @@ def torment(start: Starter, workdir: pathlib.Path, kills: int, *, same: bool, rn
 
 def await_moment(workdir: pathlib.Path, processes: list[subprocess.Popen], rng: random.Random) -> str:
   """Waits for a moment that is drawn, and names it."""
-  kind, begun = rng.choice(("start", "step", "step", "save", "save")), last_step(workdir)
+  kind = rng.choice(("start", "step", "step", "save", "save"))
+  # From its newest checkpoint on a run writes new numbers; those it had beyond are cut off when it starts.
+  begun = max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
   if kind == "start":
-    until = time.monotonic() + rng.uniform(0, START_S)
-    while time.monotonic() < until and last_step(workdir) <= begun:
+    until, before = time.monotonic() + rng.uniform(0, START_S), last_step(workdir)
+    while time.monotonic() < until and last_step(workdir) in (begun, before):
       time.sleep(0.02)
-    return "in the start" if last_step(workdir) <= begun else "in a step"
+    return "in the start" if last_step(workdir) in (begun, before) else "in a step"
   wanted = begun + rng.randint(1, AHEAD - SAVE_EVERY)
   while all(process.poll() is None for process in processes):
     if last_step(workdir) >= wanted and (kind == "step" or saving(workdir)):
