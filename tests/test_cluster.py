@@ -27,10 +27,10 @@ def free_address():
     return f"localhost:{free.getsockname()[1]}"
 
 
-def start(workdir, data_dir, *flags, devices=1):
+def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main")):
   given = {flag.split("=")[0] for flag in flags}
   small = [flag for flag in SMALL if flag.split("=")[0] not in given]
-  command = [sys.executable, "-m", "gcn_flax.main", "--config=configs/camvid.py", f"--workdir={workdir}", *small]
+  command = [sys.executable, *program, "--config=configs/camvid.py", f"--workdir={workdir}", *small]
   command += [
     f"--config.data.data_dir={data_dir}",
     f"--config.total_steps={STEPS}",
@@ -121,10 +121,10 @@ def test_a_process_whose_others_do_not_come_ends_with_a_message(data_dir, tmp_pa
   assert "Traceback" not in errors and not any(tmp_path.iterdir())
 
 
-def start_two(workdir, data_dir, *flags, devices=1):
-  address = free_address()
-  joined = [f"--coordinator={address}", "--num_processes=2"]
-  return [start(workdir, data_dir, *joined, f"--process_id={index}", *flags, devices=devices) for index in range(2)]
+def start_two(workdir, data_dir, *flags, devices=1, second=("-m", "gcn_flax.main")):
+  joined = [*flags, f"--coordinator={free_address()}", "--num_processes=2"]
+  first = start(workdir, data_dir, *joined, "--process_id=0", devices=devices)
+  return [first, start(workdir, data_dir, *joined, "--process_id=1", devices=devices, program=second)]
 
 
 def await_step(workdir, step, hosts):
@@ -205,6 +205,38 @@ def test_three_steps_of_two_processes_with_split_rows_agree_with_one_device(conf
   hosts = start_two(tmp_path / "wrong", data_dir, *flags, "--config.mesh.spatial=8", devices=4)
   said = [host.communicate(timeout=100)[1] for host in hosts]
   assert [host.returncode for host in hosts] == [1, 1] and "height 128 must be a multiple of 256" in said[0], said
+
+
+@pytest.mark.slow
+def test_two_processes_set_a_damaged_checkpoint_aside_together(data_dir, tmp_path):
+  """Also where only one of them cannot read it: then both say so, and nothing is set aside."""
+  flags = ["--config.total_steps=3", "--config.checkpoint_every_steps=1", "--config.keep_checkpoints=3"]
+  for host in start_two(tmp_path, data_dir, *flags):
+    _, errors = host.communicate(timeout=200)
+    assert host.returncode == 0, errors
+  for data in (tmp_path / "checkpoints" / "3").rglob("d/*"):
+    data.write_bytes(data.read_bytes()[:-100])
+  for host in start_two(tmp_path, data_dir, *flags):
+    _, errors = host.communicate(timeout=200)
+    assert host.returncode == 0, errors
+    assert "checkpoints/3 is damaged" in errors
+  assert (tmp_path / "checkpoints" / "damaged" / "3.0").is_dir() and (tmp_path / "checkpoints" / "3").is_dir()
+
+  broken = """
+import runpy, sys
+from gcn_flax.training import checkpoint
+def fail(self, step):
+  raise PermissionError(13, "Permission denied", str(self.directory / str(step)))
+checkpoint.Checkpoints._digests = fail
+sys.argv[0] = "gcn_flax.main"
+runpy.run_module("gcn_flax.main", run_name="__main__")
+"""
+  flags[0] = "--config.total_steps=4"
+  hosts = start_two(tmp_path, data_dir, *flags, second=["-c", broken])
+  said = [host.communicate(timeout=200)[1] for host in hosts]
+  assert [host.returncode for host in hosts] == [1, 1], said
+  assert "error: process 1 cannot read" in said[0] and "Permission denied" in said[0] and "Permission denied" in said[1]
+  assert len(list((tmp_path / "checkpoints" / "damaged").iterdir())) == 1
 
 
 @pytest.mark.slow
