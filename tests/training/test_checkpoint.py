@@ -148,6 +148,16 @@ def test_a_full_disk_is_told_in_the_systems_words(tmp_path, monkeypatch):
       checkpoints.save(2, state(2))
 
 
+def test_what_a_save_left_that_was_broken_off_is_removed(tmp_path):
+  left = tmp_path / "7.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
+  left.mkdir(parents=True)
+  with Checkpoints(tmp_path, read_only=True):
+    assert left.exists()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert not checkpoints.steps()
+  assert not left.parent.exists()
+
+
 def test_what_is_set_aside_makes_room(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step in (1, 2):
