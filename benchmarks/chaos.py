@@ -87,6 +87,7 @@ def main() -> int:
     raise RuntimeError(f"the run left alone ended with {statuses}: see {args.workdir}/alone.log")
   for name, count in kills.items():
     torment(start, args.workdir / name, count, same=name == "same", rng=rng, tally=tally)
+  print(tally, flush=True)
   found = judge(args.workdir, data_dir, total_steps)
   report = {"machine": timing.machine(), "kills": args.kills, "steps": total_steps, **found}
   report |= {name: {str(key): value for key, value in counter.items()} for name, counter in vars(tally).items()}

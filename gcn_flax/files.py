@@ -14,8 +14,7 @@ def path(name: str | Path) -> Path:
 
   Raises ValueError for another kind of address, and where what reads buckets is not installed.
   """
-  if not isinstance(name, str):
-    return name
+  name = str(name)
   if "://" not in name:
     return pathlib.Path(name).expanduser().absolute()
   if not name.startswith("gs://"):
