@@ -91,7 +91,12 @@ def main() -> int:
     torment(start, args.workdir / name, count, same=name == "same", rng=rng, tally=tally)
   print(tally, flush=True)
   found = judge(args.workdir, data_dir, total_steps)
-  report = {"machine": timing.machine(), "kills": args.kills, "steps": total_steps, **found}
+  report = {
+    "machine": timing.machine(("jax", "orbax-checkpoint", "grain")),
+    "kills": args.kills,
+    "steps": total_steps,
+    **found,
+  }
   report |= {name: {str(key): value for key, value in counter.items()} for name, counter in vars(tally).items()}
   if args.json:
     args.json.write_text(json.dumps(report, indent=2) + "\n")
