@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,37 @@ GPUS = {
   "h200": Gpu(141_000_000_000, 989e12),
   "b200": Gpu(180_000_000_000, 2250e12),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Devices to plan for.
+
+  Attributes:
+    name: as given.
+    generation: key of `TPUS` or `GPUS`.
+    sides: devices along each axis of the network; of GPUs one number.
+  """
+
+  name: str
+  generation: str
+  sides: tuple[int, ...]
+
+  @property
+  def is_tpu(self) -> bool:
+    return self.generation in TPUS
+
+
+def parse_topology(name: str) -> Target:
+  """`v5e:4x8` or `h100:8`. Raises ValueError for anything else, with the names there are."""
+  generation, _, sides = name.partition(":")
+  wanted = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
+  if generation not in {**TPUS, **GPUS} or not re.fullmatch(wanted, sides) or "0" in sides.split("x"):
+    raise ValueError(
+      f"--topology={name!r} must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(TPUS)}), or GPUs such "
+      f"as h100:8 ({', '.join(GPUS)})."
+    )
+  return Target(name, generation, tuple(map(int, sides.split("x"))))
 
 
 @dataclasses.dataclass(frozen=True)

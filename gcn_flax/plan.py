@@ -1,7 +1,6 @@
 """Whether a config fits chips that are not there, and what a step would take, by their compiler's own account."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import json
 import logging
@@ -12,7 +11,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -20,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.experimental import topologies
 
-from gcn_flax import build, files, hardware, labels, program
+from gcn_flax import build, files, hardware, labels, plan_table, program
 from gcn_flax import config as config_lib
 from gcn_flax.training import partition
 
@@ -28,37 +26,6 @@ _log = logging.getLogger(__name__)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NO_MEMORY = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 _TICK = 30  # Seconds between two lines of a compilation that takes minutes.
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-  """Devices to plan for.
-
-  Attributes:
-    name: as given.
-    generation: key of `hardware.TPUS` or `hardware.GPUS`.
-    sides: devices along each axis of the network; of GPUs one number.
-  """
-
-  name: str
-  generation: str
-  sides: tuple[int, ...]
-
-  @property
-  def is_tpu(self) -> bool:
-    return self.generation in hardware.TPUS
-
-
-def parse_topology(name: str) -> Target:
-  """`v5e:4x8` or `h100:8`. Raises ValueError for anything else, with the names there are."""
-  generation, _, sides = name.partition(":")
-  wanted = r"\d+x\d+(x\d+)?" if generation in hardware.TPUS else r"\d+"
-  if generation not in {**hardware.TPUS, **hardware.GPUS} or not re.fullmatch(wanted, sides) or "0" in sides.split("x"):
-    raise ValueError(
-      f"--topology={name!r} must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(hardware.TPUS)}), or GPUs such "
-      f"as h100:8 ({', '.join(hardware.GPUS)})."
-    )
-  return Target(name, generation, tuple(map(int, sides.split("x"))))
 
 
 def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, batch: str) -> dict[str, Any]:
@@ -69,7 +36,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   Args:
     config: of the run.
     workdir: where `plan.json` goes.
-    topology: as `parse_topology` takes it.
+    topology: as `hardware.parse_topology` takes it.
     batch: examples on each device (with `config.mesh.spatial` on each group of devices that share an image); `auto`
       for as many as fit; '' for `config.batch_size`.
 
@@ -80,7 +47,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   Raises:
     ValueError: for an unknown topology or batch, settings that do not fit, or a libtpu that is missing.
   """
-  target = parse_topology(topology)
+  target = hardware.parse_topology(topology)
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
     raise ValueError(f"--batch={batch!r} must be auto, or a number of examples of at least 1.")
   config_lib.validate(config, training=False)
@@ -94,7 +61,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   result = {"topology": topology, **found, "tried": tried} if len(tried) > 1 else {"topology": topology, **found}
   workdir.mkdir(parents=True, exist_ok=True)
   files.write(workdir / "plan.json", json.dumps(result, indent=2) + "\n")
-  print("\n".join(table(config, result)))
+  print("\n".join(plan_table.lines(config, result)))
   return result
 
 
@@ -124,7 +91,7 @@ class _Planner:
     groups: of devices that share an image; without `config.mesh.spatial` each device is one.
   """
 
-  def __init__(self, config: ml_collections.ConfigDict, target: Target, count: int, devices: list):
+  def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target, count: int, devices: list):
     self.config, self.target, self.count = config, target, count
     spatial, height = config.mesh.spatial, config.data.crop_size[0]
     if count % spatial or height % (32 * spatial):
@@ -173,7 +140,7 @@ class _Planner:
 class _Tpu(_Planner):
   """By libtpu, which compiles for chips that are not there."""
 
-  def __init__(self, config: ml_collections.ConfigDict, target: Target):
+  def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target):
     self.chip = hardware.TPUS[target.generation]
     devices = _tpu_devices(target, self.chip)
     super().__init__(config, target, len(devices), devices)
@@ -225,7 +192,7 @@ class _Tpu(_Planner):
 class _Gpu(_Planner):
   """By the program as it is before a compiler, of one device: XLA compiles for a GPU only where one is."""
 
-  def __init__(self, config: ml_collections.ConfigDict, target: Target):
+  def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target):
     if config.mesh.spatial > 1:
       raise ValueError(
         f"config.mesh.spatial={config.mesh.spatial}: what each device then holds is known of a compiled program alone, "
@@ -251,7 +218,7 @@ def _num_bytes(leaf: jax.ShapeDtypeStruct) -> int:
   return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
-def _tpu_devices(target: Target, chip: hardware.Tpu) -> list:
+def _tpu_devices(target: hardware.Target, chip: hardware.Tpu) -> list:
   """The devices of a slice that need not be there. Raises ValueError where libtpu is missing or has no such slice."""
   # libtpu is to look neither for a TPU on this machine, nor for the service that tells a TPU VM what it is; and it may
   # be in use by a run.
@@ -335,89 +302,3 @@ def _ticking(what: str) -> Iterator[None]:
 _UNKNOWN = dict.fromkeys(
   ("hbm_by_kind", "cycles", "cycles_per_pixel", "collective_bytes", "collectives", "seconds", "scaling")
 )
-
-
-def table(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str]:
-  """The lines that are printed of what `plan` returns."""
-  target = parse_topology(result["topology"])
-  by = f"libtpu {metadata.version('libtpu')}" if target.is_tpu else "the program as it is before a compiler"
-  model, size = config.model, " x ".join(map(str, config.data.crop_size))
-  lines = [
-    f"{model.backbone}, k = {model.kernel_size}, {model.dtype}, {size}, batch {result['batch_size']} on "
-    f"{result['devices']} devices of {target.name}. Nothing was run: by {by}.",
-    "",
-    *_aligned(_rows(config, target, result)),
-  ]
-  if "tried" in result:
-    head = ("examples on each", "fits", "memory", "cycles per pixel")
-    tried = [
-      (str(row["batch_per_group"]), _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f"))
-      for row in result["tried"]
-    ]
-    lines += ["", *_aligned([head, *tried])]
-  return [*lines, "", *_notes(config, target, result)]
-
-
-def _rows(config: ml_collections.ConfigDict, target: Target, result: dict[str, Any]) -> list[tuple[str, str]]:
-  rows = [("fits", f"{_yes(result['fits'])}: {_gib(result['hbm_bytes'])} of {_gib(result['hbm_limit_bytes'])}")]
-  rows += [(f"  {kind}", _gib(size)) for kind, size in (result["hbm_by_kind"] or {}).items()]
-  rows += [
-    ("train state alone", _gib(result["state_bytes"])),
-    ("operations of a step, each device", f"{result['flops'] / 1e12:.2f} T"),
-  ]
-  if not target.is_tpu:
-    floor = result["flops"] / hardware.GPUS[target.generation].peak
-    rows.append(("time of a step at the chip's peak", f"{floor:.3f} s, which no program reaches"))
-  if result["cycles"] is not None:
-    pixels = _number(result["cycles_per_pixel"], ".1f")
-    share = result["flops"] / result["seconds"] / hardware.TPUS[target.generation].peak
-    rate = result["batch_size"] / result["seconds"]
-    rows += [
-      ("cycles of a step, compiler-estimated", f"{result['cycles'] / 1e6:.1f} M, {pixels} per pixel"),
-      ("time of a step, estimated", f"{result['seconds']:.3f} s: {rate:.1f} images/s, {share:.0%} of the peak"),
-      ("scaling, estimated", f"{result['scaling']:.1%} of one host's {result['devices_per_host']} devices, each"),
-    ]
-  if result["collective_bytes"] is not None:
-    count = f" in {result['collectives']} exchanges" if result["collectives"] else ""
-    rows.append(("sent in a step, each device", f"{result['collective_bytes'] / 1e6:.1f} MB{count}"))
-  return rows
-
-
-def _notes(config: ml_collections.ConfigDict, target: Target, result: dict[str, Any]) -> list[str]:
-  lines = []
-  if target.is_tpu:
-    lines.append(
-      f"{hardware.calibration_errors()} No other generation was compared with anything measured. Times count no "
-      "exchange as hidden behind the computation, and no input."
-    )
-  else:
-    lines.append(
-      "Memory is that of the program in its own order without fusion, so more than a compiler needs; of exchanges only "
-      "the gradient's is counted. Cycles and times are not known for GPUs."
-    )
-  if result["batch_size"] != config.batch_size:
-    scored = -(-config.eval.batch_size // result["devices"]) * result["devices"]
-    lines.append(
-      f"config.batch_size={config.batch_size} was not planned: to train with what was, --config.batch_size="
-      f"{result['batch_size']} --config.eval.batch_size={scored}, and a learning rate for it."
-    )
-  if not result["fits"]:
-    lines.append("To make it fit: fewer examples on each device, a smaller crop, or config.mesh.spatial.")
-  return lines
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _yes(fits: bool) -> str:
-  return "yes" if fits else "no"
-
-
-def _gib(size: int | None) -> str:
-  return _number(size and size / 2**30, ".2f", " GiB")
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-  return "-" if value is None else f"{value:{form}}{unit}"

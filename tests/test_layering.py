@@ -12,7 +12,7 @@ FLOORS = {
   "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "writers": 3,
   "tasks": 4, "lock": 4, "build": 5,
-  "inference": 6, "workdir": 6, "submission": 6,
+  "inference": 6, "workdir": 6, "submission": 6, "plan_table": 6,
   "start": 7, "progress": 7, "export": 7, "report": 7, "predict": 7, "search_crf": 7, "plan": 7,
   "evaluate": 8, "train": 9, "main": 10,
 }  # fmt: skip
@@ -25,7 +25,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "flax": {"models", "training", "build"},
   "ml_collections": {
     "config", "tasks", "build", "inference", "evaluate", "workdir", "start", "progress", "export", "train",
-    "predict", "report", "search_crf", "plan", "main",
+    "predict", "report", "search_crf", "plan", "plan_table", "main",
   },
   "cv2": {"input_pipeline", "evaluation", "visualize"},
   "PIL": {"input_pipeline", "submission", "visualize"},

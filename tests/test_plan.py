@@ -93,12 +93,12 @@ def test_memory_is_held_from_making_to_last_use():
 @pytest.mark.parametrize("name", ["v5e", "v5e:0x4", "v5e:2", "v9:2x2", "h100", "h100:0", "h100:2x2", "", ":8"])
 def test_an_unknown_topology_is_refused_with_the_known_ones(name):
   with pytest.raises(ValueError, match=r"must be a TPU slice such as v5e:4x8 .*tpu7x.* or GPUs such as h100:8"):
-    plan.parse_topology(name)
+    hardware.parse_topology(name)
 
 
 def test_topologies():
-  assert plan.parse_topology("v4:2x2x4").sides == (2, 2, 4) and plan.parse_topology("v4:2x2x4").is_tpu
-  assert plan.parse_topology("h100:8").sides == (8,) and not plan.parse_topology("h100:8").is_tpu
+  assert hardware.parse_topology("v4:2x2x4").sides == (2, 2, 4) and hardware.parse_topology("v4:2x2x4").is_tpu
+  assert hardware.parse_topology("h100:8").sides == (8,) and not hardware.parse_topology("h100:8").is_tpu
 
 
 def test_the_calibration_divides_the_error_evenly():
@@ -198,7 +198,7 @@ def test_compilation_takes_as_many_cores_as_there_is_memory_for(monkeypatch, cap
   caplog.set_level("INFO", "gcn_flax")
   for memory, cores in ((100 << 30, [0, 1, 2, 5]), (25 << 30, [0, 1]), (1 << 30, [0])):
     monkeypatch.setattr(plan, "_free_memory", lambda memory=memory: memory)
-    plan._tpu_devices(plan.parse_topology("v6e:2x4"), hardware.TPUS["v6e"])
+    plan._tpu_devices(hardware.parse_topology("v6e:2x4"), hardware.TPUS["v6e"])
     assert set_to == [cores, [0, 1, 2, 5]]
     set_to.clear()
   assert caplog.text.count("compiling on 2 of 4 cores") == caplog.text.count("compiling on 1 of 4 cores") == 1
