@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: quickstart quickstart-pointwise ablation-shapes test test-slow lint format bench bench-eval bench-input clean
+.PHONY: quickstart quickstart-pointwise ablation-shapes test test-slow lint format bench bench-eval bench-input chaos clean
 
 quickstart: $(VENV)/product  ## Trains a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
@@ -42,6 +42,9 @@ bench-eval: $(VENV)/dev  ## Images a second and memory of evaluation at 1024 x 2
 
 bench-input: $(VENV)/dev  ## Decoding and augmentation against a PyTorch DataLoader, on this machine.
 	$(RUN) benchmarks/input.py --json=runs/bench_input.json
+
+chaos: $(VENV)/product  ## Kills a training thirty times and compares it with one left alone: a quarter of an hour.
+	$(RUN) benchmarks/chaos.py --kills=30 --json=runs/chaos.json
 
 $(VENV)/browser: $(VENV)/dev  ## The report is opened in Chromium: the system's, Debian's, or one that Playwright fetches.
 	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
