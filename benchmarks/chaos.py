@@ -53,7 +53,7 @@ START_S = 8.0  # Longest wait for a kill in the start.
 FIELDS = {
   "batch_size": BATCH, "log_every_steps": 1, "checkpoint_every_steps": SAVE_EVERY, "eval_every_steps": 10**6,
   "log_image_ids": True, "data.crop_size": (64, 64), "data.eval_size": (64, 64), "data.num_threads": 2,
-  "eval.batch_size": 8, "eval.num_pictures": 0, "model.kernel_size": 3, "optimizer.learning_rate": 5e-5,
+  "eval.batch_size": 8, "eval.num_pictures": 0, "model.kernel_size": 3, "optimizer.learning_rate": 1e-5,
 }  # fmt: skip
 
 
@@ -172,9 +172,10 @@ def torment(start: Starter, workdir: pathlib.Path, kills: int, *, same: bool, rn
   for number in itertools.count():
     shape = (1, 2) if same else rng.choice(SHAPES)
     tally.shapes[shape] += 1
+    begun = len(writers.read_run_json(workdir).get("starts", []))
     with start(workdir, shape) as processes:
       if number < kills:
-        moment = await_moment(workdir, processes, rng)
+        moment = await_moment(workdir, begun, processes, rng)
         if any(process.poll() is not None for process in processes):
           raise RuntimeError(f"{workdir} ended before kill number {number + 1}: see {workdir}.log")
         tally.kills[f"{kill(processes, rng)}, {moment}"] += 1
@@ -184,24 +185,23 @@ def torment(start: Starter, workdir: pathlib.Path, kills: int, *, same: bool, rn
     alone = number < kills and moment == "in the start" and len(processes) > 1
     if not set(statuses) <= STATUSES | ({1} if alone else set()):
       raise RuntimeError(f"{workdir} ended with {statuses}: see {workdir}.log")
-    print(f"{workdir.name}: {number + 1} of {kills + 1} starts, at step {last_step(workdir)}", flush=True)
+    print(f"{workdir.name}: {number + 1} of {kills + 1} starts, at step {newest_step(workdir, begun)}", flush=True)
     if number == kills:
       return
 
 
-def await_moment(workdir: pathlib.Path, processes: list[subprocess.Popen], rng: random.Random) -> str:
-  """Waits for a moment that is drawn, and names it."""
+def await_moment(workdir: pathlib.Path, number: int, processes: list[subprocess.Popen], rng: random.Random) -> str:
+  """Waits for a moment that is drawn, and names it; `number` is of the start, as `run.json` counts them."""
   kind = rng.choice(("start", "step", "step", "save", "save"))
-  # From its newest checkpoint on a run writes new numbers; those it had beyond are cut off when it starts.
   begun = max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
   if kind == "start":
-    until, before = time.monotonic() + rng.uniform(0, START_S), last_step(workdir)
-    while time.monotonic() < until and last_step(workdir) in (begun, before):
+    until = time.monotonic() + rng.uniform(0, START_S)
+    while time.monotonic() < until and not newest_step(workdir, number):
       time.sleep(0.02)
-    return "in the start" if last_step(workdir) in (begun, before) else "in a step"
+    return "in a step" if newest_step(workdir, number) else "in the start"
   wanted = begun + rng.randint(1, AHEAD - SAVE_EVERY)
   while all(process.poll() is None for process in processes):
-    if last_step(workdir) >= wanted and (kind == "step" or saving(workdir)):
+    if newest_step(workdir, number) >= wanted and (kind == "step" or saving(workdir)):
       break
     time.sleep(0.002)
   if kind == "step":
@@ -214,9 +214,10 @@ def saving(workdir: pathlib.Path) -> bool:
   return any(workdir.glob("checkpoints/*.orbax-checkpoint-tmp*"))
 
 
-def last_step(workdir: pathlib.Path) -> int:
-  """The newest step whose numbers are on disk."""
-  return max((line["step"] for line in writers.read_metrics(workdir / "metrics.jsonl")), default=0)
+def newest_step(workdir: pathlib.Path, number: int) -> int:
+  """The last step that start `number` has taken up; 0 before its first."""
+  lines = writers.read_metrics(workdir / "examples" / f"start{number}_host0.jsonl")
+  return lines[-1]["step"] if lines else 0
 
 
 def kill(processes: list[subprocess.Popen], rng: random.Random) -> str:
