@@ -47,8 +47,9 @@ from gcn_flax.training.checkpoint import open_checkpoints  # noqa: E402
 IMAGES = 52  # Not a multiple of the batch: an epoch begins in the middle of one.
 BATCH, SAVE_EVERY, AHEAD = 8, 5, 12  # AHEAD: steps that a run gets at most, or nearly so, before the next kill.
 SHAPES = ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2))  # (processes, devices of each).
-# JAX aborts where process 0 was killed, and until training begins a SIGTERM is Python's own to handle.
-STATUSES = {0, cluster.STOPPED, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGTERM}
+STATUSES = {0, cluster.STOPPED, -signal.SIGKILL, -signal.SIGABRT}  # JAX aborts where process 0 was killed.
+# Before training begins a SIGTERM is Python's own to handle, and one that waits in vain for another ends with an error.
+STATUSES_OF_START = {-signal.SIGTERM, 1}
 START_S = 8.0  # Longest wait for a kill in the start.
 FIELDS = {
   "batch_size": BATCH, "log_every_steps": 1, "checkpoint_every_steps": SAVE_EVERY, "eval_every_steps": 10**6,
@@ -181,9 +182,8 @@ def torment(start: Starter, workdir: pathlib.Path, kills: int, *, same: bool, rn
         tally.kills[f"{kill(processes, rng)}, {moment}"] += 1
       statuses = [process.wait() for process in processes]
     tally.statuses.update(statuses)
-    # One that waits in vain for another, killed before they came together, ends with an error.
-    alone = number < kills and moment == "in the start" and len(processes) > 1
-    if not set(statuses) <= STATUSES | ({1} if alone else set()):
+    in_start = number < kills and moment == "in the start"
+    if not set(statuses) <= STATUSES | (STATUSES_OF_START if in_start else set()):
       raise RuntimeError(f"{workdir} ended with {statuses}: see {workdir}.log")
     print(f"{workdir.name}: {number + 1} of {kills + 1} starts, at step {newest_step(workdir, begun)}", flush=True)
     if number == kills:
