@@ -25,6 +25,18 @@ class DamagedCheckpoint(ValueError):
   """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which saves when it is told to.
+
+  Its own question whether to stop would set back the count by which all hosts agree on where to stop, see
+  `progress.StopSignal`: with it, one stopped and the other went on.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class Checkpoints:
   """The checkpoints in one directory, one folder per step, and beside them `scores.json`.
 
@@ -51,7 +63,7 @@ class Checkpoints:
       read_only=read_only,
     )
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
-    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+    self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
 
   def steps(self) -> list[int]:
     """The steps there are checkpoints of, in order."""
