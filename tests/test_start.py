@@ -194,7 +194,7 @@ class TestExport:
     config.total_steps = 1
     train(config, tmp_path / "run")
     self.found, step = trained(config, tmp_path / "run")
-    return export.write_weights(config, tmp_path / "run", self.found, step, workdir.facts(tmp_path / "run"))
+    return list(export.write_weights(config, tmp_path / "run", self.found, step, workdir.facts(tmp_path / "run")))
 
   def test_the_network_is_read_by_pytorch_and_gives_the_same_scores(self, config, exported):
     reference = TorchGCN(11, "resnet_tiny", 3)
