@@ -87,7 +87,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
     f"every host, and see that they reach {coordinator or 'each other'}."
   )
   # JAX aborts the process with a stack trace when its own time is up: ours is up before.
-  watch = threading.Timer(timeout, _give_up, [failed])
+  watch = threading.Timer(timeout, give_up, [failed])
   watch.daemon = True
   watch.start()
   try:
@@ -149,11 +149,11 @@ def _watch(me: int, count: int) -> None:
       if end:
         if me == 0:
           time.sleep(5 * _PERIOD)  # It keeps the keys: JAX would abort the others if it went before them.
-        _give_up(f"process {process} failed {end}")
+        give_up(f"process {process} failed {end}")
       if now != sign:
         heard[process] = (now, time.monotonic())
       elif end is None and time.monotonic() - since > SILENCE:
-        _give_up(
+        give_up(
           f"process {process} of {count} has given no sign of life for {SILENCE} s: all stop. The same command goes on "
           "from the newest checkpoint.",
           STOPPED,
@@ -161,7 +161,8 @@ def _watch(me: int, count: int) -> None:
     time.sleep(_PERIOD)
 
 
-def _give_up(message: str, status: int = 1) -> None:
+def give_up(message: str, status: int = 1) -> None:
+  """Ends this process from any thread, with one line on stderr."""
   print(f"error: {message}", file=sys.stderr, flush=True)
   os._exit(status)
 

@@ -7,7 +7,6 @@ import logging
 import os
 import pathlib
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 
 import jax
 
-from gcn_flax import files
+from gcn_flax import cluster, files
 from gcn_flax.training import partition
 
 _log = logging.getLogger(__name__)
@@ -95,13 +94,13 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
       try:
         now = _read(path)
         if now and now["token"] != token:  # This machine stood still for so long that another run has begun.
-          _give_up(f"{path.parent} was taken over by another run ({now['who']}).")
+          cluster.give_up(f"{path.parent} was taken over by another run ({now['who']}).")
         beats += 1
         path.write_text(json.dumps({"who": who, "token": token, "beat": beats}))
         heard = time.monotonic()
       except Exception as error:  # Of the network, in any library's words: the next time may be better.
         if time.monotonic() - heard > LEASE:
-          _give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
+          cluster.give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
 
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()
@@ -113,11 +112,6 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
     now = _read(path)
     if now and now["token"] == token:
       path.unlink()
-
-
-def _give_up(message: str) -> None:
-  print(f"error: {message}", file=sys.stderr, flush=True)
-  os._exit(1)
 
 
 def _read(path: files.Path) -> dict[str, str] | None:

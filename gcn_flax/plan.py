@@ -20,7 +20,7 @@ from jax.experimental import topologies
 
 from gcn_flax import build, files, hardware, labels, plan_table, program
 from gcn_flax import config as config_lib
-from gcn_flax.training import partition
+from gcn_flax.training import partition, trees
 
 _log = logging.getLogger(__name__)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -120,7 +120,7 @@ class _Planner:
       "devices": self.count,
       "batch_size": batch_per_group * self.groups,
       "batch_per_group": batch_per_group,
-      "state_bytes": sum(map(_num_bytes, jax.tree.leaves(self.setup.state_shapes))),
+      "state_bytes": trees.num_bytes(self.setup.state_shapes),
       "flops": program.flops(traced.jaxpr.jaxpr) // traced_on,
     }
     return facts | self._cost(traced, facts["batch_size"])
@@ -204,18 +204,13 @@ class _Gpu(_Planner):
   def _cost(self, traced, batch_size: int) -> dict[str, Any]:
     del batch_size
     needed = program.peak_bytes(traced.jaxpr.jaxpr)
-    gradient = sum(map(_num_bytes, jax.tree.leaves(self.setup.state_shapes.params)))
-    exchange = program.Collective("all-reduce", gradient, 1)
+    exchange = program.Collective("all-reduce", trees.num_bytes(self.setup.state_shapes.params), 1)
     return _UNKNOWN | {
       "fits": needed <= self.gpu.memory,
       "hbm_bytes": needed,
       "hbm_limit_bytes": self.gpu.memory,
       "collective_bytes": exchange.sent(self.count),
     }
-
-
-def _num_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-  return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 def _tpu_devices(target: hardware.Target, chip: hardware.Tpu) -> list:
@@ -231,7 +226,7 @@ def _tpu_devices(target: hardware.Target, chip: hardware.Tpu) -> list:
     raise ValueError("--mode=plan compiles by libtpu, which is not installed: pip install libtpu -c constraints.txt.")
   options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
   cores = os.sched_getaffinity(0)
-  usable = max(1, _free_memory() // chip.compile_bytes)
+  usable = max(1, _free_memory() // chip.compile_bytes) if chip.compile_bytes else len(cores)
   if usable < len(cores):
     _log.info(
       "compiling on %d of %d cores: on each, libtpu may take %d GB for %s",
@@ -240,7 +235,7 @@ def _tpu_devices(target: hardware.Target, chip: hardware.Tpu) -> list:
   os.sched_setaffinity(0, sorted(cores)[:usable])  # libtpu makes as many threads as it sees cores when it is loaded.
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=target.name, **options).devices
-  except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
     raise ValueError(f"--topology={target.name!r}: libtpu has no such slice ({str(error).splitlines()[0]}).") from error
   finally:
     os.sched_setaffinity(0, cores)

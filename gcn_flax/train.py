@@ -31,6 +31,10 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   """
   config_lib.validate(config)
   config = fit_intervals(config)
+  if config.log_image_ids and files.is_remote(workdir):
+    raise ValueError(
+      "config.log_image_ids=True writes a line for each step, which a bucket does not take: set it to False."
+    )
   mix = open_training(config)
   check_workdir(config, workdir)
   check_data(config, workdir)
@@ -40,10 +44,6 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   setup = build.build(config)
   # Read before anything is written or compiled: a file may be wrong.
   weights = None if is_begun(workdir) else first_weights(config, setup)
-  if config.log_image_ids and files.is_remote(workdir):
-    raise ValueError(
-      "config.log_image_ids=True writes a line for each step, which a bucket does not take: set it to False."
-    )
   with contextlib.ExitStack() as stack:
     stack.enter_context(owned(workdir))
     number = partition.gather(len(writers.read_run_json(workdir).get("starts", [])))[0]

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
 
 from gcn_flax import build, files, writers
 from gcn_flax.config import get_config
 from gcn_flax.input_pipeline import sources
 from gcn_flax.models import weights_file
+from gcn_flax.training import trees
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
@@ -36,7 +36,7 @@ def check_room(workdir: files.Path, state: Any) -> None:
   """Raises ValueError where the disk has no room for one more checkpoint of `state`, a tree of shapes."""
   if files.is_remote(workdir):
     return
-  needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  needed = trees.num_bytes(state)
   free = shutil.disk_usage(workdir).free
   if free < needed:
     raise ValueError(

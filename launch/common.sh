@@ -50,6 +50,17 @@ need() {
   done
 }
 
+# await PID: waits until a child is gone, and returns its exit status; a signal ends `wait` before that.
+await() {
+  local status=0
+  wait "$1" || status=$?
+  while kill -0 "$1" 2>/dev/null; do
+    status=0
+    wait "$1" || status=$?
+  done
+  return "$status"
+}
+
 # Runs a command; with --dry_run only prints it, so that it can be pasted.
 run() {
   if [[ -n $DRY_RUN ]]; then

@@ -28,12 +28,7 @@ for ((attempt = 0; attempt <= RETRIES; attempt++)); do
   child=$!
   [[ -z $stopping ]] || kill -TERM "$child" # It came while there was no child.
   status=0
-  # A signal ends `wait` before the child is gone: so until it is.
-  wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
-  done
+  await "$child" || status=$?
   [[ -z $stopping ]] && ((status == 75 || status > 128)) || exit "$status"
 done
 exit "$status"

@@ -12,31 +12,24 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
-set -euo pipefail
-
 # SLURM runs a copy of this file: the checkout is where sbatch was called.
-ROOT=${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+# shellcheck source=common.sh
+source "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}/launch/common.sh"
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 step=(srun --kill-on-bad-exit=0 --wait=150 "--chdir=$ROOT" "$PYTHON" -m gcn_flax.main)
 if [[ ${1:-} == --dry_run ]]; then
-  shift
-  printf '%q ' "${step[@]}" "$@"
-  echo
+  DRY_RUN=1
+  run "${step[@]}" "${@:2}"
   exit
 fi
 (($#)) || { sed -n '2,/^#SBATCH/{/^#SBATCH/d;s/^# \{0,1\}//;p}' "$0" >&2 && exit 1; }
-[[ -n ${SLURM_JOB_ID:-} ]] || { echo "error: start it by sbatch, see the head of $0" >&2 && exit 1; }
+[[ -n ${SLURM_JOB_ID:-} ]] || die "start it by sbatch, see the head of $0"
 
 trap : TERM # The processes get the signal themselves, and save; this shell waits for them.
 log=$(mktemp)
 { "${step[@]}" "$@" 2>&1 >&3 | tee "$log" >&2; } 3>&1 &
-job=$!
 status=0
-wait "$job" || status=$?
-while kill -0 "$job" 2>/dev/null; do
-  status=0
-  wait "$job" || status=$?
-done
+await $! || status=$?
 ((status != 0)) || exit 0
 # srun gives the highest status of all processes, so a mistake of the user, 1, hides behind the others: srun names each.
 if grep -Eq 'Exited with exit code 1$' "$log" || ((${SLURM_RESTART_COUNT:-0} >= ${RETRIES:-20})); then

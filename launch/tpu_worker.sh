@@ -4,8 +4,8 @@
 #   launch/tpu_worker.sh start BRING DATA FLAGS...   brings the data (launch/data.sh) and starts `train` as a service
 #   launch/tpu_worker.sh train FLAGS...              trains; ~/gcn_flax.log is its log, ~/gcn_flax.status its exit status
 #   launch/tpu_worker.sh status                      prints that status, or "running", or "gone"
-set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/common.sh"
+cd "$ROOT"
 METADATA=http://metadata.google.internal/computeMetadata/v1/instance
 LOG=$HOME/gcn_flax.log STATUS=$HOME/gcn_flax.status
 
@@ -41,13 +41,10 @@ case ${1:-} in
     shift
     trap 'kill -TERM "$child" 2>/dev/null || true' TERM
     .venv/bin/python -m gcn_flax.main "$@" >>"$LOG" 2>&1 &
-    child=$! status=0
+    child=$!
     watch_notices "$child" &
-    wait "$child" || status=$?
-    while kill -0 "$child" 2>/dev/null; do
-      status=0
-      wait "$child" || status=$?
-    done
+    status=0
+    await "$child" || status=$?
     echo "$status" >"$STATUS.new" && mv "$STATUS.new" "$STATUS"
     exit "$status"
     ;;
@@ -61,7 +58,6 @@ case ${1:-} in
     fi
     ;;
   *)
-    echo "error: ${1:-nothing} is unknown; there are: start train status" >&2
-    exit 1
+    die "${1:-nothing} is unknown; there are: start train status"
     ;;
 esac

@@ -173,7 +173,8 @@ def test_a_signal_to_the_launcher_is_passed_on_and_ends_it(tmp_path):
 def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path, notice):
   """After a SIGTERM, and after Cloud's notice that the VM will be maintained."""
   (tmp_path / "checkout" / "launch").mkdir(parents=True)
-  shutil.copy(LAUNCH / "tpu_worker.sh", tmp_path / "checkout" / "launch")
+  for name in ("tpu_worker.sh", "common.sh"):
+    shutil.copy(LAUNCH / name, tmp_path / "checkout" / "launch")
   (tmp_path / "checkout" / ".venv" / "bin").mkdir(parents=True)
   program(tmp_path / "checkout" / ".venv" / "bin", "python", SAVES.format(tmp_path))
   worker = tmp_path / "checkout" / "launch" / "tpu_worker.sh"

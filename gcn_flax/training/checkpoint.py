@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from gcn_flax import files
-from gcn_flax.training import partition
+from gcn_flax.training import partition, trees
 
 # In TensorStore's messages, of what may be there the next time.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
@@ -96,7 +95,7 @@ class Checkpoints:
 
   def save(self, step: int, state: Any) -> None:
     """Starts to save in the background. Raises OSError where this one, or the one before, could not be written."""
-    items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(digests(state)))
+    items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(trees.digests(state)))
     with self._saving():
       self._manager.save(step, args=items)
 
@@ -150,7 +149,7 @@ class Checkpoints:
   def _read(self, step: int, target: Any) -> Any:
     """The arrays of a step as NumPy's, read by this host without the others."""
     saved, noted = self._saved(step), self._understand(step, self._digests)
-    differences = compare(saved, shapes(target))
+    differences = trees.compare(saved, trees.shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
     args = ocp.args.PyTreeRestore(
@@ -161,7 +160,7 @@ class Checkpoints:
     # By the handler, not by the manager, which waits for the other hosts.
     handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(str(self.directory)) / str(step) / "state"
     arrays = self._understand(step, lambda _: handler.restore(folder, args=args))
-    changed = [name for name, digest in digests(arrays).items() if noted and noted[name] != digest]
+    changed = [name for name, digest in trees.digests(arrays).items() if noted and noted[name] != digest]
     if changed:
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {', '.join(changed[:3])} differ.")
     return arrays
@@ -215,7 +214,7 @@ class Checkpoints:
       saved = self._manager.item_metadata(step).get("state")
       if saved is None:  # As a kill leaves it that comes while an old checkpoint is removed.
         raise FileNotFoundError("it is incomplete")
-      return shapes(saved.tree)
+      return trees.shapes(saved.tree)
 
     return self._understand(step, read)
 
@@ -277,40 +276,3 @@ class _KeepBest:
 def _best(steps: list[int], scores: dict[int, float]) -> int | None:
   """The step of highest score, the later of equals; None where no step has one."""
   return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
-
-
-def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  """The shape of each array of a tree by its path, `params/encoder/conv1/kernel`."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))[0]
-  return {"/".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
-
-
-def digests(tree: Any) -> dict[str, int]:
-  """The CRC-32 of each array of a tree by its path; the arrays must be whole on every host."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  arrays = {"/".join(_name(key) for key in path): np.asarray(leaf) for path, leaf in leaves}
-  return {name: zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) for name, array in arrays.items()}
-
-
-def _name(key: Any) -> str:
-  for attribute in ("key", "name", "idx"):
-    if hasattr(key, attribute):
-      return str(getattr(key, attribute))
-  return str(key)
-
-
-def compare(saved: dict[str, tuple], wanted: dict[str, tuple], most: int = 12) -> list[str]:
-  """The leaves of `wanted` that `saved` lacks or has in another shape, and, for a whole state, those left over."""
-  whole = "step" in wanted
-  lines = []
-  for name in sorted(saved.keys() | wanted.keys()):
-    if name not in wanted:
-      if whole:
-        lines.append(f"{name} {saved[name]} is in the checkpoint alone")
-    elif name not in saved:
-      lines.append(f"{name} {wanted[name]} is not in the checkpoint")
-    elif saved[name] != wanted[name]:
-      lines.append(f"{name} is {saved[name]} in the checkpoint, {wanted[name]} here")
-  if len(lines) > most:
-    lines = [*lines[:most], f"and {len(lines) - most} more"]
-  return lines
