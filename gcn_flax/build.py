@@ -17,7 +17,7 @@ from gcn_flax import tasks
 from gcn_flax.input_pipeline import loader, sources
 from gcn_flax.input_pipeline.sources import Source
 from gcn_flax.models.pretrained import FAMILIES
-from gcn_flax.training import losses, optimizer, partition, steps
+from gcn_flax.training import optimizer, partition, steps
 from gcn_flax.training.state import TrainState
 
 
@@ -59,8 +59,8 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
   task = tasks.of(config)
   if num_classes is None:
     num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
-  network = task.network(config, num_classes)
   mesh = partition.make_mesh(devices, config.mesh.spatial)
+  network = task.network(config, num_classes, mesh.devices.flat[0].platform)
   settings = config.optimizer
   schedule = optimizer.make_schedule(
     settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
@@ -114,7 +114,7 @@ def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
       f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes."
     )
   return functools.partial(
-    losses.cross_entropy,
+    tasks.of(config).loss,
     ignore=tasks.of(config).IGNORE,
     class_weights=weights,
     label_smoothing=config.loss.label_smoothing,

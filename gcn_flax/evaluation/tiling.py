@@ -44,15 +44,15 @@ class Views:
   overlap: int = 0
   pixel: tuple[float, ...] = (0.0, 0.0, 0.0)
 
+  @property
+  def one(self) -> bool:
+    """Whether an image is looked at once, as it is."""
+    return self.scales == (1.0,) and not self.flip and not self.tile
+
 
 def classes(network: Network, images: jax.Array, sizes: jax.Array, views: Views) -> jax.Array:
   """The most probable classes, uint8 `[B, H, W]`; arguments are those of `mean_probabilities`."""
-  if views.scales == (1.0,) and not views.flip and not views.tile:
-    # Softmax keeps the order, but for scores that differ by less than its rounding.
-    scores = network(images)
-  else:
-    scores = mean_probabilities(network, images, sizes, views)
-  return jnp.argmax(scores, -1).astype(jnp.uint8)
+  return jnp.argmax(mean_probabilities(network, images, sizes, views), -1).astype(jnp.uint8)
 
 
 def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, views: Views) -> jax.Array:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gcn_flax.models.forms import Forms, of_platform
 from gcn_flax.models.resnet import BACKBONES
 
 
@@ -19,6 +20,7 @@ class Classifier(nn.Module):
     norm: batch normalisation, `sync` or `frozen`.
     stride_in_1x1: where bottlenecks have their stride, see `ResNet`.
     dtype: of the encoder's computation; parameters, pooling and logits are float32.
+    forms: in which the platform computes; None for those of the platform that JAX computes on.
 
   Raises ValueError for image sides that are no multiples of 32.
   """
@@ -28,10 +30,18 @@ class Classifier(nn.Module):
   norm: str = "sync"
   stride_in_1x1: bool = False
   dtype: jnp.dtype = jnp.float32
+  forms: Forms | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype)
+    options = dict(
+      norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype,
+      forms=self.forms or of_platform(),
+    )  # fmt: skip
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
     return nn.Dense(self.num_classes, dtype=jnp.float32, name="fc")(pooled)  # In bfloat16 many scores would be equal.
+
+  def scores(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """The logits: there is nothing to fold."""
+    return self(images, train=train)

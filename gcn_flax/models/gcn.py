@@ -4,7 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import heads
+from gcn_flax.models import folding, heads
+from gcn_flax.models.folding import Layout, Scores
+from gcn_flax.models.forms import Forms, of_platform
 from gcn_flax.models.layers import Deconv
 from gcn_flax.models.resnet import BACKBONES
 
@@ -24,6 +26,7 @@ class GCN(nn.Module):
     dtype: of the computation; parameters and logits are float32.
     norm: batch normalisation of the encoder, `sync` or `frozen`.
     stride_in_1x1: where the encoder's bottlenecks have their stride, see `ResNet`.
+    forms: in which the platform computes; None for those of the platform that JAX computes on.
 
   Raises ValueError for an unknown head or backbone, an even kernel size, and image
   sides that are no multiples of 32.
@@ -38,30 +41,51 @@ class GCN(nn.Module):
   dtype: jnp.dtype = jnp.float32
   norm: str = "sync"
   stride_in_1x1: bool = False
+  forms: Forms | None = None
+
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    return self.scores(images, train=train).logits()
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+  def scores(self, images: jax.Array, *, train: bool) -> Scores:
+    """The same before it is unfolded to logits of full size, which training and scoring do without."""
     if self.backbone not in BACKBONES:
       raise ValueError(f"backbone={self.backbone!r} is unknown; choose one of {', '.join(BACKBONES)}.")
-    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype)
+    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype, forms=self._forms)
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)
 
+    plain, fine = self._forms.plain(self.num_classes), self._forms.fine(self.num_classes)
     scores = None
     for level in (5, 4, 3, 2):  # res-5 at stride 32 up to res-2 at stride 4.
-      level_scores = self._refine(self._head(features[level - 2], f"head{level}"), f"refine_head{level}")
+      head = folding.widen(self._head(features[level - 2], f"head{level}"), plain.width)
+      level_scores = self._refine(head, f"refine_head{level}", plain, plain)
       if scores is None:
         scores = level_scores
       else:
-        scores = self._refine(scores + level_scores, f"refine{level}")
-      scores = Deconv(self.dtype, name=f"deconv{level}")(scores)
-    scores = Deconv(self.dtype, name="deconv1")(self._refine(scores, "refine1"))
-    return self._refine(scores, "refine0").astype(jnp.float32)
+        scores = self._refine(scores + level_scores, f"refine{level}", plain, plain)
+      scores = self._upsample(scores, f"deconv{level}", plain, fine if level == 2 else plain)
+    # A folded map needs its filling only as the input of a convolution.
+    trimmed = Layout(self.num_classes, fine.block) if fine.block != plain.block else fine
+    scores = self._refine(scores, "refine1", fine, trimmed)
+    if trimmed.block != plain.block:
+      scores = folding.to_plain(scores, trimmed)
+    scores = self._upsample(scores, "deconv1", plain, fine)
+    return Scores(self._refine(scores, "refine0", fine, trimmed), trimmed)
 
-  def _refine(self, scores: jax.Array, name: str) -> jax.Array:
-    return heads.BoundaryRefine(self.dtype, name=name)(scores) if self.boundary_refine else scores
+  @property
+  def _forms(self) -> Forms:
+    return self.forms or of_platform()
+
+  def _upsample(self, scores: jax.Array, name: str, *layouts: Layout) -> jax.Array:
+    return Deconv(self.dtype, self._forms, layouts, name=name)(scores)
+
+  def _refine(self, scores: jax.Array, name: str, *layouts: Layout) -> jax.Array:
+    if not self.boundary_refine:
+      return scores[..., : layouts[1].width]
+    return heads.BoundaryRefine(self.dtype, self._forms, layouts, name=name)(scores)
 
   def _head(self, features: jax.Array, name: str) -> jax.Array:
-    options = dict(dtype=self.dtype, name=name)
+    options = dict(dtype=self.dtype, forms=self._forms, name=name)
     if self.head == "gcn":
       return heads.GlobalConv(self.num_classes, self.kernel_size, **options)(features)
     if self.head == "trivial":

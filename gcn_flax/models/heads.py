@@ -8,7 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.layers import conv
+from gcn_flax.models import folding
+from gcn_flax.models.folding import Layout
+from gcn_flax.models.forms import PLAIN, Forms
+from gcn_flax.models.layers import Conv
 
 
 def check_kernel_size(kernel_size: int) -> None:
@@ -29,18 +32,23 @@ class GlobalConv(nn.Module):
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
     tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
 
-    def branch(name, first, second):
-      options = dict(use_bias=self.use_bias, dtype=self.dtype)
-      hidden = conv(self.features, first, name=f"{name}_first", **options)(x)
-      return conv(self.features, second, name=f"{name}_second", **options)(hidden)
+    def branch(name, first, second, axis):
+      options = dict(use_bias=self.use_bias, dtype=self.dtype, forms=self.forms)
+      fold = self.forms.head_fold(self.features, x.shape[axis])
+      # Pixels along the first kernel share most of their windows: a block of them is one pixel of many outputs.
+      folded = Layout(self.features, (fold, 1) if axis == 1 else (1, fold))
+      hidden = Conv(self.features, first, name=f"{name}_first", **options)(x, (Layout(x.shape[-1]), folded))
+      y = Conv(self.features, second, name=f"{name}_second", **options)(hidden, (folded, folded))
+      return folding.to_plain(y, folded)
 
-    return branch("left", tall, wide) + branch("right", wide, tall)
+    return branch("left", tall, wide, 1) + branch("right", wide, tall, 2)
 
 
 class TrivialConv(nn.Module):
@@ -50,12 +58,13 @@ class TrivialConv(nn.Module):
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
     size = (self.kernel_size, self.kernel_size)
-    return conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
+    return Conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name="conv")(x)
 
 
 class ConvStack(nn.Module):
@@ -70,6 +79,7 @@ class ConvStack(nn.Module):
   width: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,7 +89,7 @@ class ConvStack(nn.Module):
       raise ValueError("kernel_size=1 leaves a stack of no convolution; use 3 or more, or head 'pointwise'.")
     for index in range(depth):
       features = self.features if index == depth - 1 else self.width
-      x = conv(features, (3, 3), use_bias=self.use_bias, dtype=self.dtype, name=f"conv{index}")(x)
+      x = Conv(features, (3, 3), use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name=f"conv{index}")(x)
     return x
 
 
@@ -89,19 +99,30 @@ class PointwiseConv(nn.Module):
   features: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return conv(self.features, (1, 1), use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
+    return Conv(self.features, (1, 1), use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name="conv")(x)
 
 
 class BoundaryRefine(nn.Module):
-  """Boundary Refinement, Figure 2 C: `S + R(S)` with `R` = 3 x 3 convolution, ReLU, 3 x 3 convolution."""
+  """Boundary Refinement, Figure 2 C: `S + R(S)` with `R` = 3 x 3 convolution, ReLU, 3 x 3 convolution.
+
+  Attributes:
+    dtype: of the computation; weights are float32.
+    forms: in which the platform computes.
+    layouts: in which the scores lie and in which the result is to lie, of the same block; None for plain maps.
+  """
 
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
+  layouts: tuple[Layout, Layout] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    features = x.shape[-1]
-    hidden = nn.relu(conv(features, (3, 3), dtype=self.dtype, name="conv1")(x))
-    return x + conv(features, (3, 3), dtype=self.dtype, name="conv2")(hidden)
+    before, after = self.layouts or (Layout(x.shape[-1]),) * 2
+    options = dict(kernel_size=(3, 3), dtype=self.dtype, forms=self.forms)
+    hidden = nn.relu(Conv(before.channels, name="conv1", **options)(x, (before, before)))
+    refined = Conv(before.channels, name="conv2", **options)(hidden, (before, after))
+    return x[..., : after.width] + refined

@@ -6,15 +6,59 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gcn_flax.models import folding
+from gcn_flax.models.folding import Layout
+from gcn_flax.models.forms import PLAIN, Forms
 
-def conv(features: int, kernel_size: Sequence[int], stride: int = 1, **kwargs) -> nn.Conv:
-  """A convolution padded as PyTorch pads: `k // 2` on both sides, whatever the stride.
+
+class Conv(nn.Module):
+  """A convolution padded as PyTorch pads, `k // 2` on both sides, whatever the stride.
 
   Flax's `SAME` pads strided convolutions unevenly, which moves every feature by a
-  pixel against public ImageNet weights.
+  pixel against public ImageNet weights. Weights and their draw are those of `nn.Conv`.
+
+  Attributes:
+    features: channels of the output.
+    kernel_size: (rows, columns).
+    stride: in both directions.
+    use_bias: whether a bias is added.
+    dtype: of the computation; weights are float32.
+    forms: in which the platform computes.
   """
-  padding = [(size // 2, size // 2) for size in kernel_size]
-  return nn.Conv(features, tuple(kernel_size), strides=stride, padding=padding, **kwargs)
+
+  features: int
+  kernel_size: Sequence[int]
+  stride: int = 1
+  use_bias: bool = True
+  dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
+
+  @nn.compact
+  def __call__(self, x: jax.Array, layouts: tuple[Layout, Layout] | None = None) -> jax.Array:
+    """`[B, H, W, I]` -> `[B, ceil(H / stride), ceil(W / stride), features]`.
+
+    Args:
+      x: the map.
+      layouts: in which the map lies in `x` and is to lie in the result, with stride 1; the blocks are the same, or
+        the map is not folded. None for plain maps.
+    """
+    before, after = layouts or (Layout(x.shape[-1]), Layout(self.features))
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (*self.kernel_size, before.channels, self.features))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    strides, padding = (self.stride,) * 2, _half(kernel)
+    if before.block != after.block:
+      kernel, strides = folding.fold_outputs(kernel, *after.block), after.block
+    elif before.block != (1, 1):
+      kernel = folding.fold_kernel(kernel, *before.block)
+      padding = _half(kernel)
+    kernel = folding.widen_kernel(kernel, before.width, after.width)
+    y = self.forms.conv(x, kernel, strides, padding)
+    return y if bias is None else y + folding.repeat(bias.astype(self.dtype), after)
+
+
+def _half(kernel: jax.Array) -> tuple[tuple[int, int], ...]:
+  return tuple((size // 2,) * 2 for size in kernel.shape[:2])
 
 
 def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
@@ -37,32 +81,27 @@ class Deconv(nn.Module):
   Arithmetic and kernel layout `[4, 4, C, C]` are those of `nn.ConvTranspose` with
   `SAME` padding. An output pixel sees only 2 x 2 of the 4 x 4 taps, and which ones
   depends on the parity of its row and column; so one 3 x 3 convolution to `4 C`
-  channels, one group of channels per parity, followed by interleaving, gives the
-  same sums without a dilated input, several times faster on CPU.
+  channels, one group of channels per parity, gives the same sums without a dilated
+  input. What it gives is the output folded by 2, which is unfolded unless it is wanted so.
+
+  Attributes:
+    dtype: of the computation; the kernel is float32.
+    forms: in which the platform computes.
+    layouts: in which the map lies, not folded, and in which the result is to lie; None for plain maps.
   """
 
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
+  layouts: tuple[Layout, Layout] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
-    kernel = self.param("kernel", bilinear_kernel, (4, 4, channels, channels))
+    before, after = self.layouts or (Layout(x.shape[-1]),) * 2
+    kernel = self.param("kernel", bilinear_kernel, (4, 4, before.channels, after.channels))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    x = jax.lax.conv_general_dilated(x, by_parity(kernel), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    x = x.reshape(batch, height, width, 2, 2, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels)
-
-
-def by_parity(kernel: jax.Array) -> jax.Array:
-  """Re-indexes a 4 x 4 stride-2 kernel `[4, 4, I, O]` to a 3 x 3 stride-1 one `[3, 3, I, 4 O]`.
-
-  Output row `2 i + p` reads the input rows `i - 1 + p` and `i + p` through the taps
-  `p` and `p + 2`: tap `t` of parity `p` stands at row `(t + p) // 2` of the 3 x 3 kernel.
-  """
-  inputs, outputs = kernel.shape[2:]
-  result = jnp.zeros((3, 3, inputs, 2, 2, outputs), kernel.dtype)
-  for row in (0, 1):
-    for column in (0, 1):
-      taps = kernel[row::2, column::2]
-      result = result.at[row : row + 2, column : column + 2, :, row, column].set(taps)
-  return result.reshape(3, 3, inputs, 4 * outputs)
+    if after.block == (2, 2):
+      kernel = folding.widen_kernel(folding.by_parity(kernel), before.width, after.width)
+    else:  # Each pixel of a block has its own filling, which unfolding leaves in place.
+      kernel = folding.by_parity(folding.widen_kernel(kernel, before.width, after.width))
+    x = self.forms.conv(x, kernel, (1, 1), ((1, 1), (1, 1)))
+    return x if after.block == (2, 2) else folding.unfold(x, 2, 2)

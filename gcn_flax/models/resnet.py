@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.layers import conv
+from gcn_flax.models.forms import PLAIN, Forms
+from gcn_flax.models.layers import Conv
 
 
 def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNorm:
@@ -27,11 +28,6 @@ def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNo
   )
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """PyTorch's `MaxPool2d(3, stride=2, padding=1)`, `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-
 class BasicBlock(nn.Module):
   """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34)."""
 
@@ -39,15 +35,16 @@ class BasicBlock(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  forms: Forms
   last_scale: Callable
   stride_in_1x1: bool  # There is no 1 x 1: changes nothing.
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype)
-    y = conv(self.features, (3, 3), self.stride, name="conv1", **options)(x)
+    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
+    y = Conv(self.features, (3, 3), self.stride, name="conv1", **options)(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = conv(self.features, (3, 3), name="conv2", **options)(y)
+    y = Conv(self.features, (3, 3), name="conv2", **options)(y)
     y = self.norm(name="bn2", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
@@ -62,19 +59,20 @@ class Bottleneck(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  forms: Forms
   last_scale: Callable
   stride_in_1x1: bool
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype)
+    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
     width = self.features // 4
     first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-    y = conv(width, (1, 1), first, name="conv1", **options)(x)
+    y = Conv(width, (1, 1), first, name="conv1", **options)(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = conv(width, (3, 3), second, name="conv2", **options)(y)
+    y = Conv(width, (3, 3), second, name="conv2", **options)(y)
     y = nn.relu(self.norm(name="bn2")(y))
-    y = conv(self.features, (1, 1), name="conv3", **options)(y)
+    y = Conv(self.features, (1, 1), name="conv3", **options)(y)
     y = self.norm(name="bn3", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
@@ -95,6 +93,7 @@ class GlobalBottleneck(nn.Module):
   stride: int
   norm: Callable
   dtype: jnp.dtype
+  forms: Forms
   last_scale: Callable
   stride_in_1x1: bool  # The 1 x 1 that stays is the last: changes nothing.
   kernel_size: int
@@ -102,18 +101,18 @@ class GlobalBottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype)
+    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
     tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
 
     def branch(side, first, second):
       y = x
       for place, size, stride in (("first", first, self.stride), ("second", second, 1)):
-        y = conv(self.width, size, stride, name=f"{side}_{place}", **options)(y)
+        y = Conv(self.width, size, stride, name=f"{side}_{place}", **options)(y)
         y = nn.relu(self.norm(name=f"{side}_{place}_bn")(y))
       return y
 
     y = branch("left", tall, wide) + branch("right", wide, tall)
-    y = conv(self.features, (1, 1), name="conv3", **options)(y)
+    y = Conv(self.features, (1, 1), name="conv3", **options)(y)
     y = self.norm(name="bn3", scale_init=self.last_scale)(y)
     return nn.relu(y + shortcut(self, x))
 
@@ -122,7 +121,9 @@ def shortcut(block: nn.Module, x: jax.Array) -> jax.Array:
   """The identity where shapes allow it, else a strided 1 x 1 convolution with normalisation."""
   if block.stride == 1 and x.shape[-1] == block.features:
     return x
-  x = conv(block.features, (1, 1), block.stride, use_bias=False, dtype=block.dtype, name="downsample_conv")(x)
+  x = Conv(
+    block.features, (1, 1), block.stride, use_bias=False, dtype=block.dtype, forms=block.forms, name="downsample_conv"
+  )(x)
   return block.norm(name="downsample_bn")(x)
 
 
@@ -139,6 +140,7 @@ class ResNet(nn.Module):
     zero_init_residual: whether the last scale of each block begins as 0, so that each block begins as the
       identity (Goyal et al., 2017, section 5.1).
     dtype: of the computation; parameters stay float32.
+    forms: in which the platform computes.
 
   Raises ValueError where H or W is no multiple of 32.
   """
@@ -151,6 +153,7 @@ class ResNet(nn.Module):
   stride_in_1x1: bool = False
   zero_init_residual: bool = False
   dtype: jnp.dtype = jnp.float32
+  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
@@ -162,14 +165,15 @@ class ResNet(nn.Module):
       )
     norm = functools.partial(batch_norm, self.norm, train, self.dtype)
     last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-    x = conv(self.stem, (7, 7), 2, use_bias=False, dtype=self.dtype, name="conv1")(images.astype(self.dtype))
-    x = max_pool(nn.relu(norm(name="bn1")(x)))
+    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
+    x = Conv(self.stem, (7, 7), 2, name="conv1", **options)(images)
+    x = self.forms.max_pool(nn.relu(norm(name="bn1")(x)))
     maps = []
     for stage, (size, block) in enumerate(zip(self.stage_sizes, self.blocks, strict=True)):
       for index in range(size):
         stride = 2 if stage > 0 and index == 0 else 1
         features, name = self.features * 2**stage, f"layer{stage + 1}_{index}"
-        x = block(features, stride, norm, self.dtype, last_scale, self.stride_in_1x1, name=name)(x)
+        x = block(features, stride, norm, self.dtype, self.forms, last_scale, self.stride_in_1x1, name=name)(x)
       maps.append(x)
     return tuple(maps)
 

@@ -12,17 +12,20 @@ from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
 from gcn_flax.input_pipeline import sources, transforms
 from gcn_flax.models.classifier import Classifier
+from gcn_flax.models.forms import of_platform
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import scores
+from gcn_flax.training import losses
 from gcn_flax.visualize import overlay
 
 IGNORE = labels.NO_CLASS
 SCORE = "top1"
+loss = losses.cross_entropy
 _WORST = 10  # Classes in the printed table; the file has all.
 
 
-def network(config: ml_collections.ConfigDict, num_classes: int) -> Classifier:
-  """The network of a config."""
+def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> Classifier:
+  """The network of a config, in the forms of a platform."""
   model = config.model
   return Classifier(
     num_classes=num_classes,
@@ -30,6 +33,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int) -> Classifier:
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     dtype=jnp.dtype(model.dtype),
+    forms=of_platform(platform),
   )
 
 

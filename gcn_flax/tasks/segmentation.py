@@ -12,17 +12,20 @@ import numpy as np
 from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import sources, transforms
+from gcn_flax.models.forms import of_platform
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import scores
+from gcn_flax.training import losses
 from gcn_flax.visualize import overlay
 
 IGNORE = labels.IGNORE
 SCORE = "mean_iou"
+loss = losses.of_scores
 
 
-def network(config: ml_collections.ConfigDict, num_classes: int) -> GCN:
-  """The network of a config."""
+def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> GCN:
+  """The network of a config, in the forms of a platform."""
   model = config.model
   return GCN(
     num_classes=num_classes,
@@ -34,6 +37,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int) -> GCN:
     dtype=jnp.dtype(model.dtype),
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
+    forms=of_platform(platform),
   )
 
 
@@ -97,7 +101,10 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       overlap=settings.overlap,
       pixel=filling(config),
     )
-    return (tiling.mean_probabilities if settings.crf.iterations else tiling.classes)(apply, images, sizes, views)
+    if views.one and not settings.crf.iterations:
+      return apply(images).classes()  # Softmax keeps the order, but for scores that differ by less than its rounding.
+    find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
+    return find(lambda tiles: apply(tiles).logits(), images, sizes, views)
 
   return infer
 

@@ -1,5 +1,6 @@
 """The loss: cross-entropy of pixels or of whole images, and what may weigh its terms."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -7,12 +8,22 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.labels import IGNORE
+from gcn_flax.models import folding
+from gcn_flax.models.folding import Scores
+
+
+def of_scores(scores: Scores, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
+  """`cross_entropy` of what a network says of each pixel, folded or not; labels uint8 `[B, H, W]`."""
+  if not scores.folded:
+    return cross_entropy(scores.array[..., : scores.layout.channels], labels, **options)
+  return cross_entropy(scores.planes(), folding.fold_labels(labels, *scores.layout.block), axis=3, **options)
 
 
 def cross_entropy(
   logits: jax.Array,
   labels: jax.Array,
   *,
+  axis: int = -1,
   ignore: int = IGNORE,
   class_weights: Sequence[float] = (),
   label_smoothing: float = 0.0,
@@ -28,7 +39,8 @@ def cross_entropy(
 
   Args:
     logits: `[..., C]`, any float; computed in float32.
-    labels: `[...]` integers, 0 to C - 1 or `ignore`.
+    labels: `[...]` whole numbers of any type, 0 to C - 1 or `ignore`.
+    axis: of the logits, where their classes are.
     ignore: label of what is void, which gets no gradient either.
     class_weights: one for each class; () for 1 each.
     label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
@@ -38,26 +50,59 @@ def cross_entropy(
   Returns:
     `(sum, weight)`, float32 scalars: the sum in nats, both 0 where all is void.
   """
-  logits = logits.astype(jnp.float32)
-  num_classes = logits.shape[-1]
+  axis %= logits.ndim
+  num_classes = logits.shape[axis]
   valid = labels != ignore
-  # One-hot products instead of gathers: gathers over a sharded map are slow on TPU.
-  target = jax.nn.one_hot(labels, num_classes)
-  log_norm = jax.nn.logsumexp(logits, -1)
-  plain = log_norm - jnp.sum(logits * target, -1)
+  log_norm, own = (_of_last if axis == logits.ndim - 1 else _of_planes)(logits, labels, axis)
+  plain = log_norm - own
   losses, weights = plain, jnp.int32(1)
   if class_weights:
-    table = jnp.array(class_weights, jnp.float32)
-    weights = jnp.sum(target * table, -1)
+    # Comparisons instead of gathers, which are slow on TPU where the map is sharded.
+    weights = sum(jnp.where(labels == index, jnp.float32(weight), 0) for index, weight in enumerate(class_weights))
     losses = plain * weights
   if label_smoothing:
     table = jnp.array(class_weights or [1.0] * num_classes, jnp.float32)
-    spread = log_norm * jnp.mean(table) - jnp.mean(logits * table, -1)
+    weighed = jnp.moveaxis(logits.astype(jnp.float32), axis, -1) * table
+    spread = log_norm * jnp.mean(table) - jnp.mean(weighed, -1)
     losses = (1 - label_smoothing) * losses + label_smoothing * spread
   if ohem_fraction < 1:
     valid = hardest(jax.lax.stop_gradient(plain), valid & (weights > 0), ohem_fraction, ohem_threshold)
   # Ones are summed as integers: a float32 stops counting at 2 ** 24, which eight images of 1024 x 2048 reach.
   return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(jnp.where(valid, weights, 0)).astype(jnp.float32)
+
+
+def _of_last(logits: jax.Array, labels: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """(logarithm of the sum of exponentials, logit of the true class, 0 where void), float32."""
+  del axis
+  logits = logits.astype(jnp.float32)
+  return jax.nn.logsumexp(logits, -1), jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1]), -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _of_planes(logits: jax.Array, labels: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """`_of_last` where classes are planes: written out class by class, a TPU reads each once, without reductions."""
+  planes = [jax.lax.index_in_dim(logits, index, axis, False).astype(jnp.float32) for index in range(logits.shape[axis])]
+  most = functools.reduce(jnp.maximum, planes)
+  log_norm = most + jnp.log(sum(jnp.exp(plane - most) for plane in planes))
+  return log_norm, sum(jnp.where(labels == index, plane, 0.0) for index, plane in enumerate(planes))
+
+
+def _of_planes_forward(logits, labels, axis):
+  log_norm, own = _of_planes(logits, labels, axis)
+  return (log_norm, own), (logits, labels, log_norm)
+
+
+def _of_planes_backward(axis, saved, gradients):
+  logits, labels, log_norm = saved
+  of_norm, of_own, log_norm, labels = (jnp.expand_dims(array, axis) for array in (*gradients, log_norm, labels))
+  classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, axis)
+  probabilities = jnp.exp(logits.astype(jnp.float32) - log_norm)
+  gradient = of_norm * probabilities + jnp.where(labels == classes, of_own, 0.0)
+  # As in `Scores.planes`: it is to be turned round in its own type.
+  return jax.lax.optimization_barrier(gradient.astype(logits.dtype)), None
+
+
+_of_planes.defvjp(_of_planes_forward, _of_planes_backward)
 
 
 def hardest(losses: jax.Array, valid: jax.Array, fraction: float, threshold: float) -> jax.Array:

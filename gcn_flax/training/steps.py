@@ -27,16 +27,16 @@ def normalize(images: jax.Array, normalization: dict[str, jax.Array]) -> jax.Arr
 def make_train_step(
   network: nn.Module,
   optimizer: optax.GradientTransformation,
-  loss: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+  loss: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
   accumulate_steps: int = 1,
   ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
   """Returns `(state, batch) -> (state, metrics)`, to be compiled.
 
   Args:
-    network: with a keyword `train`.
+    network: with a method `scores` that takes images and `train`.
     optimizer: of its weights.
-    loss: `(logits, labels) -> (sum, weight)`.
+    loss: `(scores, labels) -> (sum, weight)`.
     accumulate_steps: parts that a batch is worked off in. The loss stays sum / weight of the global
       batch; only the statistics of batch normalisation, and what is hardest, are then those of a part.
     ema_decay: of the moving average; 0 for none.
@@ -48,8 +48,8 @@ def make_train_step(
   def loss_of_part(params, batch_stats, part: Batch, normalization):
     variables = {"params": params, "batch_stats": batch_stats}
     images = normalize(part["image"], normalization)
-    logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"])
-    total, weight = loss(logits, part["label"])
+    scores, updates = network.apply(variables, images, train=True, mutable=["batch_stats"], method="scores")
+    total, weight = loss(scores, part["label"])
     return total, (weight, updates["batch_stats"])
 
   gradient_of_part = jax.value_and_grad(loss_of_part, has_aux=True)
@@ -99,14 +99,14 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
 def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, Any], Batch], jax.Array]:
   """Returns `(weights, batch) -> infer(apply, images, sizes)`, to be compiled.
 
-  `weights` are those of `TrainState.weights`; `apply` takes RGB images of any type, 0 to 255, to logits.
+  `weights` are those of `TrainState.weights`; `apply` takes RGB images of any type, 0 to 255, to the network's scores.
   """
 
   def eval_step(weights, batch: Batch):
     variables = {"params": weights["params"], "batch_stats": weights["batch_stats"]}
 
     def apply(images):
-      return network.apply(variables, normalize(images, weights["normalization"]), train=False)
+      return network.apply(variables, normalize(images, weights["normalization"]), train=False, method="scores")
 
     return infer(apply, batch["image"], batch["size"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gcn_flax.models.forms import PLAIN
 from gcn_flax.models.gcn import GCN, HEADS
 from gcn_flax.training.losses import cross_entropy
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
@@ -113,7 +114,7 @@ def test_boundary_refine_off_leaves_out_the_nine_blocks_only():
 
 
 def test_sizes_of_figure_2():
-  network = GCN(21, "resnet152", 15)
+  network = GCN(21, "resnet152", 15, forms=PLAIN)
   images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
 
   def intermediates(images):
@@ -123,7 +124,9 @@ def test_sizes_of_figure_2():
     return scores, variables["intermediates"]
 
   scores, parts = jax.eval_shape(intermediates, images)
-  sizes = {name: part["__call__"][0].shape for name, part in parts.items() if name not in ("__call__", "encoder")}
+  sizes = {
+    name: part["__call__"][0].shape for name, part in parts.items() if name not in ("__call__", "scores", "encoder")
+  }
   expected = {"refine1": 256, "refine0": 512, "deconv1": 512}
   for level, size in {5: 16, 4: 32, 3: 64, 2: 128}.items():
     expected |= {f"head{level}": size, f"refine_head{level}": size, f"deconv{level}": 2 * size}
@@ -157,7 +160,7 @@ def test_running_statistics_move_unless_frozen(norm):
 
 
 class TestBfloat16:
-  network = GCN(CLASSES, dtype=jnp.bfloat16, **VARIANTS["tiny"])
+  network = GCN(CLASSES, dtype=jnp.bfloat16, forms=PLAIN, **VARIANTS["tiny"])
 
   def apply(self, variables):
     return self.network.apply(variables, IMAGES, train=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.models.layers import Deconv, bilinear_kernel, conv
+from gcn_flax.models.layers import Conv, Deconv, bilinear_kernel
 from tests.models.comparison import assert_close, random_array, random_variables
 from tests.torch_reference import load_flax, to_numpy, to_torch
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 @pytest.mark.parametrize("size", [(12, 18), (13, 9)])
 def test_conv_pads_as_torch_does(kernel_size, stride, size):
   x = random_array(2, *size, 3)
-  module = conv(4, kernel_size, stride)
+  module = Conv(4, kernel_size, stride)
   variables = random_variables(module, x)
   padding = tuple(side // 2 for side in kernel_size)
   reference = load_flax(torch.nn.Conv2d(3, 4, kernel_size, stride, padding), variables)

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import encoder_cost
-from gcn_flax.models.resnet import BACKBONES, batch_norm, max_pool
+from gcn_flax.models.forms import PLAIN
+from gcn_flax.models.resnet import BACKBONES, batch_norm
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchResNet, load_flax, to_numpy, to_torch
 
@@ -80,7 +81,7 @@ def test_zero_init_residual_begins_as_the_identity():
   assert not variables["params"]["layer1_0"]["bn2"]["scale"].any() and variables["params"]["bn1"]["scale"].all()
   _, state = encoder.apply(variables, images, train=False, capture_intermediates=True)
   block = state["intermediates"]["layer1_0"]["__call__"][0]
-  stem = max_pool(jax.nn.relu(state["intermediates"]["bn1"]["__call__"][0]))
+  stem = PLAIN.max_pool(jax.nn.relu(state["intermediates"]["bn1"]["__call__"][0]))
   np.testing.assert_array_equal(block, stem)
 
 
@@ -112,7 +113,7 @@ def test_sides_that_are_no_multiples_of_32_are_refused(size):
 @pytest.mark.parametrize("size", [(8, 12), (9, 7)])
 def test_max_pool_equals_torch(size):
   x = random_array(2, *size, 3) - 5  # All negative: a border of zeros would show.
-  assert_close(max_pool(x), to_numpy(F.max_pool2d(to_torch(x), 3, 2, 1)), 0)
+  assert_close(PLAIN.max_pool(x), to_numpy(F.max_pool2d(to_torch(x), 3, 2, 1)), 0)
 
 
 class TestBatchNorm:

@@ -1,0 +1,133 @@
+"""Every form of an operation gives what the plain one gives, and the same gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gcn_flax.models import forms
+from gcn_flax.models.gcn import GCN
+from gcn_flax.models.heads import GlobalConv
+from gcn_flax.training import losses
+from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
+
+TOLERANCE = 1e-5
+CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map
+  "1 x 1": ((1, 1), 8, 5, 1, (6, 7)),
+  "1 x 1, stride 2": ((1, 1), 8, 5, 2, (7, 6)),
+  "3 x 3": ((3, 3), 3, 7, 1, (9, 12)),
+  "3 x 3, stride 2": ((3, 3), 3, 4, 2, (9, 12)),
+  "3 x 3, few pixels, many channels": ((3, 3), 256, 7, 1, (4, 5)),
+  "3 x 3, few pixels, many channels, stride 2": ((3, 3), 256, 7, 2, (9, 8)),
+  "3 x 3, large map": ((3, 3), 24, 4, 1, (131, 190)),
+  "7 x 5, large map": ((7, 5), 24, 2, 1, (131, 190)),
+  "7 x 7, stride 2": ((7, 7), 3, 8, 2, (12, 16)),
+  "5 x 3, stride 2": ((5, 3), 3, 8, 2, (12, 16)),
+  "5 x 1": ((5, 1), 32, 24, 1, (90, 60)),
+  "1 x 5": ((1, 5), 24, 32, 1, (90, 60)),
+  "1 x 25, longer than the map": ((1, 25), 256, 21, 1, (32, 8)),
+  "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7)),
+  "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30)),
+}
+FORMS = {"cpu": forms.CPU, "tpu": forms.TPU}
+
+
+def assert_same(ours, theirs, *inputs):
+  """Results, and gradients of a weighted sum of them."""
+  weights = random_array(*jax.eval_shape(theirs, *inputs).shape, seed=9)
+
+  def all_of(function):
+    def weighed(*inputs):
+      y = function(*inputs)
+      return jnp.sum(weights * y), y
+
+    return quick_jit(jax.value_and_grad(weighed, tuple(range(len(inputs))), has_aux=True))(*inputs)
+
+  ((_, y), gradients), ((_, expected), expected_gradients) = all_of(ours), all_of(theirs)
+  jax.tree.map(lambda a, b: assert_close(a, b, TOLERANCE), (y, gradients), (expected, expected_gradients))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolutions_equal_the_plain_ones(case, form):
+  size, inputs, outputs, stride, sides = case
+  padding = tuple((side // 2,) * 2 for side in size)
+
+  def conv(form):
+    return lambda x, kernel: form.conv(x, kernel, (stride, stride), padding)
+
+  x, kernel = random_array(2, *sides, inputs), random_array(*size, inputs, outputs, seed=1)
+  assert_same(conv(FORMS[form]), conv(forms.PLAIN), x, kernel)
+
+
+@pytest.mark.parametrize("sides", [(8, 12), (9, 7)])
+def test_max_pool_by_slices_equals_the_plain_one(sides):
+  """Whole numbers, so that many are equal: the first of them gets the gradient, as in XLA and PyTorch."""
+  x = np.random.default_rng(0).integers(-4, 0, (2, *sides, 3)).astype(np.float32)
+  assert_same(forms.CPU.max_pool, forms.PLAIN.max_pool, x)
+
+
+@pytest.mark.parametrize("channels, sides", [(19, (50, 60)), (5, (51, 52)), (19, (8, 40))])
+def test_heads_on_a_tpu_equal_the_plain_ones(channels, sides):
+  heads = [GlobalConv(channels, 7, forms=form) for form in (forms.TPU, forms.PLAIN)]
+  x = random_array(1, *sides, 6)
+  variables = random_variables(heads[1], x)
+  assert_same(*(lambda variables, x, head=head: head.apply(variables, x) for head in heads), variables, x)
+
+
+def test_a_heads_outputs_fill_the_lanes_where_the_side_divides():
+  assert [forms.TPU.head_fold(19, side) for side in (200, 128, 100, 50, 25, 53)] == [5, 4, 5, 5, 1, 1]
+  assert forms.CPU.head_fold(19, 200) == forms.PLAIN.head_fold(19, 200) == 1
+
+
+@functools.cache
+def loss_and_gradient(name, classes):
+  """Of a small network; and its logits and classes in evaluation."""
+  form = FORMS.get(name, forms.PLAIN)
+  network = GCN(classes, "resnet_tiny", 7, forms=form)
+  images = random_array(2, 64, 96, 3)
+  variables = random_variables(network, images, train=False)
+  rng = np.random.default_rng(3)
+  labels = np.where(rng.random((2, 64, 96)) < 0.25, 255, rng.integers(0, classes, (2, 64, 96))).astype(np.uint8)
+
+  def loss(variables):
+    scores, _ = network.apply(variables, images, train=True, mutable=["batch_stats"], method="scores")
+    total, weight = losses.of_scores(scores, labels)
+    return total / weight
+
+  def evaluate(variables):
+    scores = network.apply(variables, images, train=False, method="scores")
+    return network.apply(variables, images, train=False), scores.logits(), scores.classes()
+
+  return quick_jit(jax.value_and_grad(loss))(variables), quick_jit(evaluate)(variables)
+
+
+@pytest.mark.parametrize("classes", [5, 19, 40])
+@pytest.mark.parametrize("name", FORMS)
+def test_networks_of_all_forms_are_one(name, classes):
+  (loss, gradient), (logits, again, found) = loss_and_gradient(name, classes)
+  (expected, expected_gradient), (expected_logits, _, expected_found) = loss_and_gradient("plain", classes)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  jax.tree.map(lambda a, b: assert_close(a, b, 2e-5), gradient["params"], expected_gradient["params"])
+  assert_close(logits, expected_logits, TOLERANCE)
+  np.testing.assert_array_equal(logits, again)
+  assert np.mean(np.asarray(found) == np.asarray(expected_found)) > 0.9999
+
+
+def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
+  def layout(form):
+    network = GCN(19, "resnet_tiny", 7, forms=form)
+    images = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), images, train=False, method="scores"))
+    return shapes[0].array.shape, shapes[0].layout.block
+
+  assert layout(forms.TPU) == ((1, 32, 32, 76), (2, 2))
+  assert layout(forms.CPU) == ((1, 64, 64, 24), (1, 1))
+  assert layout(forms.PLAIN) == ((1, 64, 64, 19), (1, 1))
+
+
+def test_the_platform_decides():
+  assert forms.of_platform("tpu") is forms.TPU and forms.of_platform() is forms.of_platform("cpu") is forms.CPU
+  assert forms.of_platform("gpu") is forms.PLAIN
