@@ -128,7 +128,7 @@ def _ours_train(network: GCN, variables: dict, batch: dict) -> Callable[[], floa
   """The product's train step, as the product compiles it; it consumes `variables` and gives the loss."""
   schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
   descent = optimizer.sgd(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
-  step = jax.jit(steps.make_train_step(network, descent, losses.cross_entropy), donate_argnums=0)
+  step = jax.jit(steps.make_train_step(network, descent, losses.of_scores), donate_argnums=0)
   params = variables["params"]
   opt_state, normalization = descent.init(params), _FAMILY.arrays()
   state = TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state, normalization, ema={})

@@ -224,7 +224,7 @@ _slices_max_pool.defvjp(_slices_max_pool_forward, _slices_max_pool_backward)
 
 
 def _tpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
-  """The first convolution of an encoder takes the image folded: 3 channels fill few lanes, and strides read few rows."""
+  """The first convolution of an encoder takes the image folded: 3 channels fill few lanes."""
   height, width, inputs, _ = kernel.shape
   same = tuple(padding) == ((height // 2,) * 2, (width // 2,) * 2)
   even = not (x.shape[1] % 2 or x.shape[2] % 2)

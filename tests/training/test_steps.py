@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from gcn_flax import build
+from gcn_flax.models import forms
 from gcn_flax.models.gcn import GCN
+from gcn_flax.tasks import segmentation
 from gcn_flax.training import losses, optimizer, partition, steps
 from gcn_flax.training.state import TrainState
 
@@ -61,11 +63,14 @@ def test_one_device_equals_eight(config, variant):
   assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
-SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (4, 1), (8, 1), (2, 2))]
+SLOW = [(1, 1, "cpu"), (4, 1, "cpu"), (8, 1, "cpu"), (2, 2, "cpu"), (1, 1, "tpu"), (2, 1, "tpu"), (8, 1, "tpu")]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
-@pytest.mark.parametrize("spatial, accumulate_steps", [(2, 1), *SLOW])
-def test_rows_that_are_split_over_devices_change_nothing(config, partitioner, spatial, accumulate_steps):
+@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW])
+def test_rows_that_are_split_over_devices_change_nothing(
+  config, partitioner, monkeypatch, spatial, accumulate_steps, platform
+):
   """Three steps on meshes of 8 x 1, 4 x 2, 2 x 4 and 1 x 8, down to one row of the widest stride for each device.
 
   Without GSPMD, 4 x 2 is wrong: its parameters are 0.003 off.
@@ -75,6 +80,8 @@ def test_rows_that_are_split_over_devices_change_nothing(config, partitioner, sp
   results = []
   for devices, rows in ((jax.devices()[:1], 1), (jax.devices(), spatial)):
     config.mesh.spatial = rows
+    if len(devices) > 1:
+      monkeypatch.setattr(segmentation, "of_platform", lambda _: forms.of_platform(platform))
     setup = build.build(config, devices)
     assert dict(setup.mesh.shape) == {"data": len(devices) // rows, "spatial": rows}
     state, losses = setup.init(0), []
@@ -123,7 +130,7 @@ def make_state(network, descent, size=64):
 def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0, ema_decay=0.0, **loss_options):
   network = GCN(11, "resnet_tiny", kernel_size=3, norm=norm)
   descent = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=weight_decay, clip_norm=0.0)
-  loss = functools.partial(losses.cross_entropy, **loss_options)
+  loss = functools.partial(losses.of_scores, **loss_options)
   options = {"xla_backend_optimization_level": 0}  # Compiles in a fraction of the time.
   step = jax.jit(steps.make_train_step(network, descent, loss, accumulate_steps, ema_decay), compiler_options=options)
   return step, make_state(network, descent)
