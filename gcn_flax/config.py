@@ -152,6 +152,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.boundary_refine = True
   model.norm = "sync"  # Batch normalisation: sync = statistics of the global batch, frozen = running ones.
   model.dtype = "float32"  # Of the computation, or bfloat16; weights and logits are float32.
+  model.remat = False  # Whether the encoder's blocks are computed again in the backward pass: less memory, more time.
   # Weights of the encoder: .safetensors or .pth with torchvision's or timm's names, or the workdir of a classifier
   # (configs/imagenet.py), whose best checkpoint counts; '' = random ones. Only read before the first step.
   model.pretrained = ""

@@ -65,6 +65,14 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   return result
 
 
+def cost(config: ml_collections.ConfigDict, topology: str, batch_per_group: int) -> dict[str, Any]:
+  """What `plan` returns for one number of examples, without printing or writing. Raises ValueError as `plan`."""
+  target = hardware.parse_topology(topology)
+  config_lib.validate(config, training=False)
+  planner = _Tpu(config, target) if target.is_tpu else _Gpu(config, target)
+  return planner.cost(batch_per_group)
+
+
 def _search(planner: "_Tpu | _Gpu", unit: int) -> list[dict[str, Any]]:
   """The costs of multiples of `unit` on the way to the largest that fits: doubled until one does not, then between."""
   tried = []
@@ -172,6 +180,7 @@ class _Tpu(_Planner):
       "hbm_limit_bytes": _memory_limit(self.setup.mesh.devices.flat[0]),
       "hbm_by_kind": kinds,
       "cycles": account.cycles,
+      "cycles_by_part": account.by_part,
       "cycles_per_pixel": account.cycles * self.count / (batch_size * math.prod(self.config.data.crop_size)),
       "collective_bytes": sum(exchange.sent(self.count) for exchange in account.collectives),
       "collectives": sum(exchange.times for exchange in account.collectives),
@@ -295,5 +304,14 @@ def _ticking(what: str) -> Iterator[None]:
 
 
 _UNKNOWN = dict.fromkeys(
-  ("hbm_by_kind", "cycles", "cycles_per_pixel", "collective_bytes", "collectives", "seconds", "scaling")
+  (
+    "hbm_by_kind",
+    "cycles",
+    "cycles_by_part",
+    "cycles_per_pixel",
+    "collective_bytes",
+    "collectives",
+    "seconds",
+    "scaling",
+  )
 )

@@ -1,11 +1,15 @@
 """What a plan found, as lines to print."""
 
+import collections
+import re
 from importlib import metadata
 from typing import Any
 
 import ml_collections
 
 from gcn_flax import hardware
+
+_SUBLANES = 8
 
 
 def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str]:
@@ -45,6 +49,7 @@ def _rows(config: ml_collections.ConfigDict, target: hardware.Target, result: di
     rate = result["batch_size"] / result["seconds"]
     rows += [
       ("cycles of a step, compiler-estimated", f"{result['cycles'] / 1e6:.1f} M, {pixels} per pixel"),
+      *_parts(result),
       ("time of a step, estimated", f"{result['seconds']:.3f} s: {rate:.1f} images/s, {share:.0%} of the peak"),
       ("scaling, estimated", f"{result['scaling']:.1%} of one host's {result['devices_per_host']} devices, each"),
     ]
@@ -52,6 +57,16 @@ def _rows(config: ml_collections.ConfigDict, target: hardware.Target, result: di
     count = f" in {result['collectives']} exchanges" if result["collectives"] else ""
     rows.append(("sent in a step, each device", f"{result['collective_bytes'] / 1e6:.1f} MB{count}"))
   return rows
+
+
+def _parts(result: dict[str, Any]) -> list[tuple[str, str]]:
+  """Cycles by part of the network, levels and layers of one kind together."""
+  merged = collections.Counter()
+  for part, cycles in result["cycles_by_part"].items():
+    merged[re.sub(r"(_head)?\d$|/.*", "", part)] += cycles
+  return [
+    (f"  {part}", f"{cycles / 1e6:.1f} M, {cycles / result['cycles']:.0%}") for part, cycles in merged.most_common()
+  ]
 
 
 def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: dict[str, Any]) -> list[str]:
@@ -66,6 +81,11 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "Memory is that of the program in its own order without fusion, so more than a compiler needs; of exchanges only "
       "the gradient's is counted. Cycles and times are not known for GPUs."
     )
+  if target.is_tpu and result["batch_per_group"] % _SUBLANES:
+    notes.append(
+      f"{result['batch_per_group']} examples on a device cost about as much as {_SUBLANES}, which fill a TPU's "
+      "registers: fewer devices with more examples each may be the faster (docs/PERFORMANCE.md)."
+    )
   if result["batch_size"] != config.batch_size:
     scored = -(-config.eval.batch_size // result["devices"]) * result["devices"]
     notes.append(
@@ -73,7 +93,9 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       f"{result['batch_size']} --config.eval.batch_size={scored}, and a learning rate for it."
     )
   if not result["fits"]:
-    notes.append("To make it fit: fewer examples on each device, a smaller crop, or config.mesh.spatial.")
+    notes.append(
+      "To make it fit: fewer examples on each device, config.model.remat, a smaller crop, or config.mesh.spatial."
+    )
   return notes
 
 

@@ -12,6 +12,8 @@ _ELEMENT_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_NAME = re.compile(r'op_name="([^"]*)"')
+_PART = re.compile(r"\b(encoder\)?/(conv1|bn1|layer\d)|encoder|head\d|refine_head\d|refine\d|deconv\d)")
 _OPERATION = re.compile(r" = (\(.*?\)|\S+) ([a-z\-]+)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 
@@ -44,10 +46,13 @@ class Account:
   Attributes:
     cycles: sum of the compiler's estimates; it has none for exchanges, copies between memories, and windows that are
       reduced or selected from (max-pool and its gradient).
+    by_part: the same by part of the network, `encoder/layer1`, `head2`, `refine0`, `deconv1` and so on; what is in
+      none of them (loss, images, update) is `the rest`.
     collectives: exchanges between devices.
   """
 
   cycles: int
+  by_part: dict[str, int]
   collectives: list[Collective]
 
 
@@ -56,10 +61,11 @@ def account(text: str) -> Account:
   computations, entry = _computations(text)
   if not _CYCLES.search(text):
     raise ValueError("the compiled program has no estimated cycles: another libtpu, or not one?")
-  cycles, collectives = 0, []
+  by_part, collectives = collections.Counter(), []
   for line, times in _lines(computations, entry, 1):
     found = _CYCLES.search(line)
-    cycles += times * int(found[1]) if found else 0
+    if found:
+      by_part[_part(line)] += times * int(found[1])
     operation = _OPERATION.search(line)
     kind = operation[2].removesuffix("-start") if operation else ""
     if kind in _COLLECTIVES:
@@ -68,7 +74,13 @@ def account(text: str) -> Account:
       twice = operation[2].endswith("-start") and kind != "all-reduce"
       size = max(sizes) if twice else sum(sizes)
       collectives.append(Collective(kind, size, times))
-  return Account(cycles, collectives)
+  return Account(sum(by_part.values()), dict(by_part.most_common()), collectives)
+
+
+def _part(line: str) -> str:
+  name = _NAME.search(line)
+  found = _PART.search(name[1]) if name else None
+  return found[0].replace(")", "") if found else "the rest"
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

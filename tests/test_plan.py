@@ -27,7 +27,7 @@ HLO = """HloModule jit_step
 }
 
 ENTRY %main (x: f32[8]) -> f32[8] {
-  %first = f32[8]{0} fusion(%x), calls=%fused.1, backend_config={"estimated_cycles":"30"}
+  %first = f32[8]{0} copy(%x), metadata={op_name="N/encoder/layer1_0/dot"}, backend_config={"estimated_cycles":"30"}
   %loop = (s32[], f32[8]) while(%tuple), condition=%condition, body=%body
   %sum = (f32[10]{0:T(128)}, f32[5,2]{1,0}) all-reduce(%a, %b), to_apply=%region
   ROOT %last = f32[8]{0} copy(%y), backend_config={"estimated_cycles":"5"}
@@ -38,6 +38,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 def test_a_loops_cycles_and_exchanges_count_as_often_as_it_runs():
   account = program.account(HLO)
   assert account.cycles == 30 + 7 * 100 + 5
+  assert account.by_part == {"the rest": 705, "encoder/layer1": 30}
   assert account.collectives == [
     program.Collective("collective-permute", 16, 7),
     program.Collective("all-reduce", 80, 1),

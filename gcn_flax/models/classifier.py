@@ -21,6 +21,7 @@ class Classifier(nn.Module):
     stride_in_1x1: where bottlenecks have their stride, see `ResNet`.
     dtype: of the encoder's computation; parameters, pooling and logits are float32.
     forms: in which the platform computes; None for those of the platform that JAX computes on.
+    remat: whether the encoder keeps less for the backward pass, see `ResNet`.
 
   Raises ValueError for image sides that are no multiples of 32.
   """
@@ -31,12 +32,13 @@ class Classifier(nn.Module):
   stride_in_1x1: bool = False
   dtype: jnp.dtype = jnp.float32
   forms: Forms | None = None
+  remat: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     options = dict(
       norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype,
-      forms=self.forms or of_platform(),
+      forms=self.forms or of_platform(), remat=self.remat,
     )  # fmt: skip
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.

@@ -195,7 +195,7 @@ def unstride(kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[tuple[int
 
 
 def by_parity(kernel: jax.Array) -> jax.Array:
-  """Re-indexes a 4 x 4 stride-2 deconvolution `[4, 4, I, O]` to a 3 x 3 convolution with folded outputs `[3, 3, I, 4 O]`.
+  """A 4 x 4 stride-2 deconvolution `[4, 4, I, O]` as a 3 x 3 convolution with folded outputs, `[3, 3, I, 4 O]`.
 
   Output row `2 i + p` reads the input rows `i - 1 + p` and `i + p` through the taps
   `p` and `p + 2`: tap `t` of parity `p` stands at row `(t + p) // 2` of the 3 x 3 kernel.

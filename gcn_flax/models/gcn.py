@@ -27,6 +27,7 @@ class GCN(nn.Module):
     norm: batch normalisation of the encoder, `sync` or `frozen`.
     stride_in_1x1: where the encoder's bottlenecks have their stride, see `ResNet`.
     forms: in which the platform computes; None for those of the platform that JAX computes on.
+    remat: whether the encoder keeps less for the backward pass, see `ResNet`.
 
   Raises ValueError for an unknown head or backbone, an even kernel size, and image
   sides that are no multiples of 32.
@@ -42,6 +43,7 @@ class GCN(nn.Module):
   norm: str = "sync"
   stride_in_1x1: bool = False
   forms: Forms | None = None
+  remat: bool = False
 
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     return self.scores(images, train=train).logits()
@@ -51,7 +53,9 @@ class GCN(nn.Module):
     """The same before it is unfolded to logits of full size, which training and scoring do without."""
     if self.backbone not in BACKBONES:
       raise ValueError(f"backbone={self.backbone!r} is unknown; choose one of {', '.join(BACKBONES)}.")
-    options = dict(norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype, forms=self._forms)
+    options = dict(
+      norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype, forms=self._forms, remat=self.remat
+    )
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)
 
     plain, fine = self._forms.plain(self.num_classes), self._forms.fine(self.num_classes)

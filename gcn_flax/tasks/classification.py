@@ -34,6 +34,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     dtype=jnp.dtype(model.dtype),
     forms=of_platform(platform),
+    remat=model.remat,
   )
 
 

@@ -38,6 +38,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     forms=of_platform(platform),
+    remat=model.remat,
   )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import encoder_cost
+from gcn_flax import program
 from gcn_flax.models.forms import PLAIN
 from gcn_flax.models.resnet import BACKBONES, batch_norm
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
@@ -100,6 +101,26 @@ def test_features_equal_torch(name, size):
     expected = load_flax(TorchResNet(name), variables).eval()(to_torch(images))
   for ours, theirs in zip(features, expected, strict=True):
     assert_close(ours, to_numpy(theirs), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", pytest.param("resnet50_gcn", marks=pytest.mark.slow)])
+def test_rematerialised_blocks_are_the_same_network_in_less_memory(name):
+  images = random_array(2, 64, 96, 3)
+  variables = random_variables(BACKBONES[name](), images, train=True)
+  results, memory = [], []
+  for remat in (False, True):
+    encoder = BACKBONES[name](remat=remat)
+    assert jax.tree.structure(variables) == jax.tree.structure(random_variables(encoder, images, train=True))
+
+    def loss(params, encoder=encoder):
+      maps, updates = encoder.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+      return sum(jnp.sum(leaf**2) for leaf in maps), updates
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"]).compile()
+    results.append(step(variables["params"]))
+    memory.append(program.peak_bytes(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(variables["params"]).jaxpr))
+  jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), *results)
+  assert memory[1] < memory[0]
 
 
 @pytest.mark.parametrize("size", [(33, 64), (64, 100)])
