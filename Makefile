@@ -5,7 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: quickstart quickstart-pointwise ablation-shapes test test-slow lint format bench bench-eval bench-input chaos clean
+.PHONY: quickstart quickstart-pointwise ablation-shapes test test-slow lint format bench bench-parts bench-growth bench-startup bench-tpu \
+  bench-eval bench-input chaos clean
 
 quickstart: $(VENV)/product  ## Trains a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
@@ -36,6 +37,18 @@ format: $(VENV)/dev
 
 bench: $(VENV)/dev  ## ResNet-50 GCN against the same network in PyTorch, on this machine.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
+
+bench-parts: $(VENV)/dev  ## Each part of that network against PyTorch's, on the CPU.
+	$(RUN) benchmarks/parts.py --json=runs/bench_parts.json
+
+bench-growth: $(VENV)/dev  ## How the cost of a train step grows with k, crop, batch, depth and classes, on this machine.
+	$(RUN) benchmarks/growth.py --json=runs/bench_growth.json
+
+bench-startup: $(VENV)/product  ## From the command to the first step, cold and after a preemption.
+	$(RUN) benchmarks/startup.py --json=runs/bench_startup.json
+
+bench-tpu: $(VENV)/dev  ## The train step on v5e, v6e and v5p chips, by their compiler alone: half an hour.
+	$(RUN) benchmarks/compile_tpu.py --json=runs/bench_tpu.json
 
 bench-eval: $(VENV)/dev  ## Images a second and memory of evaluation at 1024 x 2048, on this machine.
 	$(RUN) benchmarks/evaluation.py --json=runs/bench_evaluation.json

@@ -9,9 +9,12 @@ this machine's, medians of interleaved rounds; operations are those of the netwo
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 
+if not pathlib.Path("/dev/nvidia0").exists():
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Or JAX looks for a TPU where libtpu is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The repository, for a run as a script.
 
 import numpy as np  # noqa: E402

@@ -26,6 +26,8 @@ import sys
 from collections.abc import Callable
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is to have its share of a GPU's memory.
+if not pathlib.Path("/dev/nvidia0").exists():
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Or JAX looks for a TPU where libtpu is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The repository, for a run as a script.
 
 import jax  # noqa: E402
