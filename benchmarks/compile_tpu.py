@@ -2,52 +2,60 @@
 
     python benchmarks/compile_tpu.py --topologies=v5e:2x4 --backbones=resnet50 --batches=2,8 --crops=800 --json=FILE
 
-Compiles each combination for chips that need not be there (libtpu), one after the other, and prints them in the order
-of cycles per pixel, then where the cycles of the cheapest go. Nothing is run: cycles and memory are the compiler's.
-A ResNet-50 takes 4 to 7 minutes to compile on 2 cores, so a search over many shapes takes a night; what is done is in
-the JSON file at any time, and a run that finds it there goes on.
+Compiles each combination for chips that need not be there (`--mode=plan`, each in a process of its own: libtpu and the
+partitioner keep what they were loaded with), and prints them in the order of cycles per pixel, then where the cycles of
+the cheapest go. Nothing is run: cycles and memory are the compiler's. A ResNet-50 takes 4 to 7 minutes to compile on
+2 cores, so a search over many shapes takes a night; what is done is in the JSON file at any time, and a run of the same
+commit and libtpu that finds it there goes on.
 """
 
 import argparse
+import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 import time
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The repository, for a run as a script.
+sys.path.insert(0, str(ROOT))  # The repository, for a run as a script.
 
 from benchmarks import timing  # noqa: E402
-from configs import cityscapes  # noqa: E402
-from gcn_flax import hardware, plan  # noqa: E402
+from gcn_flax import hardware  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "flax", "libtpu")
+SETTING = ("topology", "backbone", "kernel_size", "batch", "crop", "spatial")
 
 
 def main() -> None:
   """Compiles, prints, writes."""
   args = _arguments()
+  machine, code = timing.machine(PACKAGES), _code()
+  versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+  print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; {versions}; commit {code['commit'][:12]}.")
+  print(f"`{machine['command']}`\n", flush=True)
   path = pathlib.Path(args.json) if args.json else None
   rows = json.loads(path.read_text())["rows"] if path and path.exists() else []
   settings = [
-    dict(zip(("topology", "backbone", "kernel_size", "batch", "crop", "spatial"), values, strict=True))
+    dict(zip(SETTING, values, strict=True))
     for values in itertools.product(
       args.topologies, args.backbones, args.kernel_sizes, args.batches, args.crops, args.spatial
     )
   ]
-  left = [setting for setting in settings if setting not in [row["setting"] for row in rows]]
+  found = [row for row in rows if row["code"] == code and row["setting"] in settings]
+  left = [setting for setting in settings if setting not in [row["setting"] for row in found]]
   started = time.monotonic()
   for done, setting in enumerate(left):
     rest = f", {(time.monotonic() - started) / done * (len(left) - done) / 60:.0f} min left" if done else ""
     print(f"{done + 1} of {len(left)}{rest}: {_name(setting)}", flush=True)
-    rows.append({"setting": setting, "machine": timing.machine(PACKAGES), **_cost(setting)})
+    found.append({"setting": setting, "code": code, "machine": machine, **_cost(setting)})
     if path:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-  rows = [row for row in rows if row["setting"] in settings]
-  print(f"\n{_table(rows)}\n\n{_parts(min(rows, key=_cycles_per_pixel))}")
+      _write(path, [row for row in rows if row not in found] + found)
+  print(f"\n{_table(found)}\n\n{_parts(min(found, key=_cycles_per_pixel))}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,12 +75,41 @@ def _arguments() -> argparse.Namespace:
   return args
 
 
+def _code() -> dict[str, str]:
+  """What the figures depend on beside the setting."""
+  git = ["git", "-C", str(ROOT)]
+  commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+  changed = subprocess.run(
+    [*git, "status", "--porcelain", "gcn_flax"], check=True, capture_output=True, text=True
+  ).stdout
+  return {
+    "commit": commit + (f", changed at {time.time()}" if changed else ""),
+    "libtpu": importlib.metadata.version("libtpu"),
+  }
+
+
 def _cost(setting: dict) -> dict:
-  config = cityscapes.get_config()
-  config.model.backbone, config.model.kernel_size = setting["backbone"], setting["kernel_size"]
-  config.data.crop_size = (setting["crop"],) * 2
-  config.mesh.spatial = setting["spatial"]
-  return plan.cost(config, setting["topology"], setting["batch"])
+  """What `--mode=plan` writes. Raises SystemExit where it fails."""
+  crop = setting["crop"]
+  with tempfile.TemporaryDirectory() as workdir:
+    command = [
+      sys.executable, "-m", "gcn_flax.main", "--config=configs/cityscapes.py", f"--workdir={workdir}", "--mode=plan",
+      f"--topology={setting['topology']}", f"--batch={setting['batch']}", f"--config.model.backbone={setting['backbone']}",
+      f"--config.model.kernel_size={setting['kernel_size']}", f"--config.data.crop_size=({crop}, {crop})",
+      f"--config.mesh.spatial={setting['spatial']}",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+      sys.exit(f"error: {_name(setting)}: status {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads((pathlib.Path(workdir) / "plan.json").read_text())
+
+
+def _write(path: pathlib.Path, rows: list[dict]) -> None:
+  """In one move, so that a kill leaves the old file or the new one."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  fresh = path.with_suffix(".new")
+  fresh.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+  fresh.replace(path)
 
 
 def _cycles_per_pixel(row: dict) -> float:

@@ -26,7 +26,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from benchmarks import rivals, timing  # noqa: E402
-from gcn_flax.models import forms, heads, layers, resnet  # noqa: E402
+from gcn_flax.models import folding, forms, heads, layers, resnet  # noqa: E402
 from gcn_flax.training import losses  # noqa: E402
 from tests.torch_reference import TorchGCN, load_flax, to_torch  # noqa: E402
 
@@ -48,6 +48,7 @@ class Part:
     x: input `[B, H, W, C]`.
     into_x: whether the network needs the gradient with respect to `x`.
     inside_encoder: whether the time of the encoder holds it already.
+    scores: whether `x` are scores, which ours are filled up to a width that suits the platform.
   """
 
   name: str
@@ -58,6 +59,7 @@ class Part:
   x: np.ndarray
   into_x: bool = True
   inside_encoder: bool = False
+  scores: bool = False
 
 
 def main() -> None:
@@ -165,18 +167,34 @@ def _score_parts(args: argparse.Namespace, variables: dict) -> list[Part]:
 
   counts = {"refine0": 1, "refine1": 1, "refine2": 2, "refine3": 2, "refine4": 2, "refine_head5": 1}
   refinements = [
-    _module_part("BR", count, lambda form: heads.BoundaryRefine(forms=form), variables, name, scores(2**level))
+    _module_part(
+      "BR",
+      count,
+      lambda form: heads.BoundaryRefine(forms=form, layouts=(form.plain(args.num_classes),) * 2),
+      variables,
+      name,
+      scores(2**level),
+      scores=True,
+    )
     for level, (name, count) in enumerate(counts.items())
   ]
   return refinements + [
     _module_part(
-      "deconvolution", 1, lambda form: layers.Deconv(forms=form), variables, f"deconv{level}", scores(2**level)
+      "deconvolution",
+      1,
+      lambda form: layers.Deconv(forms=form, layouts=(form.plain(args.num_classes),) * 2),
+      variables,
+      f"deconv{level}",
+      scores(2**level),
+      scores=True,
     )
     for level in range(1, 6)
   ]
 
 
-def _module_part(title: str, count: int, module: Callable, variables: dict, name: str, x: np.ndarray) -> Part:
+def _module_part(
+  title: str, count: int, module: Callable, variables: dict, name: str, x: np.ndarray, scores: bool = False
+) -> Part:
   """The submodule `name` of the network, which `module` makes without its name."""
   return Part(
     f"{title}, {_shape(x)}",
@@ -185,6 +203,7 @@ def _module_part(title: str, count: int, module: Callable, variables: dict, name
     variables["params"][name],
     lambda replica: replica.get_submodule(name),
     x,
+    scores=scores,
   )
 
 
@@ -212,11 +231,15 @@ def _part_rivals(part: Part, replicas: dict[str, TorchGCN]) -> dict[str, Callabl
   """Forward and backward of a part, on both sides."""
   shapes = jax.eval_shape(part.ours(forms.PLAIN), part.weights, part.x)
   towards = jax.tree.map(lambda leaf: _noise(leaf.shape), shapes)
-  ours = {name: _ours_part(part, part.ours(form), towards) for name, form in FORMS.items()}
+  ours = {name: _ours_part(part, form) for name, form in FORMS.items()}
   return ours | {name: _torch_part(part, replica, towards, FORMATS[name]) for name, replica in replicas.items()}
 
 
-def _ours_part(part: Part, function: Callable, towards: Any) -> Callable[[], Any]:
+def _ours_part(part: Part, form: forms.Forms) -> Callable[[], Any]:
+  function = part.ours(form)
+  x = np.asarray(folding.widen(part.x, form.plain(part.x.shape[-1]).width)) if part.scores else part.x
+  towards = jax.tree.map(lambda leaf: _noise(leaf.shape), jax.eval_shape(function, part.weights, x))
+
   @jax.jit
   def forward_backward(weights, x, towards):
     if part.into_x:
@@ -225,7 +248,7 @@ def _ours_part(part: Part, function: Callable, towards: Any) -> Callable[[], Any
       outputs, pullback = jax.vjp(lambda weights: function(weights, x), weights)
     return outputs, pullback(towards)
 
-  inputs = jax.device_put((part.weights, part.x, towards))
+  inputs = jax.device_put((part.weights, x, towards))
   return lambda: jax.block_until_ready(forward_backward(*inputs))
 
 

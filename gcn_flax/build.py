@@ -45,13 +45,19 @@ class Setup:
   state_shapes: TrainState
 
 
-def build(config: ml_collections.ConfigDict, devices: list | None = None, num_classes: int | None = None) -> Setup:
+def build(
+  config: ml_collections.ConfigDict,
+  devices: list | None = None,
+  num_classes: int | None = None,
+  platform: str = "",
+) -> Setup:
   """Builds all that computes; nothing is compiled before it is called.
 
   Args:
     config: one that `validate` has passed.
     devices: to use; None takes all.
     num_classes: of the network; None asks the data set.
+    platform: whose forms of operations are taken, see `models.forms`; "" for that of the devices.
 
   Raises ValueError where class weights are not as many as classes, where the classes are those of a data set that
   is not prepared, and where `config.mesh.spatial` does not divide the devices.
@@ -60,7 +66,7 @@ def build(config: ml_collections.ConfigDict, devices: list | None = None, num_cl
   if num_classes is None:
     num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
   mesh = partition.make_mesh(devices, config.mesh.spatial)
-  network = task.network(config, num_classes, mesh.devices.flat[0].platform)
+  network = task.network(config, num_classes, platform or mesh.devices.flat[0].platform)
   settings = config.optimizer
   schedule = optimizer.make_schedule(
     settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power

@@ -254,7 +254,10 @@ def _run(config: ml_collections.ConfigDict) -> bool | None:
 def _memory_cure() -> str:
   cure = "lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
   if _MODE.value == "train":
-    cure = f"raise config.accumulate_steps or lower config.batch_size; where it is scored, {cure}"
+    cure = (
+      "set config.model.remat=True, raise config.accumulate_steps or lower config.batch_size; where it is scored, "
+      f"{cure}"
+    )
   return cure
 
 

@@ -65,14 +65,6 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   return result
 
 
-def cost(config: ml_collections.ConfigDict, topology: str, batch_per_group: int) -> dict[str, Any]:
-  """What `plan` returns for one number of examples, without printing or writing. Raises ValueError as `plan`."""
-  target = hardware.parse_topology(topology)
-  config_lib.validate(config, training=False)
-  planner = _Tpu(config, target) if target.is_tpu else _Gpu(config, target)
-  return planner.cost(batch_per_group)
-
-
 def _search(planner: "_Tpu | _Gpu", unit: int) -> list[dict[str, Any]]:
   """The costs of multiples of `unit` on the way to the largest that fits: doubled until one does not, then between."""
   tried = []
@@ -99,6 +91,8 @@ class _Planner:
     groups: of devices that share an image; without `config.mesh.spatial` each device is one.
   """
 
+  platform = ""
+
   def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target, count: int, devices: list):
     self.config, self.target, self.count = config, target, count
     spatial, height = config.mesh.spatial, config.data.crop_size[0]
@@ -110,7 +104,11 @@ class _Planner:
     self.groups = count // spatial
     # ImageNet's classes have no names before it is prepared, but everybody knows how many they are.
     num_classes = labels.IMAGENET_CLASSES if config.data.dataset == "imagenet2012" else None
-    self.setup = build.build(config, devices, num_classes)
+    self.setup = build.build(config, devices, num_classes, self.platform)
+    # What is computed, without the zeros of folded kernels and without computing anything twice.
+    plain = ml_collections.ConfigDict(config)
+    plain.model.remat = False
+    self._plain = build.build(plain, devices, num_classes, "plain")
 
   def cost(self, batch_per_group: int) -> dict[str, Any]:
     """What a step takes with so many examples on each group of devices, as `plan` returns it."""
@@ -121,15 +119,14 @@ class _Planner:
         f"--batch={-(-batch_per_group // parts) * parts}."
       )
     traced_on = self.setup.mesh.devices.size
-    traced = self.setup.train_step.trace(
-      self.setup.state_shapes, self._batch(batch_per_group * traced_on // self.config.mesh.spatial)
-    )
+    batch = self._batch(batch_per_group * traced_on // self.config.mesh.spatial)
+    traced, plain = (setup.train_step.trace(self.setup.state_shapes, batch) for setup in (self.setup, self._plain))
     facts = {
       "devices": self.count,
       "batch_size": batch_per_group * self.groups,
       "batch_per_group": batch_per_group,
       "state_bytes": trees.num_bytes(self.setup.state_shapes),
-      "flops": program.flops(traced.jaxpr.jaxpr) // traced_on,
+      "flops": program.flops(plain.jaxpr.jaxpr) // traced_on,
     }
     return facts | self._cost(traced, facts["batch_size"])
 
@@ -200,6 +197,8 @@ class _Tpu(_Planner):
 
 class _Gpu(_Planner):
   """By the program as it is before a compiler, of one device: XLA compiles for a GPU only where one is."""
+
+  platform = "gpu"
 
   def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target):
     if config.mesh.spatial > 1:

@@ -81,10 +81,11 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "Memory is that of the program in its own order without fusion, so more than a compiler needs; of exchanges only "
       "the gradient's is counted. Cycles and times are not known for GPUs."
     )
-  if target.is_tpu and result["batch_per_group"] % _SUBLANES:
+  at_once = result["batch_per_group"] // config.accumulate_steps
+  if target.is_tpu and at_once % _SUBLANES:
     notes.append(
-      f"{result['batch_per_group']} examples on a device cost about as much as {_SUBLANES}, which fill a TPU's "
-      "registers: fewer devices with more examples each may be the faster (docs/PERFORMANCE.md)."
+      f"{at_once} examples at once cost a device about as much as {-(-at_once // _SUBLANES) * _SUBLANES}, which fill "
+      "its registers: fewer devices with more examples each may be the faster (docs/PERFORMANCE.md)."
     )
   if result["batch_size"] != config.batch_size:
     scored = -(-config.eval.batch_size // result["devices"]) * result["devices"]

@@ -17,7 +17,7 @@ from gcn_flax.training import trees
 MUTABLE = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
   "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers",
-  "eval", "mesh",
+  "eval", "mesh", "model.remat",
 )  # fmt: skip
 
 # What the weights of a checkpoint mean: scored and exported only as they were trained.

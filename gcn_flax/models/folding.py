@@ -37,7 +37,7 @@ class Layout:
 
 
 @flax.struct.dataclass
-class Scores:
+class ScoreMap:
   """What a network says of each pixel, as it came out of its last convolution.
 
   Attributes:
@@ -113,7 +113,7 @@ def fold_planes(x: jax.Array, rows: int, columns: int) -> jax.Array:
 
 
 def fold_labels(labels: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Labels `[B, H, W]` as the planes of `Scores` stand, `[B, rows, columns, H / rows, W / columns]`, bfloat16.
+  """Labels `[B, H, W]` as the planes of `ScoreMap` stand, `[B, rows, columns, H / rows, W / columns]`, bfloat16.
 
   bfloat16 holds whole numbers up to 256 exactly.
   """

@@ -1,7 +1,7 @@
 """In which form each kind of chip computes an operation best: the only place that knows.
 
-All forms give the same results. Which is the fastest was measured (CPU) or estimated by the
-compiler (TPU), see docs/PERFORMANCE.md; on GPUs, where nothing was measured yet, the forms are plain.
+All forms give the same results but for rounding. Which is the fastest was measured (CPU), or estimated by the
+compiler (TPU: nothing was run on one), see docs/PERFORMANCE.md; on GPUs, where nothing was measured yet, they are plain.
 """
 
 import dataclasses
@@ -63,10 +63,12 @@ class Forms:
     """By how much the outputs of a head's first convolution are folded along its kernel's side."""
     if side < _SMALL_MAP:
       return 1
-    return max((fold for fold in range(1, self.lanes // channels + 1) if side % fold == 0), default=1)
+    most = min(self.lanes // channels, _MOST_FOLDED)
+    return max((fold for fold in range(1, most + 1) if side % fold == 0), default=1)
 
 
 _SMALL_MAP = 50  # Pixels of a side below which folding a head's outputs costs more than it spares.
+_MOST_FOLDED = 8  # Of a head's outputs; more were not looked at.
 
 
 # CPU: XLA's convolutions leave half of the speed, matrix products do not.
@@ -78,7 +80,8 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
     return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
   pixels = x.shape[0] * -(-x.shape[1] // strides[0]) * -(-x.shape[2] // strides[1])
   same = tuple(strides) == (1, 1) and tuple(padding) == ((height // 2,) * 2, (width // 2,) * 2)
-  if same and 1 in (height, width) and pixels * kernel.size >= _MUCH_WORK:
+  taps = pixels * kernel.size // inputs
+  if same and 1 in (height, width) and taps * inputs >= _MUCH_WORK and taps <= _MOST_TAPS:
     return _line_conv(x, kernel, 1 if width == 1 else 2)
   if pixels <= _FEW_PIXELS and inputs >= _MANY_CHANNELS:
     return _by_patches(x, kernel, strides, padding)
@@ -87,14 +90,17 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
   return _xla_conv(x, kernel, strides, padding)
 
 
+# Sizes are those of the whole batch, whatever the devices: JAX knows no other while it traces.
 _MUCH_WORK = 1 << 24  # Multiplications; below, what is spared does not pay for compiling it.
+_MOST_TAPS = 1 << 26  # Numbers that stand beside each other before they are summed: 256 MB.
 _FEW_PIXELS, _MANY_CHANNELS = 512, 256  # Patches are then small beside the kernel.
-_STRIP = 1 << 20  # Numbers of a map whose convolution stays in the cache.
+_STRIP, _MOST_STRIPS = 1 << 20, 16  # Numbers of a map whose convolution stays in the cache; each strip is compiled.
 
 
-def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def _product(x: jax.Array, matrix: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
   """`[..., I] @ [I, O]` of one long matrix."""
-  return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
+  product = jnp.matmul(x.reshape(-1, x.shape[-1]), matrix, preferred_element_type=dtype)
+  return product.reshape(*x.shape[:-1], -1)
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
@@ -122,17 +128,18 @@ def _shifts(x: jax.Array, axis: int, count: int) -> list[jax.Array]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _line_conv(x: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
-  """k x 1 (axis 1) or 1 x k (axis 2) from many channels to few: one product gives all taps, moved sums the rest."""
+  """k x 1 (axis 1) or 1 x k (axis 2): one product gives the share of each tap, moved sums of them the rest."""
   height, width, inputs, outputs = kernel.shape
   length = height * width
-  taps = _product(x, kernel.reshape(length, inputs, outputs).transpose(1, 0, 2).reshape(inputs, -1))
+  kernel = kernel.reshape(length, inputs, outputs).transpose(1, 0, 2).reshape(inputs, -1)
+  taps = _product(x, kernel, jnp.float32)  # Also of bfloat16, which is rounded once, when all are summed.
   padding = [(0, 0)] * 4
   padding[axis] = (length // 2, length // 2)
   taps = jnp.pad(taps, padding)
   return sum(
     jax.lax.slice_in_dim(taps, tap, tap + x.shape[axis], axis=axis)[..., tap * outputs : (tap + 1) * outputs]
     for tap in range(length)
-  )
+  ).astype(x.dtype)
 
 
 def _line_conv_forward(x, kernel, axis):
@@ -170,14 +177,14 @@ def _conv_of_large_map_backward(saved, gradient):
     gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), [(side // 2,) * 2 for side in (height, width)]
   )
   padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (0, 0), (0, 0)))
-  rows = max(1, x.shape[1] * _STRIP // x.size)
-  of_kernel = 0
+  rows = max(-(-x.shape[1] // _MOST_STRIPS), x.shape[1] * _STRIP // x.size)
+  of_kernel = jnp.float32(0)
   for start in range(0, x.shape[1], rows):
     end = min(start + rows, x.shape[1])
     strip = padded[:, start : end + height - 1]
     _, pull = jax.vjp(lambda kernel, strip=strip: _xla_conv(strip, kernel, (1, 1), ((0, 0), (width // 2,) * 2)), kernel)
-    of_kernel += pull(gradient[:, start:end])[0]
-  return of_x, of_kernel
+    of_kernel += pull(gradient[:, start:end])[0].astype(jnp.float32)
+  return of_x, of_kernel.astype(kernel.dtype)
 
 
 _conv_of_large_map.defvjp(_conv_of_large_map_forward, _conv_of_large_map_backward)
@@ -240,8 +247,9 @@ _PICTURE_CHANNELS = 4
 
 
 PLAIN = Forms()
+# XLA's 3 x 3 convolutions of 24 channels take half the time of those of 21; with 5 filled to 8 nothing was gained.
 CPU = Forms(conv=_cpu_conv, max_pool=_slices_max_pool, widths=(9, 8))
-# libtpu takes five times as long for a convolution of 65 to 94 channels as for one of 128.
+# libtpu takes five times as long for 65 to 94 channels as for 128, where a 3 x 3 convolution reads them.
 TPU = Forms(conv=_tpu_conv, lanes=128, widths=(65, 128))
 _BY_PLATFORM = {"cpu": CPU, "tpu": TPU}
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models import folding, heads
-from gcn_flax.models.folding import Layout, Scores
+from gcn_flax.models.folding import Layout, ScoreMap
 from gcn_flax.models.forms import Forms, of_platform
 from gcn_flax.models.layers import Deconv
 from gcn_flax.models.resnet import BACKBONES
@@ -49,8 +49,11 @@ class GCN(nn.Module):
     return self.scores(images, train=train).logits()
 
   @nn.compact
-  def scores(self, images: jax.Array, *, train: bool) -> Scores:
-    """The same before it is unfolded to logits of full size, which training and scoring do without."""
+  def scores(self, images: jax.Array, *, train: bool) -> ScoreMap:
+    """Images `[B, H, W, 3]` (normalised) -> the scores of their pixels, in the layout and type they are computed in.
+
+    Training and scoring do without float32 logits of full size. Raises ValueError as the class.
+    """
     if self.backbone not in BACKBONES:
       raise ValueError(f"backbone={self.backbone!r} is unknown; choose one of {', '.join(BACKBONES)}.")
     options = dict(
@@ -72,9 +75,9 @@ class GCN(nn.Module):
     trimmed = Layout(self.num_classes, fine.block) if fine.block != plain.block else fine
     scores = self._refine(scores, "refine1", fine, trimmed)
     if trimmed.block != plain.block:
-      scores = folding.to_plain(scores, trimmed)
+      scores = folding.widen(folding.to_plain(scores, trimmed), plain.width)
     scores = self._upsample(scores, "deconv1", plain, fine)
-    return Scores(self._refine(scores, "refine0", fine, trimmed), trimmed)
+    return ScoreMap(self._refine(scores, "refine0", fine, trimmed), trimmed)
 
   @property
   def _forms(self) -> Forms:

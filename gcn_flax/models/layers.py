@@ -41,7 +41,11 @@ class Conv(nn.Module):
       x: the map.
       layouts: in which the map lies in `x` and is to lie in the result, with stride 1; the blocks are the same, or
         the map is not folded. None for plain maps.
+
+    Raises ValueError for layouts where there is a stride.
     """
+    if layouts and self.stride != 1:
+      raise ValueError(f"a convolution with stride {self.stride} takes no layouts.")
     before, after = layouts or (Layout(x.shape[-1]), Layout(self.features))
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (*self.kernel_size, before.channels, self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None

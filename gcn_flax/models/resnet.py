@@ -141,8 +141,8 @@ class ResNet(nn.Module):
       identity (Goyal et al., 2017, section 5.1).
     dtype: of the computation; parameters stay float32.
     forms: in which the platform computes.
-    remat: whether a block keeps only its input for the backward pass, which computes the block once more. The largest
-      batch and crop that fit grow, a step takes about a quarter longer.
+    remat: whether a block keeps only its input for the backward pass, which computes the block once more: less memory,
+      more time.
 
   Raises ValueError where H or W is no multiple of 32.
   """
@@ -173,19 +173,13 @@ class ResNet(nn.Module):
     x = self.forms.max_pool(nn.relu(norm(name="bn1")(x)))
     maps = []
     for stage, (size, block) in enumerate(zip(self.stage_sizes, self.blocks, strict=True)):
-      block = _rematerialised(block) if self.remat else block
+      block = nn.remat(block) if self.remat else block
       for index in range(size):
         stride = 2 if stage > 0 and index == 0 else 1
         features, name = self.features * 2**stage, f"layer{stage + 1}_{index}"
         x = block(features, stride, norm, self.dtype, self.forms, last_scale, self.stride_in_1x1, name=name)(x)
       maps.append(x)
     return tuple(maps)
-
-
-def _rematerialised(block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-  if isinstance(block, functools.partial):
-    return functools.partial(nn.remat(block.func), *block.args, **block.keywords)
-  return nn.remat(block)
 
 
 def _basic(*stage_sizes: int, features: int = 64) -> Callable[..., ResNet]:

@@ -9,11 +9,20 @@ import jax.numpy as jnp
 
 from gcn_flax.labels import IGNORE
 from gcn_flax.models import folding
-from gcn_flax.models.folding import Scores
+from gcn_flax.models.folding import ScoreMap
 
 
-def of_scores(scores: Scores, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
-  """`cross_entropy` of what a network says of each pixel, folded or not; labels uint8 `[B, H, W]`."""
+def of_scores(scores: ScoreMap, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
+  """`cross_entropy` of what a network says of each pixel, folded or not.
+
+  Args:
+    scores: of B images.
+    labels: uint8 `[B, H, W]`, 0 to C - 1 or what is void.
+    **options: those of `cross_entropy`, but for `axis`.
+
+  Returns:
+    `(sum, weight)`, as `cross_entropy`.
+  """
   if not scores.folded:
     return cross_entropy(scores.array[..., : scores.layout.channels], labels, **options)
   return cross_entropy(scores.planes(), folding.fold_labels(labels, *scores.layout.block), axis=3, **options)
@@ -57,18 +66,30 @@ def cross_entropy(
   plain = log_norm - own
   losses, weights = plain, jnp.int32(1)
   if class_weights:
-    # Comparisons instead of gathers, which are slow on TPU where the map is sharded.
-    weights = sum(jnp.where(labels == index, jnp.float32(weight), 0) for index, weight in enumerate(class_weights))
+    table = jnp.array(class_weights, jnp.float32)
+    weights = _of_true_class(table, labels, axis, logits.ndim)
     losses = plain * weights
   if label_smoothing:
     table = jnp.array(class_weights or [1.0] * num_classes, jnp.float32)
-    weighed = jnp.moveaxis(logits.astype(jnp.float32), axis, -1) * table
-    spread = log_norm * jnp.mean(table) - jnp.mean(weighed, -1)
+    weighed = logits.astype(jnp.float32) * _along(table, axis, logits.ndim)
+    spread = log_norm * jnp.mean(table) - jnp.mean(weighed, axis)
     losses = (1 - label_smoothing) * losses + label_smoothing * spread
   if ohem_fraction < 1:
     valid = hardest(jax.lax.stop_gradient(plain), valid & (weights > 0), ohem_fraction, ohem_threshold)
   # Ones are summed as integers: a float32 stops counting at 2 ** 24, which eight images of 1024 x 2048 reach.
   return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(jnp.where(valid, weights, 0)).astype(jnp.float32)
+
+
+def _along(table: jax.Array, axis: int, ndim: int) -> jax.Array:
+  """A value for each class as an array that is broadcast over all other axes."""
+  return table.reshape([-1 if place == axis else 1 for place in range(ndim)])
+
+
+def _of_true_class(table: jax.Array, labels: jax.Array, axis: int, ndim: int) -> jax.Array:
+  """Each pixel's entry of a table, 0 where void: products with zeros and ones, as gathers are slow on a sharded TPU."""
+  if axis == ndim - 1:
+    return jnp.sum(jax.nn.one_hot(labels, len(table)) * table, -1)
+  return sum(jnp.where(labels == index, table[index], 0.0) for index in range(len(table)))
 
 
 def _of_last(logits: jax.Array, labels: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
@@ -98,7 +119,7 @@ def _of_planes_backward(axis, saved, gradients):
   classes = jax.lax.broadcasted_iota(labels.dtype, logits.shape, axis)
   probabilities = jnp.exp(logits.astype(jnp.float32) - log_norm)
   gradient = of_norm * probabilities + jnp.where(labels == classes, of_own, 0.0)
-  # As in `Scores.planes`: it is to be turned round in its own type.
+  # As in `ScoreMap.planes`: it is to be turned round in its own type.
   return jax.lax.optimization_barrier(gradient.astype(logits.dtype)), None
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcn_flax.models import folding
-from gcn_flax.models.folding import Layout, Scores
+from gcn_flax.models.folding import Layout, ScoreMap
 from gcn_flax.models.forms import PLAIN
 from gcn_flax.training import losses
 from tests.models.comparison import assert_close, quick_jit, random_array
@@ -77,14 +77,14 @@ def test_filling_is_left_out_and_stays_zero():
 @pytest.mark.parametrize("block", [(2, 2), (1, 1), (3, 2)])
 def test_labels_stand_where_the_scores_planes_stand(block):
   labels = np.random.default_rng(0).integers(0, 256, (2, 12, 18)).astype(np.uint8)
-  scores = Scores(folding.fold(jnp.asarray(labels, jnp.float32)[..., None], *block), Layout(1, block))
+  scores = ScoreMap(folding.fold(jnp.asarray(labels, jnp.float32)[..., None], *block), Layout(1, block))
   found = folding.fold_labels(labels, *block)
   np.testing.assert_array_equal(np.asarray(found, np.float32), scores.planes()[:, :, :, 0])
 
 
 def folded_scores(channels=6, width=30, dtype=jnp.float32):
   plain = 4 * random_array(2, 8, 12, channels)
-  return jnp.asarray(plain, dtype), Scores(
+  return jnp.asarray(plain, dtype), ScoreMap(
     folding.widen(folding.fold(jnp.asarray(plain, dtype), 2, 2), width), Layout(channels, (2, 2), width)
   )
 
@@ -94,12 +94,12 @@ def test_plain_view_and_classes_of_folded_scores():
   np.testing.assert_array_equal(scores.logits(), plain)
   np.testing.assert_array_equal(scores.classes(), np.argmax(plain, -1))
   assert scores.logits().dtype == jnp.float32 and scores.classes().dtype == jnp.uint8
-  tie = Scores(jnp.zeros((1, 1, 1, 24)), Layout(6, (2, 2)))
+  tie = ScoreMap(jnp.zeros((1, 1, 1, 24)), Layout(6, (2, 2)))
   assert not np.asarray(tie.classes()).any()
 
 
 def test_classes_of_plain_scores_leave_the_filling_out():
-  scores = Scores(jnp.pad(-1 - jnp.abs(random_array(1, 4, 4, 5)), [(0, 0)] * 3 + [(0, 3)]), Layout(5, width=8))
+  scores = ScoreMap(jnp.pad(-1 - jnp.abs(random_array(1, 4, 4, 5)), [(0, 0)] * 3 + [(0, 3)]), Layout(5, width=8))
   np.testing.assert_array_equal(scores.classes(), np.argmax(scores.logits(), -1))
 
 
@@ -118,7 +118,7 @@ def test_loss_of_folded_scores_equals_that_of_the_plain_view(options):
   labels = np.where(rng.random((2, 8, 12)) < 0.25, 255, rng.integers(0, 6, (2, 8, 12))).astype(np.uint8)
 
   def ours(array):
-    total, weight = losses.of_scores(Scores(array, scores.layout), labels, **options)
+    total, weight = losses.of_scores(ScoreMap(array, scores.layout), labels, **options)
     return total, weight
 
   def theirs(plain):
@@ -136,12 +136,12 @@ def test_loss_of_folded_scores_is_sound_at_extremes():
   """Logits far apart, in a block too, neither overflow nor vanish."""
   plain = np.float32([[[1e4, 0, -1e4], [-3e4, -3e4, -3e4]], [[200, -200, 0], [0, 0, 0]]])[None]
   labels = np.uint8([[[1, 2], [1, 255]]])
-  total, _ = losses.of_scores(Scores(folding.fold(plain, 2, 2), Layout(3, (2, 2))), labels)
+  total, _ = losses.of_scores(ScoreMap(folding.fold(plain, 2, 2), Layout(3, (2, 2))), labels)
   np.testing.assert_allclose(total, 1e4 + np.log(3) + 400, rtol=1e-6)
 
 
 def test_gradient_of_folded_bfloat16_scores_is_bfloat16():
   _, scores = folded_scores(dtype=jnp.bfloat16)
   labels = np.zeros((2, 8, 12), np.uint8)
-  gradient = jax.grad(lambda array: losses.of_scores(Scores(array, scores.layout), labels)[0])(scores.array)
+  gradient = jax.grad(lambda array: losses.of_scores(ScoreMap(array, scores.layout), labels)[0])(scores.array)
   assert gradient.dtype == jnp.bfloat16
