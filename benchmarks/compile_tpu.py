@@ -94,7 +94,8 @@ def _cost(setting: dict) -> dict:
   with tempfile.TemporaryDirectory() as workdir:
     command = [
       sys.executable, "-m", "gcn_flax.main", "--config=configs/cityscapes.py", f"--workdir={workdir}", "--mode=plan",
-      f"--topology={setting['topology']}", f"--batch={setting['batch']}", f"--config.model.backbone={setting['backbone']}",
+      f"--topology={setting['topology']}", f"--batch={setting['batch']}",
+      f"--config.model.backbone={setting['backbone']}",
       f"--config.model.kernel_size={setting['kernel_size']}", f"--config.data.crop_size=({crop}, {crop})",
       f"--config.mesh.spatial={setting['spatial']}",
     ]  # fmt: skip

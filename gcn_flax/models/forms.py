@@ -1,7 +1,7 @@
 """In which form each kind of chip computes an operation best: the only place that knows.
 
 All forms give the same results but for rounding. Which is the fastest was measured (CPU), or estimated by the
-compiler (TPU: nothing was run on one), see docs/PERFORMANCE.md; on GPUs, where nothing was measured yet, they are plain.
+compiler (TPU: nothing was run on one), see docs/PERFORMANCE.md; on GPUs, where nothing was measured, they are plain.
 """
 
 import dataclasses
