@@ -7,13 +7,12 @@ this machine's, medians of interleaved rounds; operations are those of the netwo
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
 import sys
 
-if not pathlib.Path("/dev/nvidia0").exists():
+if not list(pathlib.Path("/dev").glob("nvidia[0-9]*")):
   os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Or JAX looks for a TPU where libtpu is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The repository, for a run as a script.
 
@@ -60,10 +59,8 @@ def _setting(values: dict, dtype: str) -> rivals.Setting:
     "image": rng.integers(0, 256, (*shape, 3), np.uint8),
     "label": rng.integers(0, values["num_classes"], shape, np.uint8),
   }
-  fields = {field.name for field in dataclasses.fields(rivals.Setting)}
-  return rivals.Setting(
-    **{**{name: values[name] for name in fields - {"batch", "dtype"}}, "batch": batch, "dtype": dtype}
-  )
+  network = {name: values[name] for name in ("num_classes", "backbone", "kernel_size")}
+  return rivals.Setting(**network, batch=batch, dtype=dtype)
 
 
 def _table(times: dict, flops: dict) -> str:

@@ -2,9 +2,10 @@
 
     python benchmarks/parts.py --backbone=resnet50 --size=256 --batch=2 --json=FILE
 
-Each part has the shape that it has in the network, float32. Ours are compiled functions of their own: inside the step
-XLA fuses and lays out across their borders, and additions, normalisation and the update are in no part, so parts do
-not add up to the step. `--json` writes `{"parts": {name: {"count", "ours_s", ...}}, "machine": {...}}`, seconds.
+Each part has the shape that it has in the network, float32; scores of ours are filled up as they are there. Ours are
+compiled functions of their own: inside the step XLA fuses and lays out across their borders, and additions,
+normalisation and the update are in no part, so parts do not add up to the step. `--json` writes
+`{"parts": {name: {"count", "ours_s", ...}}, "machine": {...}}`, seconds.
 """
 
 import argparse
@@ -216,15 +217,15 @@ def _loss(args: argparse.Namespace) -> Part:
   labels = np.random.default_rng(1).integers(0, args.num_classes, x.shape[:3], np.uint8)
 
   def ours(form):
-    del form
-    return lambda labels, x: losses.cross_entropy(x, labels)[0]
+    layout = form.plain(args.num_classes)
+    return lambda labels, x: losses.of_scores(folding.ScoreMap(x, layout), labels)[0]
 
   def theirs(replica):
     del replica
     return lambda x: F.cross_entropy(x, torch.from_numpy(labels).long(), reduction="sum")
 
   # The labels take the place of the weights; being integers, they get no gradient.
-  return Part(f"loss, {_shape(x)}", 1, ours, labels, theirs, x)
+  return Part(f"loss, {_shape(x)}", 1, ours, labels, theirs, x, scores=True)
 
 
 def _part_rivals(part: Part, replicas: dict[str, TorchGCN]) -> dict[str, Callable[[], Any]]:

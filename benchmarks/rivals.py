@@ -1,8 +1,8 @@
 """The train and the inference step, ours and PyTorch's, of the same network with the same numbers."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,15 @@ class Setting:
     return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), forms=form)
 
   def variables(self) -> dict:
-    """The numbers that all start from."""
-    network = self.network(forms.PLAIN)
-    return jax.jit(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))()
+    """The numbers that all start from, a copy of their own."""
+    return jax.tree.map(jnp.copy, _first_variables(self.num_classes, self.backbone, self.kernel_size))
+
+
+@functools.cache
+def _first_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
+  network = GCN(num_classes, backbone, kernel_size, forms=forms.PLAIN)
+  key = jax.random.key(0, impl="rbg")
+  return jax.jit(lambda: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +155,7 @@ class TorchSide:
     self._format = torch.contiguous_format if name == "torch_eager" else torch.channels_last
     network = TorchGCN(setting.num_classes, setting.backbone, setting.kernel_size)
     self.network = load_flax(network, setting.variables()).to(device, memory_format=self._format)
-    self._call = torch.compile(self.network) if name == "torch_compile" else self.network
+    self._compiled = name == "torch_compile"
     images = torch.from_numpy(setting.batch["image"]).permute(0, 3, 1, 2)
     self._images = images.to(device).contiguous(memory_format=self._format)
     self._labels = torch.from_numpy(setting.batch["label"]).to(device)
@@ -162,15 +168,20 @@ class TorchSide:
     kernels = [value for value in self.network.parameters() if value.ndim > 1]
     others = [value for value in self.network.parameters() if value.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others}]
-    descent = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM)
+    descent = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
+    self.network.train()
+
+    def loss_of(images, labels):
+      with self._precision():
+        logits = self.network(self._normalized(images)).float()
+      total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
+      return total / (labels != IGNORE).sum()
+
+    find_loss = torch.compile(loss_of) if self._compiled else loss_of
 
     def run():
-      self.network.train()
       descent.zero_grad(set_to_none=True)
-      with self._precision():
-        logits = self._call(self._normalized()).float()
-      total = F.cross_entropy(logits, self._labels.long(), ignore_index=IGNORE, reduction="sum")
-      loss = total / (self._labels != IGNORE).sum()
+      loss = find_loss(self._images, self._labels)
       loss.backward()
       descent.step()
       return loss.item()  # Waits for the device.
@@ -180,24 +191,36 @@ class TorchSide:
   def inference(self) -> Rival:
     """Images to predictions."""
 
+    self.network.eval()
+
+    def classes_of(images):
+      with self._precision():
+        return self.network(self._normalized(images)).argmax(1).to(torch.uint8)
+
+    find_classes = torch.compile(classes_of) if self._compiled else classes_of
+
     def run():
-      self.network.eval()
-      with torch.inference_mode(), self._precision():
-        return self._call(self._normalized()).argmax(1).to(torch.uint8).cpu().numpy()
+      with torch.inference_mode():
+        return find_classes(self._images).cpu().numpy()
 
     return Rival(run, lambda: self._peak(run))
 
-  def _normalized(self) -> torch.Tensor:
-    return (self._images.float() - self._mean) / self._std
+  def _normalized(self, images: torch.Tensor) -> torch.Tensor:
+    return (images.float() - self._mean) / self._std
 
-  @contextlib.contextmanager
-  def _precision(self) -> Iterator[None]:
-    with torch.autocast(self.device, torch.bfloat16, enabled=self._setting.dtype == "bfloat16"):
-      yield
+  def _precision(self) -> torch.autocast:
+    return torch.autocast(self.device, torch.bfloat16, enabled=self._setting.dtype == "bfloat16")
 
   def _peak(self, run: Callable) -> int | None:
     if self.device != "cuda":
       return None  # PyTorch does not count the memory of a CPU.
+    others = torch.cuda.memory_allocated() - self._own_bytes()
     torch.cuda.reset_peak_memory_stats()
     run()
-    return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() - others
+
+  def _own_bytes(self) -> int:
+    """Of weights, their gradients and momentum, statistics and the batch, which stay between steps."""
+    weights = sum(value.nbytes for value in self.network.parameters())
+    rest = sum(value.nbytes for value in (*self.network.buffers(), self._images, self._labels))
+    return weights * (3 if self.network.training else 1) + rest

@@ -8,6 +8,7 @@ SIGTERM, saves and stops; then once more by the same command, until the first fu
 
 import argparse
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -15,7 +16,10 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The repository, for a run as a script.
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # The repository, for a run as a script.
+if not list(pathlib.Path("/dev").glob("nvidia[0-9]*")):
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Or JAX looks for a TPU where libtpu is installed.
 
 from benchmarks import timing  # noqa: E402
 from gcn_flax.cluster import STOPPED  # noqa: E402
@@ -33,7 +37,7 @@ def main() -> None:
   args = parser.parse_args()
   machine = timing.machine(("jax", "jaxlib", "flax", "orbax-checkpoint"))
   print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}\n`{machine['command']}`\n", flush=True)
-  _run(["data.prepare", "--dataset=shapes", f"--data_dir={args.data_dir}"])
+  _run(["data.prepare", "--dataset=shapes", f"--data_dir={pathlib.Path(args.data_dir).resolve()}"])
   found = {"cold": [], "warm": []}
   for _ in range(args.rounds):
     with tempfile.TemporaryDirectory() as folder:
@@ -57,23 +61,20 @@ def _first_step(args: argparse.Namespace, workdir: pathlib.Path) -> float:
   """Seconds from the command to the first step that is logged; the run is then stopped."""
   metrics = workdir / "metrics.jsonl"
   before = _num_lines(metrics)
-  started = time.monotonic()
-  process = subprocess.Popen(
-    _command(
-      [
-        "gcn_flax.main", f"--config={args.config}", f"--workdir={workdir}", f"--config.data.data_dir={args.data_dir}",
-        "--config.log_every_steps=1",
-      ]
-    ),
-    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-  )  # fmt: skip
-  while process.poll() is None and _num_lines(metrics) == before:
-    time.sleep(POLL_SECONDS)
-  seconds = time.monotonic() - started
-  process.send_signal(signal.SIGTERM)
-  _, errors = process.communicate()
-  if process.returncode != STOPPED:
-    sys.exit(f"error: the run ended with status {process.returncode}:\n{errors[-2000:]}")
+  environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+  data_dir = pathlib.Path(args.data_dir).resolve()
+  arguments = [f"--config={args.config}", f"--workdir={workdir}", f"--config.data.data_dir={data_dir}"]
+  command = _command(["gcn_flax.main", *arguments, "--config.log_every_steps=1"])
+  with tempfile.TemporaryFile("w+") as errors:
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT, env=environment)
+    while process.poll() is None and _num_lines(metrics) == before:
+      time.sleep(POLL_SECONDS)
+    seconds = time.monotonic() - started
+    process.send_signal(signal.SIGTERM)
+    if process.wait() != STOPPED:
+      errors.seek(0)
+      sys.exit(f"error: the run ended with status {process.returncode}:\n{errors.read()[-2000:]}")
   return seconds
 
 
@@ -86,7 +87,7 @@ def _command(arguments: list[str]) -> list[str]:
 
 
 def _run(arguments: list[str]) -> None:
-  subprocess.run(_command(arguments), check=True, stdout=subprocess.DEVNULL)
+  subprocess.run(_command(arguments), check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import cityscapes, silhouettes
-from gcn_flax import build, hardware, plan, program
+from gcn_flax import build, hardware, plan, plan_table, program
 
 HLO = """HloModule jit_step
 
@@ -54,6 +54,22 @@ def test_a_loops_cycles_and_exchanges_count_as_often_as_it_runs():
 def test_what_a_device_sends_in_a_ring_of_four(kind, sent):
   assert program.Collective(kind, 100, 1).sent(4) == sent
   assert program.Collective(kind, 100, 3).sent(4) == 3 * sent
+
+
+def test_cycles_are_told_by_kind_of_part():
+  parts = {
+    "encoder/layer1": 40,
+    "encoder/conv1": 10,
+    "head2": 20,
+    "head3": 5,
+    "refine_head2": 15,
+    "refine0": 5,
+    "the rest": 5,
+  }
+  rows = plan_table._parts({"cycles": 100, "cycles_by_part": parts})
+  assert [(name.strip(), text.split(", ")[1]) for name, text in rows] == [
+    ("encoder", "50%"), ("head", "25%"), ("refine", "20%"), ("the rest", "5%"),
+  ]  # fmt: skip
 
 
 def jaxpr(function, *shapes):

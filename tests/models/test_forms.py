@@ -14,23 +14,25 @@ from gcn_flax.training import losses
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 
 TOLERANCE = 1e-5
-CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map
-  "1 x 1": ((1, 1), 8, 5, 1, (6, 7)),
-  "1 x 1, stride 2": ((1, 1), 8, 5, 2, (7, 6)),
-  "3 x 3": ((3, 3), 3, 7, 1, (9, 12)),
-  "3 x 3, stride 2": ((3, 3), 3, 4, 2, (9, 12)),
-  "3 x 3, few pixels, many channels": ((3, 3), 256, 7, 1, (4, 5)),
-  "3 x 3, few pixels, many channels, stride 2": ((3, 3), 256, 7, 2, (9, 8)),
-  "3 x 3, large map": ((3, 3), 24, 4, 1, (131, 190)),
-  "7 x 5, large map": ((7, 5), 24, 2, 1, (131, 190)),
-  "7 x 7, stride 2": ((7, 7), 3, 8, 2, (12, 16)),
-  "5 x 3, stride 2": ((5, 3), 3, 8, 2, (12, 16)),
-  "5 x 1": ((5, 1), 32, 24, 1, (90, 60)),
-  "1 x 5": ((1, 5), 24, 32, 1, (90, 60)),
-  "1 x 25, longer than the map": ((1, 25), 256, 21, 1, (32, 8)),
-  "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7)),
-  "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30)),
+CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, and the platforms that have a form of their own
+  "1 x 1": ((1, 1), 8, 5, 1, (6, 7), {"cpu"}),
+  "1 x 1, stride 2": ((1, 1), 8, 5, 2, (7, 6), {"cpu"}),
+  "3 x 3": ((3, 3), 3, 7, 1, (9, 12), {}),
+  "3 x 3, stride 2": ((3, 3), 8, 4, 2, (9, 12), {}),
+  "3 x 3, few pixels, many channels": ((3, 3), 256, 7, 1, (4, 5), {"cpu"}),
+  "3 x 3, few pixels, many channels, stride 2": ((3, 3), 256, 7, 2, (9, 8), {"cpu"}),
+  "3 x 3, large map": ((3, 3), 4, 3, 1, (21, 6), {"cpu"}),
+  "7 x 5, large map": ((7, 5), 4, 3, 1, (40, 6), {"cpu"}),
+  "7 x 7, stride 2": ((7, 7), 3, 8, 2, (12, 16), {"tpu"}),
+  "5 x 3, stride 2": ((5, 3), 3, 8, 2, (12, 16), {"tpu"}),
+  "7 x 7, stride 2, odd": ((7, 7), 3, 8, 2, (13, 16), {}),
+  "5 x 1": ((5, 1), 32, 24, 1, (90, 60), {"cpu"}),
+  "1 x 5": ((1, 5), 24, 32, 1, (90, 60), {"cpu"}),
+  "1 x 25, longer than the map": ((1, 25), 256, 21, 1, (32, 8), {"cpu"}),
+  "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7), {}),
+  "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30), {}),
 }
+UNREFINED = 6  # The network of so many classes is without boundary refinement.
 FORMS = {"cpu": forms.CPU, "tpu": forms.TPU}
 
 
@@ -49,17 +51,40 @@ def assert_same(ours, theirs, *inputs):
   jax.tree.map(lambda a, b: assert_close(a, b, TOLERANCE), (y, gradients), (expected, expected_gradients))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolutions_equal_the_plain_ones(case, form):
-  size, inputs, outputs, stride, sides = case
+OWN = [(platform, name) for name, case in CONVOLUTIONS.items() for platform in case[-1]]
+
+
+@pytest.fixture
+def small_strips(monkeypatch):
+  """Strips of 3 rows and of 1, the last of fewer, and more than are allowed."""
+  monkeypatch.setattr(forms, "_STRIP", 144)
+
+
+def convolution(platform, name):
+  """The convolution of a case in the forms of a platform, and its inputs."""
+  size, inputs, outputs, stride, sides, _ = CONVOLUTIONS[name]
   padding = tuple((side // 2,) * 2 for side in size)
+  form = forms.PLAIN if platform == "plain" else FORMS[platform]
 
-  def conv(form):
-    return lambda x, kernel: form.conv(x, kernel, (stride, stride), padding)
+  def conv(x, kernel):
+    return form.conv(x, kernel, (stride, stride), padding)
 
-  x, kernel = random_array(2, *sides, inputs), random_array(*size, inputs, outputs, seed=1)
-  assert_same(conv(FORMS[form]), conv(forms.PLAIN), x, kernel)
+  return conv, random_array(2, *sides, inputs), random_array(*size, inputs, outputs, seed=1)
+
+
+@pytest.mark.parametrize("platform, name", OWN)
+def test_convolutions_of_their_own_equal_the_plain_ones(small_strips, platform, name):
+  conv, *inputs = convolution(platform, name)
+  assert_same(conv, convolution("plain", name)[0], *inputs)
+
+
+@pytest.mark.parametrize("platform", FORMS)
+def test_which_convolutions_have_forms_of_their_own(monkeypatch, platform):
+  for name, case in CONVOLUTIONS.items():
+    monkeypatch.setattr(forms, "_STRIP", 144 if "large" in name else 1 << 20)
+    (conv, *inputs), (plain, *_) = convolution(platform, name), convolution("plain", name)
+    same = str(jax.make_jaxpr(conv)(*inputs)) == str(jax.make_jaxpr(plain)(*inputs))
+    assert same == (platform not in case[-1]), name
 
 
 @pytest.mark.parametrize("sides", [(8, 12), (9, 7)])
@@ -86,7 +111,7 @@ def test_a_heads_outputs_fill_the_lanes_where_the_side_divides():
 def loss_and_gradient(name, classes):
   """Of a small network; and its logits and classes in evaluation."""
   form = FORMS.get(name, forms.PLAIN)
-  network = GCN(classes, "resnet_tiny", 7, forms=form)
+  network = GCN(classes, "resnet_tiny", 7, forms=form, boundary_refine=classes != UNREFINED)
   images = random_array(2, 64, 96, 3)
   variables = random_variables(network, images, train=False)
   rng = np.random.default_rng(3)
@@ -104,8 +129,10 @@ def loss_and_gradient(name, classes):
   return quick_jit(jax.value_and_grad(loss))(variables), quick_jit(evaluate)(variables)
 
 
-@pytest.mark.parametrize("classes", [5, 19, 40])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+  "name, classes",
+  [("cpu", 19), ("tpu", 19), ("tpu", UNREFINED), ("tpu", 80), pytest.param("cpu", 5, marks=pytest.mark.slow)],
+)
 def test_networks_of_all_forms_are_one(name, classes):
   (loss, gradient), (logits, again, found) = loss_and_gradient(name, classes)
   (expected, expected_gradient), (expected_logits, _, expected_found) = loss_and_gradient("plain", classes)
@@ -126,6 +153,18 @@ def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
   assert layout(forms.TPU) == ((1, 32, 32, 76), (2, 2))
   assert layout(forms.CPU) == ((1, 64, 64, 24), (1, 1))
   assert layout(forms.PLAIN) == ((1, 64, 64, 19), (1, 1))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_bfloat16_is_as_close_to_float32_as_the_plain_form(form):
+  """Convolutions round once, also those that are sums of products."""
+  x, kernel = random_array(2, 90, 60, 32), random_array(15, 1, 32, 24, seed=1)
+  exact = forms.PLAIN.conv(x, kernel, (1, 1), ((7, 7), (0, 0)))
+  found = form.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
+  plain = forms.PLAIN.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
+  assert found.dtype == jnp.bfloat16
+  errors = [np.abs(np.asarray(y, np.float32) - exact).mean() for y in (found, plain)]
+  assert errors[0] <= 1.05 * errors[1]
 
 
 def test_the_platform_decides():

@@ -63,7 +63,16 @@ def test_one_device_equals_eight(config, variant):
   assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
-SLOW = [(1, 1, "cpu"), (4, 1, "cpu"), (8, 1, "cpu"), (2, 2, "cpu"), (1, 1, "tpu"), (2, 1, "tpu"), (8, 1, "tpu")]
+SLOW = [
+  (1, 1, "cpu"),
+  (4, 1, "cpu"),
+  (8, 1, "cpu"),
+  (2, 2, "cpu"),
+  (1, 1, "tpu"),
+  (2, 1, "tpu"),
+  (8, 1, "tpu"),
+  (2, 1, "gpu"),
+]
 SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
