@@ -14,7 +14,7 @@ from gcn_flax.training import losses
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 
 TOLERANCE = 1e-5
-CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, and the platforms that have a form of their own
+CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, platforms that have a form of their own
   "1 x 1": ((1, 1), 8, 5, 1, (6, 7), {"cpu"}),
   "1 x 1, stride 2": ((1, 1), 8, 5, 2, (7, 6), {"cpu"}),
   "3 x 3": ((3, 3), 3, 7, 1, (9, 12), {}),
