@@ -218,8 +218,8 @@ def _table(kind: str, times: dict, names: list[str], flops: int, ceiling: dict, 
   traffic = times["ours_traffic_bytes"]
   compute, moving = flops / ceiling["matmul_flops"], traffic / ceiling["copy_bytes"]
   notes = (
-    "\"speed of ours\": how many times as fast as the rival ours is. Memory of ours is the compiler's account. PyTorch's",
-    "optimizer is the fused one, its bfloat16 is autocast.",
+    '"speed of ours": how many times as fast as the rival ours is. Memory of ours is the compiler\'s account; the',
+    "optimizer of PyTorch is the fused one, its bfloat16 is autocast.",
     f"The {flops / 1e9:,.1f} G operations of the plain network take {1e3 * compute:.4g} ms at this machine's matrix",
     f"rate; ours takes {times['ours_s'] / compute:.2f} times as long. XLA says that ours reads and writes",
     f"{traffic / 1e9:.3g} GB, which takes {1e3 * moving:.4g} ms at this machine's rate of copying, caches left aside.",
