@@ -172,6 +172,40 @@ def test_a_plan_for_gpus_needs_none_and_says_what_it_does_not_know(capsys, tmp_p
   assert other["batch_size"] == 24 and "config.batch_size=16 was not planned" in capsys.readouterr().out
 
 
+def test_a_plan_for_gpus_is_that_of_their_forms_and_counts_what_the_network_needs():
+  def traced(platform, remat=False):
+    config = small()
+    config.model.remat = remat
+    setup = build.build(config, jax.devices()[:1], platform=platform)
+    image, label = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8), jax.ShapeDtypeStruct((2, 64, 64), jnp.uint8)
+    return setup.train_step.trace(setup.state_shapes, {"image": image, "label": label}).jaxpr.jaxpr
+
+  gpu, tpu, cpu, again = traced("gpu"), traced("tpu"), traced("cpu"), traced("gpu", remat=True)
+  assert program.peak_bytes(gpu) != program.peak_bytes(cpu) and program.flops(again) > program.flops(gpu)
+  assert program.flops(tpu) > 1.2 * program.flops(gpu)
+  target = hardware.parse_topology("h100:8")
+  found = plan._Gpu(small(), target).cost(2)
+  assert found["hbm_bytes"] == program.peak_bytes(gpu) and found["flops"] == program.flops(gpu)
+  config = small()
+  config.model.remat = True
+  frugal = plan._Gpu(config, target).cost(2)
+  assert frugal["flops"] == found["flops"] and frugal["hbm_bytes"] == program.peak_bytes(again)
+
+
+def test_a_batch_that_does_not_fill_a_tpus_registers_is_said_to_cost_as_one_that_does():
+  config, target = small(), hardware.parse_topology("v5e:2x4")
+  result = {"topology": "v5e:2x4", "batch_size": 16, "fits": True, "devices": 8}
+
+  def notes(batch, parts=1):
+    config.accumulate_steps = parts
+    return " ".join(plan_table._notes(config, target, {**result, "batch_per_group": batch}))
+
+  assert "2 examples at once cost a device about as much as 8" in notes(2)
+  assert "12 examples at once cost a device about as much as 16" in notes(12)
+  assert "2 examples at once cost a device about as much as 8" in notes(8, 4)
+  assert "at once" not in notes(8) + notes(16, 2)
+
+
 def test_what_cannot_be_planned_is_refused(tmp_path):
   for batch in ("0", "-1", "most"):
     with pytest.raises(ValueError, match=f"--batch='{batch}' must be auto, or a number"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gcn_flax.models.folding import Layout
 from gcn_flax.models.layers import Conv, Deconv, bilinear_kernel
 from tests.models.comparison import assert_close, random_array, random_variables
 from tests.torch_reference import load_flax, to_numpy, to_torch
@@ -23,6 +24,11 @@ def test_conv_pads_as_torch_does(kernel_size, stride, size):
   padding = tuple(side // 2 for side in kernel_size)
   reference = load_flax(torch.nn.Conv2d(3, 4, kernel_size, stride, padding), variables)
   assert_close(module.apply(variables, x), to_numpy(reference(to_torch(x))), TOLERANCE)
+
+
+def test_a_strided_convolution_takes_no_layouts():
+  with pytest.raises(ValueError, match="stride 2 takes no layouts"):
+    Conv(4, (3, 3), 2).init(jax.random.key(0), random_array(1, 8, 8, 3), (Layout(3), Layout(4)))
 
 
 @pytest.fixture(scope="module")
