@@ -1,5 +1,6 @@
 """Every form of an operation gives what the plain one gives, and the same gradients."""
 
+import dataclasses
 import functools
 
 import jax
@@ -32,6 +33,7 @@ CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, platfo
   "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7), {}),
   "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30), {}),
 }
+FILLED = dataclasses.replace(forms.TPU, widths=(9, 8))  # Of no platform: folded maps, and plain ones that are filled.
 UNREFINED = 6  # The network of so many classes is without boundary refinement.
 FORMS = {"cpu": forms.CPU, "tpu": forms.TPU}
 
@@ -110,7 +112,7 @@ def test_a_heads_outputs_fill_the_lanes_where_the_side_divides():
 @functools.cache
 def loss_and_gradient(name, classes):
   """Of a small network; and its logits and classes in evaluation."""
-  form = FORMS.get(name, forms.PLAIN)
+  form = {**FORMS, "plain": forms.PLAIN, "filled": FILLED}[name]
   network = GCN(classes, "resnet_tiny", 7, forms=form, boundary_refine=classes != UNREFINED)
   images = random_array(2, 64, 96, 3)
   variables = random_variables(network, images, train=False)
@@ -131,7 +133,14 @@ def loss_and_gradient(name, classes):
 
 @pytest.mark.parametrize(
   "name, classes",
-  [("cpu", 19), ("tpu", 19), ("tpu", UNREFINED), ("tpu", 80), pytest.param("cpu", 5, marks=pytest.mark.slow)],
+  [
+    ("cpu", 19),
+    ("tpu", 19),
+    ("tpu", UNREFINED),
+    ("tpu", 80),
+    ("filled", 19),
+    pytest.param("cpu", 5, marks=pytest.mark.slow),
+  ],
 )
 def test_networks_of_all_forms_are_one(name, classes):
   (loss, gradient), (logits, again, found) = loss_and_gradient(name, classes)
@@ -144,13 +153,13 @@ def test_networks_of_all_forms_are_one(name, classes):
 
 
 def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
-  def layout(form):
-    network = GCN(19, "resnet_tiny", 7, forms=form)
+  def layout(form, boundary_refine=True):
+    network = GCN(19, "resnet_tiny", 7, forms=form, boundary_refine=boundary_refine)
     images = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), images, train=False, method="scores"))
     return shapes[0].array.shape, shapes[0].layout.block
 
-  assert layout(forms.TPU) == ((1, 32, 32, 76), (2, 2))
+  assert layout(forms.TPU) == layout(forms.TPU, boundary_refine=False) == ((1, 32, 32, 76), (2, 2))
   assert layout(forms.CPU) == ((1, 64, 64, 24), (1, 1))
   assert layout(forms.PLAIN) == ((1, 64, 64, 19), (1, 1))
 
