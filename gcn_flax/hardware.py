@@ -36,7 +36,7 @@ TPUS = {
   "v4": Tpu(clock=1.05e9, peak=275e12, network=268e9, chip_config="megacore"),
   "v5e": Tpu(clock=1.50e9, peak=197e12, network=200e9),
   "v5p": Tpu(clock=1.75e9, peak=459e12, network=600e9),
-  # For v6e, libtpu 0.0.52 took 24 GB on two cores with ResNet-152, and 10.5 GB with resnet_tiny (docs/PERFORMANCE.md).
+  # For v6e, libtpu 0.0.52 took 8.4 GB on one core with ResNet-152 (docs/PERFORMANCE.md).
   "v6e": Tpu(clock=1.75e9, peak=918e12, network=400e9, compile_bytes=12 << 30),
   "tpu7x": Tpu(clock=2.33e9, peak=1153.5e12, network=600e9, devices_per_chip=2),
 }
