@@ -80,12 +80,11 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
     return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
   pixels = x.shape[0] * -(-x.shape[1] // strides[0]) * -(-x.shape[2] // strides[1])
   same = tuple(strides) == (1, 1) and tuple(padding) == ((height // 2,) * 2, (width // 2,) * 2)
-  taps = pixels * kernel.size // inputs
-  if same and 1 in (height, width) and taps * inputs >= _MUCH_WORK and taps <= _MOST_TAPS:
+  if same and 1 in (height, width) and _pays_as_line(pixels, kernel.shape):
     return _line_conv(x, kernel, 1 if width == 1 else 2)
   if pixels <= _FEW_PIXELS and inputs >= _MANY_CHANNELS:
     return _by_patches(x, kernel, strides, padding)
-  if same and x.size > 2 * _STRIP:
+  if same and x.size > 2 * _STRIP and inputs >= _VECTOR:
     return _conv_of_large_map(x, kernel)
   return _xla_conv(x, kernel, strides, padding)
 
@@ -94,7 +93,14 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
 _MUCH_WORK = 1 << 24  # Multiplications; below, what is spared does not pay for compiling it.
 _MOST_TAPS = 1 << 26  # Numbers that stand beside each other before they are summed: 256 MB.
 _FEW_PIXELS, _MANY_CHANNELS = 512, 256  # Patches are then small beside the kernel.
+_VECTOR = 16  # Channels below which strips and filling gain nothing.
 _STRIP, _MOST_STRIPS = 1 << 20, 16  # Numbers of a map whose convolution stays in the cache; each strip is compiled.
+
+
+def _pays_as_line(pixels: int, shape: Sequence[int]) -> bool:
+  height, width, inputs, outputs = shape
+  taps = height * width * outputs
+  return taps <= 5 * inputs and pixels * taps <= _MOST_TAPS and pixels * taps * inputs >= _MUCH_WORK
 
 
 def _product(x: jax.Array, matrix: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
@@ -247,8 +253,8 @@ _PICTURE_CHANNELS = 4
 
 
 PLAIN = Forms()
-# XLA's 3 x 3 convolutions of 24 channels take half the time of those of 21; with 5 filled to 8 nothing was gained.
-CPU = Forms(conv=_cpu_conv, max_pool=_slices_max_pool, widths=(9, 8))
+# XLA's 3 x 3 convolutions of 24 channels take half the time of those of 21; 5 filled to 8, or 11 to 16, gain nothing.
+CPU = Forms(conv=_cpu_conv, max_pool=_slices_max_pool, widths=(_VECTOR + 1, 8))
 # libtpu takes five times as long for 65 to 94 channels as for 128, where a 3 x 3 convolution reads them.
 TPU = Forms(conv=_tpu_conv, lanes=128, widths=(65, 128))
 _BY_PLATFORM = {"cpu": CPU, "tpu": TPU}

@@ -22,13 +22,15 @@ CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, platfo
   "3 x 3, stride 2": ((3, 3), 8, 4, 2, (9, 12), {}),
   "3 x 3, few pixels, many channels": ((3, 3), 256, 7, 1, (4, 5), {"cpu"}),
   "3 x 3, few pixels, many channels, stride 2": ((3, 3), 256, 7, 2, (9, 8), {"cpu"}),
-  "3 x 3, large map": ((3, 3), 4, 3, 1, (21, 6), {"cpu"}),
-  "7 x 5, large map": ((7, 5), 4, 3, 1, (40, 6), {"cpu"}),
+  "3 x 3, large map": ((3, 3), 16, 3, 1, (21, 6), {"cpu"}),
+  "7 x 5, large map": ((7, 5), 16, 3, 1, (40, 6), {"cpu"}),
+  "3 x 3, large map, few channels": ((3, 3), 15, 3, 1, (21, 6), {}),
   "7 x 7, stride 2": ((7, 7), 3, 8, 2, (12, 16), {"tpu"}),
   "5 x 3, stride 2": ((5, 3), 3, 8, 2, (12, 16), {"tpu"}),
   "7 x 7, stride 2, odd": ((7, 7), 3, 8, 2, (13, 16), {}),
-  "5 x 1": ((5, 1), 32, 24, 1, (90, 60), {"cpu"}),
-  "1 x 5": ((1, 5), 24, 32, 1, (90, 60), {"cpu"}),
+  "5 x 1": ((5, 1), 64, 24, 1, (60, 45), {"cpu"}),
+  "1 x 5": ((1, 5), 32, 32, 1, (60, 60), {"cpu"}),
+  "5 x 1, to many": ((5, 1), 31, 32, 1, (60, 60), {}),
   "1 x 25, longer than the map": ((1, 25), 256, 21, 1, (32, 8), {"cpu"}),
   "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7), {}),
   "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30), {}),
@@ -59,7 +61,7 @@ OWN = [(platform, name) for name, case in CONVOLUTIONS.items() for platform in c
 @pytest.fixture
 def small_strips(monkeypatch):
   """Strips of 3 rows and of 1, the last of fewer, and more than are allowed."""
-  monkeypatch.setattr(forms, "_STRIP", 144)
+  monkeypatch.setattr(forms, "_STRIP", 576)
 
 
 def convolution(platform, name):
@@ -83,7 +85,7 @@ def test_convolutions_of_their_own_equal_the_plain_ones(small_strips, platform, 
 @pytest.mark.parametrize("platform", FORMS)
 def test_which_convolutions_have_forms_of_their_own(monkeypatch, platform):
   for name, case in CONVOLUTIONS.items():
-    monkeypatch.setattr(forms, "_STRIP", 144 if "large" in name else 1 << 20)
+    monkeypatch.setattr(forms, "_STRIP", 576 if "large" in name else 1 << 20)
     (conv, *inputs), (plain, *_) = convolution(platform, name), convolution("plain", name)
     same = str(jax.make_jaxpr(conv)(*inputs)) == str(jax.make_jaxpr(plain)(*inputs))
     assert same == (platform not in case[-1]), name
@@ -167,7 +169,7 @@ def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_bfloat16_is_as_close_to_float32_as_the_plain_form(form):
   """Convolutions round once, also those that are sums of products."""
-  x, kernel = random_array(2, 90, 60, 32), random_array(15, 1, 32, 24, seed=1)
+  x, kernel = random_array(2, 90, 60, 80), random_array(15, 1, 80, 24, seed=1)
   exact = forms.PLAIN.conv(x, kernel, (1, 1), ((7, 7), (0, 0)))
   found = form.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
   plain = forms.PLAIN.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
