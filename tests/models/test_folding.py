@@ -134,8 +134,8 @@ def test_loss_of_folded_scores_equals_that_of_the_plain_view(options):
 
 def test_loss_of_folded_scores_is_sound_at_extremes():
   """Logits far apart, in a block too, neither overflow nor vanish."""
-  plain = np.float32([[[1e4, 0, -1e4], [-3e4, -3e4, -3e4]], [[200, -200, 0], [0, 0, 0]]])[None]
-  labels = np.uint8([[[1, 2], [1, 255]]])
+  plain = np.float32([[[-1e4, 0, 1e4], [-3e4, -3e4, -3e4]], [[-200, 200, 0], [0, 0, 0]]])[None]
+  labels = np.uint8([[[1, 2], [0, 255]]])
   total, _ = losses.of_scores(ScoreMap(folding.fold(plain, 2, 2), Layout(3, (2, 2))), labels)
   np.testing.assert_allclose(total, 1e4 + np.log(3) + 400, rtol=1e-6)
 
