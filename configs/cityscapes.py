@@ -28,8 +28,9 @@ normalisation, random scale and colour, bfloat16; their workdirs are
 runs/cityscapes_stage1_modern and so on. Images are scored at 1024 x 2048, whole; by
 stage1 and stage2 in the paper's four crops of 1024 x 1024 (docs/EVALUATION.md has scales, flips, CRF and
 submissions). On TPUs take 8 images for each chip: two v5e chips with 8 each make an update of 16 in about the time that
-eight chips with 2 each need (compiler-estimated, docs/PERFORMANCE.md). Where memory is short: --config.accumulate_steps=8 --config.eval.batch_size=1. Not trained to the end by
-us: no score is claimed.
+eight chips with 2 each need (compiler-estimated, docs/PERFORMANCE.md). Where memory is short:
+--config.accumulate_steps=8 --config.eval.batch_size=1, or --config.model.remat=True. Not trained to the end by us: no
+score is claimed.
 """
 
 from gcn_flax import config as config_lib
