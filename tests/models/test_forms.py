@@ -133,16 +133,11 @@ def loss_and_gradient(name, classes):
   return quick_jit(jax.value_and_grad(loss))(variables), quick_jit(evaluate)(variables)
 
 
+MORE = [("cpu", 5), ("tpu", UNREFINED), ("tpu", 80), ("filled", 19)]
+
+
 @pytest.mark.parametrize(
-  "name, classes",
-  [
-    ("cpu", 19),
-    ("tpu", 19),
-    ("tpu", UNREFINED),
-    ("tpu", 80),
-    ("filled", 19),
-    pytest.param("cpu", 5, marks=pytest.mark.slow),
-  ],
+  "name, classes", [("cpu", 19), ("tpu", 19), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
 )
 def test_networks_of_all_forms_are_one(name, classes):
   (loss, gradient), (logits, again, found) = loss_and_gradient(name, classes)

@@ -103,7 +103,8 @@ def test_features_equal_torch(name, size):
     assert_close(ours, to_numpy(theirs), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet_tiny", pytest.param("resnet50_gcn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet_tiny", "resnet50_gcn"])
 def test_rematerialised_blocks_are_the_same_network_in_less_memory(name):
   images = random_array(2, 64, 96, 3)
   variables = random_variables(BACKBONES[name](), images, train=True)
