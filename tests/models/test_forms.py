@@ -157,6 +157,7 @@ def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
     return shapes[0].array.shape, shapes[0].layout.block
 
   assert layout(forms.TPU) == layout(forms.TPU, boundary_refine=False) == ((1, 32, 32, 76), (2, 2))
+  assert layout(FILLED) == layout(forms.TPU)
   assert layout(forms.CPU) == ((1, 64, 64, 24), (1, 1))
   assert layout(forms.PLAIN) == ((1, 64, 64, 19), (1, 1))
 
