@@ -65,7 +65,7 @@ class Part:
 
 def main() -> None:
   """Measures, prints, writes."""
-  args = _arguments()
+  args = rivals.parse(rivals.parser("Times each part of the network against PyTorch's, on the CPU."))
   torch.set_num_threads(timing.num_cores())
   machine = timing.machine(("jax", "jaxlib", "flax", "torch", "numpy"))
   print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}\n`{machine['command']}`\n", flush=True)
@@ -84,21 +84,6 @@ def main() -> None:
     pathlib.Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     result = {"settings": vars(args), "parts": found, "machine": machine}
     pathlib.Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _arguments() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(description="Times each part of the network against PyTorch's, on the CPU.")
-  parser.add_argument("--backbone", default="resnet50", choices=tuple(resnet.BACKBONES))
-  parser.add_argument("--size", type=int, default=256, help="side of the square images, a multiple of 32")
-  parser.add_argument("--batch", type=int, default=2, help="images in a batch")
-  parser.add_argument("--kernel_size", type=int, default=15, help="k of the heads, odd")
-  parser.add_argument("--num_classes", type=int, default=21)
-  parser.add_argument("--repeats", type=int, default=5, help="rounds, each of which times every rival once")
-  parser.add_argument("--json", default="", help="file to write the numbers to")
-  args = parser.parse_args()
-  if args.size < 32 or args.size % 32:
-    parser.error(f"--size={args.size} must be a multiple of 32")
-  return args
 
 
 def _parts(args: argparse.Namespace, variables: dict) -> list[Part]:

@@ -1,5 +1,6 @@
 """The train and the inference step, ours and PyTorch's, of the same network with the same numbers."""
 
+import argparse
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from gcn_flax import program
 from gcn_flax.labels import IGNORE
-from gcn_flax.models import forms
+from gcn_flax.models import forms, resnet
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.training import losses, optimizer, steps
@@ -55,6 +56,34 @@ class Setting:
   def variables(self) -> dict:
     """The numbers that all start from, a copy of their own."""
     return jax.tree.map(jnp.copy, _first_variables(self.num_classes, self.backbone, self.kernel_size))
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+  """What all comparisons of one network are told."""
+  result = argparse.ArgumentParser(description=description)
+  result.add_argument("--backbone", default="resnet50", choices=tuple(resnet.BACKBONES))
+  result.add_argument("--size", type=int, default=256, help="side of the square images, a multiple of 32")
+  result.add_argument("--batch", type=int, default=2, help="images in a batch")
+  result.add_argument("--kernel_size", type=int, default=15, help="k of the heads, odd")
+  result.add_argument("--num_classes", type=int, default=21)
+  result.add_argument("--repeats", type=int, default=7, help="rounds, each of which times every rival once")
+  result.add_argument("--json", default="", help="file to write the numbers to")
+  return result
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+  """The arguments. Exits with a message where one is out of range."""
+  args = parser.parse_args()
+  for name in ("size", "batch", "kernel_size", "repeats"):
+    if getattr(args, name) < 1:
+      parser.error(f"--{name}={getattr(args, name)} must be at least 1")
+  if args.size % 32:
+    parser.error(f"--size={args.size} must be a multiple of 32: for instance {-(-args.size // 32) * 32}")
+  if args.kernel_size % 2 == 0:
+    parser.error(f"--kernel_size={args.kernel_size} must be odd: for instance {args.kernel_size + 1}")
+  if not 2 <= args.num_classes <= IGNORE:
+    parser.error(f"--num_classes={args.num_classes} must be from 2 to {IGNORE}")
+  return args
 
 
 @functools.cache

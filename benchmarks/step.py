@@ -37,7 +37,7 @@ import torch  # noqa: E402
 
 from benchmarks import rivals, timing  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
-from gcn_flax.models import forms, resnet  # noqa: E402
+from gcn_flax.models import forms  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # Relative, of the first losses.
@@ -83,30 +83,15 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
   gpu = jax.default_backend() == "gpu"
-  parser = argparse.ArgumentParser(description="Times the network against the same one in PyTorch.")
-  parser.add_argument("--backbone", default="resnet50", choices=tuple(resnet.BACKBONES))
-  parser.add_argument("--size", type=int, default=256, help="side of the square images, a multiple of 32")
-  parser.add_argument("--batch", type=int, default=2, help="images in a batch")
-  parser.add_argument("--kernel_size", type=int, default=15, help="k of the heads, odd")
-  parser.add_argument("--num_classes", type=int, default=21)
+  parser = rivals.parser("Times the network against the same one in PyTorch.")
   parser.add_argument("--dtype", default="bfloat16" if gpu else "float32", choices=tuple(TOLERANCE))
   parser.add_argument(
-    "--compile", action=argparse.BooleanOptionalAction, default=gpu,
+    "--compile",
+    action=argparse.BooleanOptionalAction,
+    default=gpu,
     help="torch.compile, too: on a CPU it takes minutes to compile",
-  )  # fmt: skip
-  parser.add_argument("--repeats", type=int, default=7, help="rounds, each of which times every rival once")
-  parser.add_argument("--json", default="", help="file to write the numbers to")
-  args = parser.parse_args()
-  for name in ("size", "batch", "kernel_size", "repeats"):
-    if getattr(args, name) < 1:
-      parser.error(f"--{name}={getattr(args, name)} must be at least 1")
-  if args.size % 32:
-    parser.error(f"--size={args.size} must be a multiple of 32: for instance {-(-args.size // 32) * 32}")
-  if args.kernel_size % 2 == 0:
-    parser.error(f"--kernel_size={args.kernel_size} must be odd: for instance {args.kernel_size + 1}")
-  if not 2 <= args.num_classes <= IGNORE:
-    parser.error(f"--num_classes={args.num_classes} must be from 2 to {IGNORE}")
-  return args
+  )
+  return rivals.parse(parser)
 
 
 def _torch_device() -> str:

@@ -1,13 +1,9 @@
 """Whether a config fits chips that are not there, and what a step would take, by their compiler's own account."""
 
 import contextlib
-import importlib.util
 import json
 import logging
 import math
-import os
-import pathlib
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,15 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax.experimental import topologies
 
-from gcn_flax import build, files, hardware, labels, plan_table, program
+from gcn_flax import build, files, hardware, labels, libtpu, plan_table, program
 from gcn_flax import config as config_lib
 from gcn_flax.training import partition, trees
 
 _log = logging.getLogger(__name__)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_NO_MEMORY = re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
 _TICK = 30  # Seconds between two lines of a compilation that takes minutes.
 
 
@@ -147,7 +140,7 @@ class _Tpu(_Planner):
 
   def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target):
     self.chip = hardware.TPUS[target.generation]
-    devices = _tpu_devices(target, self.chip)
+    devices = libtpu.devices(target, self.chip)
     super().__init__(config, target, len(devices), devices)
     self.on_host = len(devices) // len({device.process_index for device in devices})
 
@@ -155,9 +148,9 @@ class _Tpu(_Planner):
     started = time.monotonic()
     with _ticking(f"{batch_size} examples on {self.count} devices of {self.target.name}: compiling"):
       try:
-        compiled = _compile(traced.lower())
+        compiled = libtpu.compile_past_cache(traced.lower())
       except jax.errors.JaxRuntimeError as error:
-        needed, limit = _read_shortage(str(error))
+        needed, limit = libtpu.read_shortage(str(error))
         return _UNKNOWN | {"fits": False, "hbm_bytes": needed, "hbm_limit_bytes": limit}
     memory = compiled.memory_analysis()
     kinds = {
@@ -174,7 +167,7 @@ class _Tpu(_Planner):
     return {
       "fits": True,  # Or it would not have compiled.
       "hbm_bytes": sum(kinds.values()),
-      "hbm_limit_bytes": _memory_limit(self.setup.mesh.devices.flat[0]),
+      "hbm_limit_bytes": libtpu.memory_limit(self.setup.mesh.devices.flat[0]),
       "hbm_by_kind": kinds,
       "cycles": account.cycles,
       "cycles_by_part": account.by_part,
@@ -219,68 +212,6 @@ class _Gpu(_Planner):
       "hbm_limit_bytes": self.gpu.memory,
       "collective_bytes": exchange.sent(self.count),
     }
-
-
-def _tpu_devices(target: hardware.Target, chip: hardware.Tpu) -> list:
-  """The devices of a slice that need not be there. Raises ValueError where libtpu is missing or has no such slice."""
-  # libtpu is to look neither for a TPU on this machine, nor for the service that tells a TPU VM what it is; and it may
-  # be in use by a run.
-  for name, value in {
-    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-  }.items():  # fmt: skip
-    os.environ.setdefault(name, value)
-  if importlib.util.find_spec("libtpu") is None:
-    raise ValueError("--mode=plan compiles by libtpu, which is not installed: pip install libtpu -c constraints.txt.")
-  options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
-  cores = os.sched_getaffinity(0)
-  usable = max(1, _free_memory() // chip.compile_bytes) if chip.compile_bytes else len(cores)
-  if usable < len(cores):
-    _log.info(
-      "compiling on %d of %d cores: on each, libtpu may take %d GB for %s",
-      usable, len(cores), chip.compile_bytes >> 30, target.generation,
-    )  # fmt: skip
-  os.sched_setaffinity(0, sorted(cores)[:usable])  # libtpu makes as many threads as it sees cores when it is loaded.
-  try:
-    return topologies.get_topology_desc(platform="tpu", topology_name=target.name, **options).devices
-  except (jax.errors.JaxRuntimeError, ValueError) as error:
-    raise ValueError(f"--topology={target.name!r}: libtpu has no such slice ({str(error).splitlines()[0]}).") from error
-  finally:
-    os.sched_setaffinity(0, cores)
-
-
-def _free_memory() -> int:
-  """Bytes that programs can have on this machine; of Linux, as libtpu is."""
-  return 1024 * int(re.search(r"MemAvailable:\s+(\d+) kB", pathlib.Path("/proc/meminfo").read_text())[1])
-
-
-def _compile(lowered: Any) -> Any:
-  """Compiles past the cache: what is for chips that are not here cannot be read back from it."""
-  before = jax.config.jax_enable_compilation_cache
-  jax.config.update("jax_enable_compilation_cache", False)
-  try:
-    return lowered.compile()
-  finally:
-    jax.config.update("jax_enable_compilation_cache", before)
-
-
-def _memory_limit(device: Any) -> int | None:
-  """Bytes of a device's memory that programs may fill: libtpu names them only where a program needs more."""
-  huge = jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
-  try:
-    _compile(jax.jit(jnp.negative).lower(huge))
-  except jax.errors.JaxRuntimeError as error:
-    return _read_shortage(str(error))[1]
-  return None
-
-
-def _read_shortage(message: str) -> tuple[int, int]:
-  """(bytes needed, bytes there are) of libtpu's message that a program does not fit. Raises RuntimeError for others."""
-  found = _NO_MEMORY.search(message)
-  if not found:
-    raise RuntimeError(message)
-  needed, unit, limit, limit_unit = found.groups()
-  return round(float(needed) * _UNITS[unit]), round(float(limit) * _UNITS[limit_unit])
 
 
 @contextlib.contextmanager

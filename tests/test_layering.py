@@ -8,7 +8,7 @@ import pytest
 
 # Each may import what stands on a lower floor, and its own folder.
 FLOORS = {
-  "labels": 0, "paper": 0, "cluster": 0, "files": 0, "hardware": 0, "program": 0, "config": 1,
+  "labels": 0, "paper": 0, "cluster": 0, "files": 0, "hardware": 0, "program": 0, "config": 1, "libtpu": 1,
   "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "writers": 3,
   "tasks": 4, "lock": 4, "build": 5,

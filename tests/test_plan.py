@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import cityscapes, silhouettes
-from gcn_flax import build, hardware, plan, plan_table, program
+from gcn_flax import build, hardware, libtpu, plan, plan_table, program
 
 HLO = """HloModule jit_step
 
@@ -147,9 +147,9 @@ def test_the_largest_batch_is_found(limit, unit):
 
 def test_the_compilers_message_tells_both_sizes():
   message = "RESOURCE_EXHAUSTED: E1000: ... required for HLO temporaries (19.42G) exceeds available HBM (15.75G)."
-  assert plan._read_shortage(message) == (round(19.42 * 2**30), round(15.75 * 2**30))
+  assert libtpu.read_shortage(message) == (round(19.42 * 2**30), round(15.75 * 2**30))
   with pytest.raises(RuntimeError, match="something else"):
-    plan._read_shortage("something else")
+    libtpu.read_shortage("something else")
 
 
 def small():
@@ -244,17 +244,17 @@ def test_a_step_is_compiled_for_a_tpu(capsys, tmp_path):
 
 def test_compilation_takes_as_many_cores_as_there_is_memory_for(monkeypatch, caplog):
   set_to = []
-  monkeypatch.setattr(plan.os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
-  monkeypatch.setattr(plan.os, "sched_setaffinity", lambda process, cores: set_to.append(sorted(cores)))
+  monkeypatch.setattr(libtpu.os, "sched_getaffinity", lambda process: {0, 1, 2, 5})
+  monkeypatch.setattr(libtpu.os, "sched_setaffinity", lambda process, cores: set_to.append(sorted(cores)))
   caplog.set_level("INFO", "gcn_flax")
   for memory, cores in ((100 << 30, [0, 1, 2, 5]), (25 << 30, [0, 1]), (1 << 30, [0])):
-    monkeypatch.setattr(plan, "_free_memory", lambda memory=memory: memory)
-    plan._tpu_devices(hardware.parse_topology("v6e:2x4"), hardware.TPUS["v6e"])
+    monkeypatch.setattr(libtpu, "_free_memory", lambda memory=memory: memory)
+    libtpu.devices(hardware.parse_topology("v6e:2x4"), hardware.TPUS["v6e"])
     assert set_to == [cores, [0, 1, 2, 5]]
     set_to.clear()
   assert caplog.text.count("compiling on 2 of 4 cores") == caplog.text.count("compiling on 1 of 4 cores") == 1
   monkeypatch.undo()
-  assert plan._free_memory() > 1 << 20
+  assert libtpu._free_memory() > 1 << 20
 
 
 @pytest.mark.slow

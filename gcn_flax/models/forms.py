@@ -19,6 +19,11 @@ Padding = Sequence[tuple[int, int]]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
+def half(kernel: jax.Array) -> Padding:
+  """The padding that keeps a map's size: half of the kernel `[k, l, I, O]` on each side."""
+  return tuple((side // 2,) * 2 for side in kernel.shape[:2])
+
+
 def _xla_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
   return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
 
@@ -79,7 +84,7 @@ def _cpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
   if height == width == 1:
     return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
   pixels = x.shape[0] * -(-x.shape[1] // strides[0]) * -(-x.shape[2] // strides[1])
-  same = tuple(strides) == (1, 1) and tuple(padding) == ((height // 2,) * 2, (width // 2,) * 2)
+  same = tuple(strides) == (1, 1) and tuple(padding) == half(kernel)
   if same and 1 in (height, width) and _pays_as_line(pixels, kernel.shape):
     return _line_conv(x, kernel, 1 if width == 1 else 2)
   if pixels <= _FEW_PIXELS and inputs >= _MANY_CHANNELS:
@@ -169,7 +174,7 @@ _line_conv.defvjp(_line_conv_forward, _line_conv_backward)
 @jax.custom_vjp
 def _conv_of_large_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Stride 1, padded by half of the kernel, whose gradient is summed over strips of rows."""
-  return _xla_conv(x, kernel, (1, 1), [(side // 2,) * 2 for side in kernel.shape[:2]])
+  return _xla_conv(x, kernel, (1, 1), half(kernel))
 
 
 def _conv_of_large_map_forward(x, kernel):
@@ -179,9 +184,7 @@ def _conv_of_large_map_forward(x, kernel):
 def _conv_of_large_map_backward(saved, gradient):
   x, kernel = saved
   height, width = kernel.shape[:2]
-  of_x = _xla_conv(
-    gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), [(side // 2,) * 2 for side in (height, width)]
-  )
+  of_x = _xla_conv(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), half(kernel))
   padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (0, 0), (0, 0)))
   rows = max(-(-x.shape[1] // _MOST_STRIPS), x.shape[1] * _STRIP // x.size)
   of_kernel = jnp.float32(0)
@@ -239,7 +242,7 @@ _slices_max_pool.defvjp(_slices_max_pool_forward, _slices_max_pool_backward)
 def _tpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
   """The first convolution of an encoder takes the image folded: 3 channels fill few lanes."""
   height, width, inputs, _ = kernel.shape
-  same = tuple(padding) == ((height // 2,) * 2, (width // 2,) * 2)
+  same = tuple(padding) == half(kernel)
   even = not (x.shape[1] % 2 or x.shape[2] % 2)
   if inputs > _PICTURE_CHANNELS or tuple(strides) != (2, 2) or not (same and even):
     return _xla_conv(x, kernel, strides, padding)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gcn_flax.models import folding
 from gcn_flax.models.folding import Layout
-from gcn_flax.models.forms import PLAIN, Forms
+from gcn_flax.models.forms import PLAIN, Forms, half
 
 
 class Conv(nn.Module):
@@ -50,19 +50,15 @@ class Conv(nn.Module):
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (*self.kernel_size, before.channels, self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    strides, padding = (self.stride,) * 2, _half(kernel)
+    strides, padding = (self.stride,) * 2, half(kernel)
     if before.block != after.block:
       kernel, strides = folding.fold_outputs(kernel, *after.block), after.block
     elif before.block != (1, 1):
       kernel = folding.fold_kernel(kernel, *before.block)
-      padding = _half(kernel)
+      padding = half(kernel)
     kernel = folding.widen_kernel(kernel, before.width, after.width)
     y = self.forms.conv(x, kernel, strides, padding)
     return y if bias is None else y + folding.repeat(bias.astype(self.dtype), after)
-
-
-def _half(kernel: jax.Array) -> tuple[tuple[int, int], ...]:
-  return tuple((size // 2,) * 2 for size in kernel.shape[:2])
 
 
 def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
