@@ -41,13 +41,14 @@ from absl import flags  # noqa: E402
 
 from configs import folder  # noqa: E402
 from data.prepare import prepare  # noqa: E402
-from gcn_flax import build, cluster, writers  # noqa: E402
+from gcn_flax import build, distributed  # noqa: E402
 from gcn_flax.training.checkpoint import open_checkpoints  # noqa: E402
+from gcn_flax.workdir import writers  # noqa: E402
 
 IMAGES = 52  # Not a multiple of the batch: an epoch begins in the middle of one.
 BATCH, SAVE_EVERY, AHEAD = 8, 5, 12  # AHEAD: steps that a run gets at most, or nearly so, before the next kill.
 SHAPES = ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2))  # (processes, devices of each).
-STATUSES = {0, cluster.STOPPED, -signal.SIGKILL, -signal.SIGABRT}  # JAX aborts where process 0 was killed.
+STATUSES = {0, distributed.STOPPED, -signal.SIGKILL, -signal.SIGABRT}  # JAX aborts where process 0 was killed.
 # Before training begins a SIGTERM is Python's own to handle, and one that waits in vain for another ends with an error.
 STATUSES_OF_START = {-signal.SIGTERM, 1}
 START_S = 8.0  # Longest wait for a kill in the start.

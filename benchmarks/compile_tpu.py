@@ -25,7 +25,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 sys.path.insert(0, str(ROOT))  # The repository, for a run as a script.
 
 from benchmarks import timing  # noqa: E402
-from gcn_flax import hardware  # noqa: E402
+from gcn_flax.planning import hardware  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "flax", "libtpu")
 SETTING = ("topology", "backbone", "kernel_size", "batch", "crop", "spatial")

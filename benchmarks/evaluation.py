@@ -29,10 +29,10 @@ import numpy as np  # noqa: E402
 from benchmarks import timing  # noqa: E402
 from configs import cityscapes  # noqa: E402
 from gcn_flax import build, evaluate  # noqa: E402
-from gcn_flax.input_pipeline.sources import decode_image  # noqa: E402
+from gcn_flax.input_pipeline.datasets import decode_image  # noqa: E402
 from gcn_flax.labels import CITYSCAPES  # noqa: E402
 from gcn_flax.tasks import segmentation  # noqa: E402
-from gcn_flax.training import partition  # noqa: E402
+from gcn_flax.training import sharding  # noqa: E402
 
 SIZE = (1024, 2048)
 CASES = {  # Fields of config.eval.
@@ -108,7 +108,7 @@ def measure(case: str, args: argparse.Namespace) -> dict[str, float]:
   example = source[0]
   size = np.array([SIZE] * jax.device_count(), np.int32)
   batch = {"image": np.stack([example["image"]] * jax.device_count()), "size": size}
-  inputs = partition.to_each(batch, setup.mesh)
+  inputs = sharding.shard_eval_batch(batch, setup.mesh)
   prediction = np.roll(np.where(example["label"] == 255, 0, example["label"]), 5, 1)
   figures = {
     "images_per_second": args.images / seconds,

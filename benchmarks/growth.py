@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # The r
 import numpy as np  # noqa: E402
 
 from benchmarks import rivals, timing  # noqa: E402
-from gcn_flax.models import forms  # noqa: E402
+from gcn_flax.models import ops  # noqa: E402
 
 BASE = dict(backbone="resnet50", kernel_size=15, height=256, width=256, batch=2, num_classes=21)
 CHANGES = {
@@ -43,7 +43,7 @@ def main() -> None:
   print(f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}\n`{machine['command']}`\n{BASE}\n", flush=True)
   settings = {name: _setting(BASE | change, args.dtype) for name, change in CHANGES.items()}
   flops = {name: rivals.train_flops(setting) for name, setting in settings.items()}
-  steps = {name: rivals.ours_train(setting, forms.of_platform()) for name, setting in settings.items()}
+  steps = {name: rivals.ours_train(setting, ops.of_platform()) for name, setting in settings.items()}
   times = timing.summarise(timing.interleave({name: step.run for name, step in steps.items()}, args.repeats))
   print(_table(times, flops))
   if args.json:

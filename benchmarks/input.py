@@ -56,7 +56,7 @@ from benchmarks import timing  # noqa: E402
 from data import pictures  # noqa: E402
 from gcn_flax import build  # noqa: E402
 from gcn_flax import config as settings  # noqa: E402
-from gcn_flax.input_pipeline import sources  # noqa: E402
+from gcn_flax.input_pipeline import datasets  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
 
 PACKAGES = ("opencv-python-headless", "pillow", "torch", "torchvision", "numpy", "grain", "jax")
@@ -218,7 +218,7 @@ def _files(root: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
 
 def _jpeg_loss(examples: Sequence[Pair]) -> dict[str, float]:
   """Bytes as PNG, and how the pixels of the JPEG differ, over all pictures and channels."""
-  decoded = [sources.decode_image(pictures.encode_jpeg(image), "") for image, _ in examples]
+  decoded = [datasets.decode_image(pictures.encode_jpeg(image), "") for image, _ in examples]
   errors = [np.abs(jpeg.astype(np.int32) - image) for jpeg, (image, _) in zip(decoded, examples, strict=True)]
   return {
     "png_bytes": float(np.mean([len(_encode_png(image)) for image, _ in examples])),
@@ -337,7 +337,7 @@ def _decode_rate(seconds: float, files: Sequence[tuple[bytes, ...]]) -> float:
   def decode(_):
     count, passed, start = 0, 0.0, time.perf_counter()
     while passed < seconds:
-      for data, decoder in zip(files[count % len(files)], (sources.decode_image, sources.decode_label), strict=False):
+      for data, decoder in zip(files[count % len(files)], (datasets.decode_image, datasets.decode_label), strict=False):
         decoder(data, "")
       count, passed = count + 1, time.perf_counter() - start
     return count / passed

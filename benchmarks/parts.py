@@ -27,11 +27,17 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from benchmarks import rivals, timing  # noqa: E402
-from gcn_flax.models import folding, forms, heads, layers, resnet  # noqa: E402
+from gcn_flax.models import (  # noqa: E402
+  heads,
+  layers,
+  layout,  # noqa: E402
+  ops,  # noqa: E402
+  resnet,
+)
 from gcn_flax.training import losses  # noqa: E402
 from tests.torch_reference import TorchGCN, load_flax, to_torch  # noqa: E402
 
-FORMS = {"ours": forms.CPU, "ours_plain": forms.PLAIN}
+FORMS = {"ours": ops.CPU, "ours_plain": ops.PLAIN}
 FORMATS = {"torch_eager": torch.contiguous_format, "torch_channels_last": torch.channels_last}
 RIVALS = (*FORMS, *FORMATS)
 
@@ -54,7 +60,7 @@ class Part:
 
   name: str
   count: int
-  ours: Callable[[forms.Forms], Callable[[Any, jax.Array], Any]]
+  ours: Callable[[ops.Forms], Callable[[Any, jax.Array], Any]]
   weights: Any
   torch: Callable[[TorchGCN], Callable]
   x: np.ndarray
@@ -95,7 +101,7 @@ def _parts(args: argparse.Namespace, variables: dict) -> list[Part]:
     encoder = resnet.BACKBONES[args.backbone](forms=form)
     return lambda weights, x: encoder.apply(weights, x, train=True, mutable=["batch_stats"])[0]
 
-  shapes = [feature.shape for feature in jax.eval_shape(encode(forms.PLAIN), weights, images)]
+  shapes = [feature.shape for feature in jax.eval_shape(encode(ops.PLAIN), weights, images)]
   whole = Part("encoder", 1, encode, weights, lambda replica: replica.encoder, images, into_x=False)
   stem = variables["params"]["encoder"]["conv1"]
   return [
@@ -203,7 +209,7 @@ def _loss(args: argparse.Namespace) -> Part:
 
   def ours(form):
     layout = form.plain(args.num_classes)
-    return lambda labels, x: losses.of_scores(folding.ScoreMap(x, layout), labels)[0]
+    return lambda labels, x: losses.of_scores(layout.ScoreMap(x, layout), labels)[0]
 
   def theirs(replica):
     del replica
@@ -215,15 +221,15 @@ def _loss(args: argparse.Namespace) -> Part:
 
 def _part_rivals(part: Part, replicas: dict[str, TorchGCN]) -> dict[str, Callable[[], Any]]:
   """Forward and backward of a part, on both sides."""
-  shapes = jax.eval_shape(part.ours(forms.PLAIN), part.weights, part.x)
+  shapes = jax.eval_shape(part.ours(ops.PLAIN), part.weights, part.x)
   towards = jax.tree.map(lambda leaf: _noise(leaf.shape), shapes)
   ours = {name: _ours_part(part, form) for name, form in FORMS.items()}
   return ours | {name: _torch_part(part, replica, towards, FORMATS[name]) for name, replica in replicas.items()}
 
 
-def _ours_part(part: Part, form: forms.Forms) -> Callable[[], Any]:
+def _ours_part(part: Part, form: ops.Forms) -> Callable[[], Any]:
   function = part.ours(form)
-  x = np.asarray(folding.widen(part.x, form.plain(part.x.shape[-1]).width)) if part.scores else part.x
+  x = np.asarray(layout.widen(part.x, form.plain(part.x.shape[-1]).width)) if part.scores else part.x
   towards = jax.tree.map(lambda leaf: _noise(leaf.shape), jax.eval_shape(function, part.weights, x))
 
   @jax.jit

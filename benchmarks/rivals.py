@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from gcn_flax import program
 from gcn_flax.labels import IGNORE
-from gcn_flax.models import forms, resnet
+from gcn_flax.models import ops, resnet
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.planning import cost
 from gcn_flax.training import losses, optimizer, steps
 from gcn_flax.training.state import TrainState
 from tests.torch_reference import TorchGCN, load_flax
@@ -49,7 +49,7 @@ class Setting:
   batch: dict[str, np.ndarray]
   dtype: str
 
-  def network(self, form: forms.Forms) -> GCN:
+  def network(self, form: ops.Forms) -> GCN:
     """Ours, in a platform's forms or the plain ones."""
     return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), forms=form)
 
@@ -88,7 +88,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 @functools.cache
 def _first_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
-  network = GCN(num_classes, backbone, kernel_size, forms=forms.PLAIN)
+  network = GCN(num_classes, backbone, kernel_size, forms=ops.PLAIN)
   key = jax.random.key(0, impl="rbg")
   return jax.jit(lambda: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))()
 
@@ -108,7 +108,7 @@ class Rival:
   traffic: int | None = None
 
 
-def ours_train(setting: Setting, form: forms.Forms) -> Rival:
+def ours_train(setting: Setting, form: ops.Forms) -> Rival:
   """The product's train step, as the product compiles it."""
   network, variables = setting.network(form), setting.variables()
   schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
@@ -130,7 +130,7 @@ def ours_train(setting: Setting, form: forms.Forms) -> Rival:
 
 def train_flops(setting: Setting) -> int:
   """Multiplications and additions of a train step, as the plain network has them."""
-  network, variables = setting.network(forms.PLAIN), setting.variables()
+  network, variables = setting.network(ops.PLAIN), setting.variables()
 
   def loss(params):
     images = steps.normalize(setting.batch["image"], _FAMILY.arrays())
@@ -138,17 +138,17 @@ def train_flops(setting: Setting) -> int:
     scores, _ = network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"], method="scores")
     return losses.of_scores(scores, setting.batch["label"])[0]
 
-  return program.flops(jax.make_jaxpr(jax.grad(loss))(variables["params"]).jaxpr)
+  return cost.flops(jax.make_jaxpr(jax.grad(loss))(variables["params"]).jaxpr)
 
 
 def inference_flops(setting: Setting) -> int:
   """Multiplications and additions of an inference step, as the plain network has them."""
-  network, variables = setting.network(forms.PLAIN), setting.variables()
+  network, variables = setting.network(ops.PLAIN), setting.variables()
   images = np.float32(setting.batch["image"])
-  return program.flops(jax.make_jaxpr(lambda images: network.apply(variables, images, train=False))(images).jaxpr)
+  return cost.flops(jax.make_jaxpr(lambda images: network.apply(variables, images, train=False))(images).jaxpr)
 
 
-def ours_inference(setting: Setting, form: forms.Forms) -> Rival:
+def ours_inference(setting: Setting, form: ops.Forms) -> Rival:
   """Images to predictions, compiled as the evaluation of whole images does."""
   network, variables = setting.network(form), jax.device_put(setting.variables())
   normalization, images = jax.tree.map(jnp.asarray, _FAMILY.arrays()), jax.device_put(setting.batch["image"])

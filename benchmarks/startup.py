@@ -22,7 +22,7 @@ if not list(pathlib.Path("/dev").glob("nvidia[0-9]*")):
   os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Or JAX looks for a TPU where libtpu is installed.
 
 from benchmarks import timing  # noqa: E402
-from gcn_flax.cluster import STOPPED  # noqa: E402
+from gcn_flax.distributed import STOPPED  # noqa: E402
 
 POLL_SECONDS = 0.05
 

@@ -37,7 +37,7 @@ import torch  # noqa: E402
 
 from benchmarks import rivals, timing  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
-from gcn_flax.models import forms  # noqa: E402
+from gcn_flax.models import ops  # noqa: E402
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # Relative, of the first losses.
@@ -115,7 +115,7 @@ def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def _make(setting: rivals.Setting, name: str, kind: str, device: str) -> rivals.Rival:
   if name.startswith("ours"):
-    form = forms.of_platform() if name == "ours" else forms.PLAIN
+    form = ops.of_platform() if name == "ours" else ops.PLAIN
     return {"train": rivals.ours_train, "inference": rivals.ours_inference}[kind](setting, form)
   side = rivals.TorchSide(setting, name, device)
   return {"train": side.train, "inference": side.inference}[kind]()

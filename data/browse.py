@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gcn_flax import labels
-from gcn_flax.input_pipeline import sources, transforms
+from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.visualize import overlay
 
 
@@ -46,13 +46,13 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
 
   Raises ValueError where the split cannot be opened, OSError where the sheet cannot be written.
   """
-  source = sources.open_source(dataset, split, data_dir)
+  source = datasets.open_source(dataset, split, data_dir)
   output.parent.mkdir(parents=True, exist_ok=True)
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
   has_pixels = dataset not in labels.CLASSIFICATION
   overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
-  for lack in sources.lacks(dataset, data_dir):
+  for lack in datasets.lacks(dataset, data_dir):
     print(f"  PARTIAL: {lack}")
   if not source.has_labels:
     print("  no true labels: nothing to count")
@@ -62,7 +62,7 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
     print(class_table(source.label_set.classes, image_counts(source)))
 
 
-def sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
+def sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   """The examples with the numbers `chosen`, RGB uint8 `[H, W, 3]`; without labels, all is void."""
   examples = [source[index] for index in chosen]
   images = [example["image"] for example in examples]
@@ -72,7 +72,7 @@ def sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
   return overlay.browse_sheet(images, shown, names, source.label_set)
 
 
-def class_sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
+def class_sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   """The central squares of the examples with the numbers `chosen` and their classes, RGB uint8 `[H, W, 3]`."""
   examples = [source[index] for index in chosen]
   sides = (min(example["image"].shape[:2]) for example in examples)
@@ -81,7 +81,7 @@ def class_sheet(source: sources.Source, chosen: Sequence[int]) -> np.ndarray:
   return overlay.class_sheet([example["image"] for example in squares], captions, title="class")
 
 
-def image_counts(source: sources.Source) -> np.ndarray:
+def image_counts(source: datasets.Source) -> np.ndarray:
   """Number of images of each class in the whole split, int64 `[C]`."""
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     labels_of_all = tqdm(pool.map(source.label, range(len(source))), desc="counting", total=len(source), mininterval=1)
@@ -99,7 +99,7 @@ def class_table(classes: Sequence[str], images: np.ndarray, most: int = 40) -> s
   return "\n".join([f"  {'class':<{width}} {'images':>8}", *lines[:most], *rest])
 
 
-def class_counts(source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
+def class_counts(source: datasets.Source) -> tuple[np.ndarray, np.ndarray]:
   """Number of pixels, and of images, of each train id 0 to 255 in the whole split, int64 `[256]` each."""
   pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

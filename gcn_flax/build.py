@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 
 from gcn_flax import config as config_lib
 from gcn_flax import tasks
-from gcn_flax.input_pipeline import loader, sources
-from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.input_pipeline import datasets, loader
+from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.models.pretrained import FAMILIES
-from gcn_flax.training import optimizer, partition, steps
+from gcn_flax.training import optimizer, sharding, steps
 from gcn_flax.training.state import TrainState
 
 
@@ -64,8 +64,8 @@ def build(
   """
   task = tasks.of(config)
   if num_classes is None:
-    num_classes = sources.open_label_set(config.data.dataset, config.data.data_dir).num_classes
-  mesh = partition.make_mesh(devices, config.mesh.spatial)
+    num_classes = datasets.open_label_set(config.data.dataset, config.data.data_dir).num_classes
+  mesh = sharding.make_mesh(devices, config.mesh.spatial)
   network = task.network(config, num_classes, platform or mesh.devices.flat[0].platform)
   settings = config.optimizer
   schedule = optimizer.make_schedule(
@@ -79,7 +79,7 @@ def build(
     decayed=settings.decayed,
     encoder_lr_factor=settings.encoder_lr_factor,
   )
-  whole = partition.replicated(mesh)
+  whole = sharding.replicated(mesh)
 
   def init(seed):
     # The weights' shapes do not depend on the image's size: the smallest one will do.
@@ -108,7 +108,7 @@ def build(
     schedule=schedule,
     init=jax.jit(init, out_shardings=whole),
     train_step=jax.jit(train_step, in_shardings=(whole, None), out_shardings=whole, donate_argnums=0),
-    eval_step=partition.on_each(eval_step, mesh),
+    eval_step=sharding.per_device_jit(eval_step, mesh),
     state_shapes=shapes,
   )
 
@@ -135,11 +135,11 @@ def open_split(config: ml_collections.ConfigDict, dataset: str, split: str) -> S
   Raises ValueError where it is not prepared, is empty, has no true labels, or has
   other classes than `config.data.dataset`.
   """
-  source = sources.open_source(dataset, split, config.data.data_dir)
+  source = datasets.open_source(dataset, split, config.data.data_dir)
   if not source.has_labels or not len(source):
     lack = "no true labels" if len(source) else "no example"
     raise ValueError(f"{dataset} {split!r} has {lack}: use another split.")
-  classes = sources.open_label_set(config.data.dataset, config.data.data_dir).classes
+  classes = datasets.open_label_set(config.data.dataset, config.data.data_dir).classes
   if source.label_set.classes != classes:
     raise ValueError(
       f"{dataset} has other classes than config.data.dataset={config.data.dataset!r}: they cannot be trained together."
@@ -151,7 +151,7 @@ def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
   """The sources that the config trains on. Raises ValueError as `open_split`, and where two of them share images."""
   seen = set()
   for dataset, split, _ in config.data.train_mix:
-    stored = {(dataset, name) for name in sources.stored_splits(dataset, split)}
+    stored = {(dataset, name) for name in datasets.stored_splits(dataset, split)}
     if seen & stored:
       raise ValueError(
         f"config.data.train_mix has the images of {dataset} {split!r} more than once: take one of its splits."
@@ -162,9 +162,9 @@ def open_mix(config: ml_collections.ConfigDict) -> list[Source]:
 
 def trains_on_scored(config: ml_collections.ConfigDict) -> bool:
   """Whether images of the split to score are trained on."""
-  scored = {(config.data.dataset, name) for name in sources.stored_splits(config.data.dataset, config.data.eval_split)}
+  scored = {(config.data.dataset, name) for name in datasets.stored_splits(config.data.dataset, config.data.eval_split)}
   mix = config.data.train_mix
-  return any((dataset, name) in scored for dataset, split, _ in mix for name in sources.stored_splits(dataset, split))
+  return any((dataset, name) in scored for dataset, split, _ in mix for name in datasets.stored_splits(dataset, split))
 
 
 def data_sets(config: ml_collections.ConfigDict) -> list[str]:
@@ -174,23 +174,23 @@ def data_sets(config: ml_collections.ConfigDict) -> list[str]:
 
 def data_counts(config: ml_collections.ConfigDict) -> dict[str, dict[str, int]]:
   """Number of examples of each split of each data set, as far as they are prepared."""
-  return {dataset: sources.split_sizes(dataset, config.data.data_dir) for dataset in _prepared(config)}
+  return {dataset: datasets.split_sizes(dataset, config.data.data_dir) for dataset in _prepared(config)}
 
 
 def fingerprints(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   """By "data set split" of all that is trained on: what must not change while a run lasts."""
   used = [(dataset, split) for dataset, split, _ in config.data.train_mix]
-  return {f"{dataset} {split}": sources.fingerprint(dataset, split, config.data.data_dir) for dataset, split in used}
+  return {f"{dataset} {split}": datasets.fingerprint(dataset, split, config.data.data_dir) for dataset, split in used}
 
 
 def partial_data(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
   """The data sets that are not whole, and what they lack, as far as they are here."""
-  found = {dataset: sources.lacks(dataset, config.data.data_dir) for dataset in _prepared(config)}
+  found = {dataset: datasets.lacks(dataset, config.data.data_dir) for dataset in _prepared(config)}
   return {dataset: lacks for dataset, lacks in found.items() if lacks}
 
 
 def _prepared(config: ml_collections.ConfigDict) -> list[str]:
-  return [dataset for dataset in data_sets(config) if sources.is_prepared(dataset, config.data.data_dir)]
+  return [dataset for dataset in data_sets(config) if datasets.is_prepared(dataset, config.data.data_dir)]
 
 
 def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], first_step: int) -> Iterator[loader.Batch]:
@@ -199,8 +199,10 @@ def train_batches(config: ml_collections.ConfigDict, mix: Sequence[Source], firs
   weights = [weight for _, _, weight in data.train_mix]
   return loader.train_batches(
     mix,
-    loader.Order([len(source) for source in mix], None if config_lib.ALL_ONCE in weights else weights, config.seed),
-    loader.this_host(config.batch_size, first_step, config.total_steps),
+    loader.MixtureSampler(
+      [len(source) for source in mix], None if config_lib.ALL_ONCE in weights else weights, config.seed
+    ),
+    loader.host_shard(config.batch_size, first_step, config.total_steps),
     seed=config.seed,
     augment=tasks.of(config).augmentation(config),
     num_threads=data.num_threads,
@@ -215,7 +217,7 @@ def eval_batches(config: ml_collections.ConfigDict, source: Source) -> Iterator[
   num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
   return loader.eval_batches(
     source,
-    loader.this_host(config.eval.batch_size, 0, num_steps),
+    loader.host_shard(config.eval.batch_size, 0, num_steps),
     fit=task.fitting(config),
     num_threads=config.data.num_threads,
     num_workers=config.data.num_workers,

@@ -9,11 +9,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, files, inference, report, tasks
+from gcn_flax import build, files, inference, tasks
+from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.input_pipeline.loader import Batch
-from gcn_flax.input_pipeline.sources import Source
-from gcn_flax.tasks.scores import Counts, Row, Scores
-from gcn_flax.training import partition
+from gcn_flax.reporting import report
+from gcn_flax.tasks.metrics import Counts, Row, Scores
+from gcn_flax.training import sharding
 from gcn_flax.visualize import overlay
 
 _ROW_WIDTH = 480  # Pixels; of the pictures that are kept.
@@ -51,7 +52,7 @@ def evaluate(
       yield batch
 
   examples = inference.examples(setup, weights, batches())
-  with inference.refinement(config) as refine:
+  with inference.crf_postprocessing(config) as refine:
     try:
       for outcome in inference.each(lambda *each: tally.look(*each, refine), examples, inference.num_threads(config)):
         tally.add(*outcome)
@@ -102,7 +103,7 @@ class _Tally:
 
   def scores(self) -> Scores:
     """The scores over all hosts."""
-    parts = partition.gather((self._totals, self._image_scores, self._sample, self._best, self._worst))
+    parts = sharding.all_gather((self._totals, self._image_scores, self._sample, self._best, self._worst))
     totals, image_scores, sample, best, worst = zip(*parts, strict=True)
     names = [name for part in totals for name in part]
     by_index = sorted(pair for part in image_scores for pair in part)

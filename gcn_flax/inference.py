@@ -16,7 +16,7 @@ import numpy as np
 from gcn_flax import build
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline import loader
-from gcn_flax.training import partition
+from gcn_flax.training import sharding
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
@@ -28,13 +28,13 @@ def run(
   """Yields this host's batches, and what the network says of their images; the devices are one batch ahead."""
   waiting = collections.deque()
   for batch in batches:
-    inputs = partition.to_each(batch, setup.mesh)
+    inputs = sharding.shard_eval_batch(batch, setup.mesh)
     waiting.append((batch, setup.eval_step(weights, inputs)))
     if len(waiting) > 1:
       batch, outputs = waiting.popleft()
-      yield batch, partition.of_this_host(outputs)
+      yield batch, sharding.local_examples(outputs)
   for batch, outputs in waiting:
-    yield batch, partition.of_this_host(outputs)
+    yield batch, sharding.local_examples(outputs)
 
 
 def examples(
@@ -47,7 +47,7 @@ def examples(
 
 
 @contextlib.contextmanager
-def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+def crf_postprocessing(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
   """Gives `(image, output of the network) -> label map`: a dense CRF in processes of their own, or nothing at all.
 
   Raises ValueError where the CRF is not installed.
@@ -55,13 +55,13 @@ def refinement(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarr
   if not config.eval.crf.iterations:
     yield lambda image, output: output
     return
-  check_refinement(config)
+  check_crf_installed(config)
   parameters = crf_parameters(config)
   with crf_processes(config) as pool:
-    yield lambda image, output: pool.submit(crf.refine, image, output, parameters).result()
+    yield lambda image, output: pool.submit(crf.postprocess, image, output, parameters).result()
 
 
-def check_refinement(config: ml_collections.ConfigDict) -> None:
+def check_crf_installed(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError where a CRF is asked for and not installed."""
   if config.eval.crf.iterations:
     crf.check_installed()

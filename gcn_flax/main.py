@@ -22,12 +22,13 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, cluster, evaluate, export, files, inference, plan, predict, search_crf, tasks
+from gcn_flax import build, distributed, evaluate, export, files, inference, predict, search_crf, tasks
 from gcn_flax import config as config_lib
 from gcn_flax.evaluation import crf
-from gcn_flax.start import known_label_set, open_trained, trained_weights
+from gcn_flax.planning import plan
 from gcn_flax.train import train
-from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, facts
+from gcn_flax.workdir.compatibility import ARCHITECTURE_FIELDS, check_classes, check_workdir, facts
+from gcn_flax.workdir.restore import known_label_set, load_checkpoint, load_trained
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe to run: configs/NAME.py[:ARGUMENT].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's checkpoints, metrics and scores go.")
@@ -117,19 +118,19 @@ def run_search_crf(config: ml_collections.ConfigDict, workdir: files.Path, split
 def _open_scored(config: ml_collections.ConfigDict, workdir: files.Path, split: str, checkpoint: str):
   """(weights, step, where they are from, what computes); everything that might be wrong is looked at before."""
   config_lib.validate(config, training=False)
-  inference.check_refinement(config)
+  inference.check_crf_installed(config)
   build.open_split(config, config.data.dataset, split)
   tasks.of(config).check_scored(config, split)
-  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
+  check_workdir(config, workdir, only=ARCHITECTURE_FIELDS)
   check_classes(config, workdir)
   config_lib.validate(config, jax.device_count(), training=False)
   setup = build.build(config)
-  return *trained_weights(config, workdir, setup, checkpoint), setup
+  return *load_checkpoint(config, workdir, setup, checkpoint), setup
 
 
 def run_export(config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str) -> None:
   """Writes the weights of a checkpoint as files; needs no data set. Raises ValueError where there is no checkpoint."""
-  _, weights, step, known = open_trained(config, workdir, checkpoint)
+  _, weights, step, known = load_trained(config, workdir, checkpoint)
   if jax.process_index() == 0:
     for path, size in export.write_weights(config, workdir, weights, step, known).items():
       print(f"wrote {path}  {size / 1e6:.1f} MB, step {step}")
@@ -147,16 +148,16 @@ def run_predict(config: ml_collections.ConfigDict, workdir: files.Path, checkpoi
     raise ValueError(f"--split={_SPLIT.value} is of a data set: --images has none.")
   output = _output(config, workdir)
   config_lib.validate(config, training=False)
-  inference.check_refinement(config)
+  inference.check_crf_installed(config)
   if kind:
     tree = predict.open_tree(config, workdir, kind, _SPLIT.value or "test", output)
     config_lib.validate(config, jax.device_count(), training=False)
-    setup, weights, _, _ = open_trained(config, workdir, checkpoint)
+    setup, weights, _, _ = load_trained(config, workdir, checkpoint)
     count = predict.predict_split(config, setup, weights, *tree)
     print(f"wrote {count} label maps to {tree[0].folder}, checked")
     return
   targets = predict.find_pictures(_IMAGES.value, output)
-  setup, weights, _, known = open_trained(config, workdir, checkpoint)
+  setup, weights, _, known = load_trained(config, workdir, checkpoint)
   count = predict.predict_pictures(config, setup, weights, known_label_set(config, known), targets)
   print(f"wrote label maps and overlays of {count} pictures to {output}")
 
@@ -209,7 +210,7 @@ def show_progress(quiet: bool = False) -> None:
 def main(argv: Sequence[str]) -> int:
   """Runs one command.
 
-  Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `cluster.STOPPED` where a signal
+  Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `distributed.STOPPED` where a signal
   stopped a training that goes on when started again.
   """
   try:
@@ -219,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     process = 0  # A plan is one machine's own.
     if _MODE.value != "plan":
-      process = cluster.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+      process = distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     show_progress(quiet=process > 0)
     done = _run(config)
   except (ValueError, FloatingPointError, OSError) as error:
@@ -230,10 +231,10 @@ def main(argv: Sequence[str]) -> int:
       return _fail(f"{str(error)[:500]} (out of memory: {_memory_cure()})")
     if "Unable to initialize backend" in str(error):
       return _fail(str(error))
-    cluster.await_verdict()
+    distributed.await_verdict()
     raise
-  cluster.leave()
-  return cluster.STOPPED if done is False else 0
+  distributed.leave()
+  return distributed.STOPPED if done is False else 0
 
 
 def _run(config: ml_collections.ConfigDict) -> bool | None:
@@ -264,7 +265,7 @@ def _memory_cure() -> str:
 def _fail(text: str) -> int:
   line = f"error: {' '.join(text.split())}"
   print(line, file=sys.stderr, flush=True)
-  cluster.leave(line)
+  distributed.leave(line)
   return 1
 
 

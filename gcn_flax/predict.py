@@ -13,12 +13,12 @@ import ml_collections
 import numpy as np
 
 from gcn_flax import build, inference, submission
-from gcn_flax.input_pipeline import loader, pictures, sources, transforms
+from gcn_flax.input_pipeline import datasets, loader, pictures, transforms
 from gcn_flax.labels import LabelSet
 from gcn_flax.tasks import segmentation
-from gcn_flax.training import partition
+from gcn_flax.training import sharding
 from gcn_flax.visualize import overlay
-from gcn_flax.workdir import settings_of
+from gcn_flax.workdir.compatibility import settings_of
 
 _log = logging.getLogger(__name__)
 _LEAST = 128  # Pixels; pictures are padded to multiples of so many, or of an eighth to a quarter of a larger side, so
@@ -88,7 +88,7 @@ def predict_pictures(
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
   decoded = inference.each(read, ((path,) for path in targets), config.data.num_threads)
   batches = _batch((pair for pair in decoded if pair[1] is not None), setup.mesh.size, segmentation.filling(config))
-  with inference.refinement(config) as refine:
+  with inference.crf_postprocessing(config) as refine:
     for _ in inference.each(
       write, ((refine, *each) for each in _run(setup, weights, batches)), inference.num_threads(config)
     ):
@@ -143,14 +143,14 @@ def _run(setup: build.Setup, weights: dict[str, Any], batches: Iterator[loader.B
 
 def open_tree(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, kind: str, split: str, output: pathlib.Path
-) -> tuple[submission.Tree, sources.Source]:
+) -> tuple[submission.SubmissionFolder, datasets.Source]:
   """Where a split's label maps go, in the form that the server of `kind` takes, and the split.
 
   Raises ValueError where the data set is another, is not prepared, or has images that do not fit
   `config.data.eval_size`.
   """
-  tree = submission.Tree.of(settings_of(config, workdir), kind, split, output)
-  source = sources.open_source(config.data.dataset, split, config.data.data_dir)
+  tree = submission.SubmissionFolder.of(settings_of(config, workdir), kind, split, output)
+  source = datasets.open_source(config.data.dataset, split, config.data.data_dir)
   segmentation.check_scored(config, split)
   return tree, source
 
@@ -159,14 +159,14 @@ def predict_split(
   config: ml_collections.ConfigDict,
   setup: build.Setup,
   weights: dict[str, Any],
-  tree: submission.Tree,
-  source: sources.Source,
+  tree: submission.SubmissionFolder,
+  source: datasets.Source,
 ) -> int:
   """Writes a label map of every image of a split, reads them back, and returns how many.
 
-  Raises ValueError where the folder holds something already, which might be another network's, and as `Tree.check`.
+  Raises ValueError where the folder holds something already, which might be another network's, and as `SubmissionFolder.check`.
   """
-  if any(partition.gather(jax.process_index() == 0 and tree.folder.is_dir() and any(tree.folder.iterdir()))):
+  if any(sharding.all_gather(jax.process_index() == 0 and tree.folder.is_dir() and any(tree.folder.iterdir()))):
     raise ValueError(f"{tree.folder} is not empty: remove what is in it, or take another --output.")
   tree.folder.mkdir(parents=True, exist_ok=True)
   progress = inference.Progress(f"predicting {source.split}", -(-len(source) // jax.process_count()))
@@ -176,12 +176,12 @@ def predict_split(
       image, found = (segmentation.crop(array, example["size"]) for array in (example["image"], output))
       yield source.image_id(example["index"]), image, found
 
-  with inference.refinement(config) as refine:
+  with inference.crf_postprocessing(config) as refine:
 
     def write(image_id: str, image: np.ndarray, found: np.ndarray) -> None:
       tree.write(image_id, refine(image, found))
 
     for _ in inference.each(write, examples(), inference.num_threads(config)):
       progress.add()
-  partition.gather(None)  # All hosts have written.
+  sharding.all_gather(None)  # All hosts have written.
   return tree.check(source)

@@ -13,7 +13,7 @@ import numpy as np
 from gcn_flax import build, files, inference
 from gcn_flax.evaluation import confusion, crf
 from gcn_flax.tasks import segmentation
-from gcn_flax.training import partition
+from gcn_flax.training import sharding
 
 _ITERATIONS = 10  # Where the config has 0, for none.
 # What is tried, all with all; ours, about what DeepLab looks through (Chen et al., ICLR 2015).
@@ -62,7 +62,7 @@ def search(
     for counts in inference.each(count, examples(), inference.num_threads(config)):
       total = total + counts
       progress.add()
-  total = sum(partition.gather(total))
+  total = sum(sharding.all_gather(total))
   without = dataclasses.replace(tried[0], iterations=0)
   scored = [
     (parameters, confusion.mean_iou(matrix)) for parameters, matrix in zip([without, *tried], total, strict=True)

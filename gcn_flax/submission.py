@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gcn_flax.input_pipeline.sources import Source
+from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.visualize import overlay
 
@@ -19,7 +19,7 @@ _SHOWN = 10  # Faults that an error lists.
 
 
 @dataclasses.dataclass(frozen=True)
-class Tree:
+class SubmissionFolder:
   """A folder of label maps of one split.
 
   Attributes:
@@ -32,7 +32,7 @@ class Tree:
   folder: pathlib.Path
 
   @classmethod
-  def of(cls, settings: Mapping[str, Any], kind: str, split: str, output: pathlib.Path) -> "Tree":
+  def of(cls, settings: Mapping[str, Any], kind: str, split: str, output: pathlib.Path) -> "SubmissionFolder":
     """The tree of a split below `output`; `settings` are those of the training, as `config.json` holds them.
 
     Raises ValueError where the data set is another.

@@ -8,16 +8,17 @@ from typing import Any
 import jax
 import ml_collections
 
-from gcn_flax import build, evaluate, files, inference, tasks, writers
+from gcn_flax import build, evaluate, files, inference, tasks
 from gcn_flax import config as config_lib
-from gcn_flax.input_pipeline import sources
-from gcn_flax.lock import owned
-from gcn_flax.progress import Log, StopSignal, Tracer
-from gcn_flax.start import first_state, first_weights, given_weights
-from gcn_flax.training import partition
+from gcn_flax.input_pipeline import datasets
+from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
-from gcn_flax.workdir import check_data, check_room, check_workdir, facts, is_begun
+from gcn_flax.workdir import writers
+from gcn_flax.workdir.compatibility import check_data, check_room, check_workdir, facts, is_begun
+from gcn_flax.workdir.lock import owned
+from gcn_flax.workdir.progress import Log, StopSignal, Tracer
+from gcn_flax.workdir.restore import init_path, load_init_weights, restore_or_init
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +44,13 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)
   # Read before anything is written or compiled: a file may be wrong.
-  weights = None if is_begun(workdir) else first_weights(config, setup)
+  weights = None if is_begun(workdir) else load_init_weights(config, setup)
   with contextlib.ExitStack() as stack:
     stack.enter_context(owned(workdir))
-    number = partition.gather(len(writers.read_run_json(workdir).get("starts", [])))[0]
+    number = sharding.all_gather(len(writers.read_run_json(workdir).get("starts", [])))[0]
     check_room(workdir, setup.state_shapes)
     checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
-    state, start = first_state(config, setup, checkpoints, weights)
+    state, start = restore_or_init(config, setup, checkpoints, weights)
     checkpoints.forget_scores_after(start)
     if jax.process_index() == 0:
       files.write(workdir / "config.json", config.to_json(indent=2) + "\n")
@@ -86,7 +87,7 @@ class _Loop:
   tracer: Tracer
   stop: StopSignal
 
-  def run(self, state: TrainState, start: int, mix: list[sources.Source]) -> bool:
+  def run(self, state: TrainState, start: int, mix: list[datasets.Source]) -> bool:
     """Evaluates, saves, and only then takes the next batch: so a saved state and its input always agree.
 
     Returns whether it came to its end.
@@ -105,7 +106,7 @@ class _Loop:
       self.log.skip(int(batch["skipped"].sum()))
       if self.image_ids:
         self.image_ids.note(step + 1, batch["image_id"])
-      state, metrics = self.setup.train_step(state, partition.to_device(batch, self.setup.mesh))
+      state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
       self.log.push(step + 1, metrics)
     self.checkpoints.wait()
     if stopping:
@@ -154,7 +155,7 @@ def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
   return config
 
 
-def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
+def open_training(config: ml_collections.ConfigDict) -> list[datasets.Source]:
   """Opens what is trained on, and looks at the split to score for what would stop the run later.
 
   Raises ValueError for a split that is missing, empty or without labels, for classes
@@ -164,7 +165,7 @@ def open_training(config: ml_collections.ConfigDict) -> list[sources.Source]:
   dataset, split = config.data.dataset, config.data.eval_split
   build.open_split(config, dataset, split)
   tasks.of(config).check_sizes(config)
-  inference.check_refinement(config)
+  inference.check_crf_installed(config)
   if build.trains_on_scored(config):
     _log.warning("WARNING: %s %r is trained on as well as scored: its scores say nothing.", dataset, split)
   return mix
@@ -175,9 +176,9 @@ def data_facts(config: ml_collections.ConfigDict, workdir: files.Path) -> dict[s
 
   What was not whole where the first weights were trained is passed on, also where they are gone by now.
   """
-  origin = workdir if is_begun(workdir) else given_weights(config)
+  origin = workdir if is_begun(workdir) else init_path(config)
   inherited = facts(origin).get("partial", {}) if origin else {}
-  label_set = sources.open_label_set(config.data.dataset, config.data.data_dir)
+  label_set = datasets.open_label_set(config.data.dataset, config.data.data_dir)
   return {
     "data": build.data_counts(config),
     "classes": list(label_set.classes),

@@ -29,7 +29,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs import ablation  # noqa: E402
-from gcn_flax import files, paper  # noqa: E402
+from gcn_flax import files  # noqa: E402
+from gcn_flax.reporting import paper  # noqa: E402
 from gcn_flax.visualize import charts, overlay  # noqa: E402
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.

@@ -10,7 +10,7 @@ from gcn_flax import config as config_lib
 from gcn_flax.models.gcn import HEADS
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.models.resnet import BACKBONES
-from gcn_flax.workdir import check_unchanged
+from gcn_flax.workdir.compatibility import check_unchanged
 
 RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
 

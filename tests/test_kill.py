@@ -12,7 +12,7 @@ import pytest
 
 from gcn_flax import build
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.writers import read_metrics
+from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
 
 STEPS = 12

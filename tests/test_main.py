@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gcn_flax.writers import read_metrics
+from gcn_flax.workdir.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -10,11 +10,11 @@ from configs import cityscapes, imagenet, pascal_voc, silhouettes
 from gcn_flax import build, tasks
 from gcn_flax import config as config_lib
 from gcn_flax import train as train_lib
-from gcn_flax.input_pipeline import sources
+from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import LABELS, image_labels
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.writers import read_metrics
+from gcn_flax.workdir.writers import read_metrics
 
 # Trained below from stage to stage, or the same program with another mix: by `make test-slow` alone.
 SLOW = [
@@ -69,7 +69,7 @@ class RandomSource:
 def random_sources(monkeypatch):
   """Every split of every data set is there, with random pictures."""
   monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
-  monkeypatch.setattr(sources, "open_label_set", label_set)
+  monkeypatch.setattr(datasets, "open_label_set", label_set)
   monkeypatch.setattr(tasks.segmentation, "check_sizes", lambda *_: None)
   monkeypatch.setattr(train_lib, "data_facts", lambda *_: {})
   monkeypatch.setattr(train_lib, "check_data", lambda *_: None)

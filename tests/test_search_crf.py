@@ -35,7 +35,7 @@ def by_hand(config, setup, weights):
     variables = {name: weights[name] for name in ("params", "batch_stats")}
     probabilities = np.asarray(jax.nn.softmax(setup.network.apply(variables, normal, train=False)))[0]
     for number, prediction in enumerate(
-      (np.argmax(probabilities, -1), crf.refine(example["image"], probabilities, inference.crf_parameters(config)))
+      (np.argmax(probabilities, -1), crf.postprocess(example["image"], probabilities, inference.crf_parameters(config)))
     ):
       matrices[number] += confusion_matrix(example["label"], prediction.astype(np.uint8), 11)
   return matrices

@@ -58,7 +58,7 @@ def check_installed() -> None:
     )
 
 
-def refine(image: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
+def postprocess(image: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
   """The most probable labels, uint8 `[H, W]`, after mean field inference with a Potts model.
 
   Args:
@@ -88,6 +88,6 @@ def count_each(
 ) -> np.ndarray:
   """Confusion matrices of one image: without refinement first, then with each candidate; int64 `[1 + N, C, C]`."""
   predictions = [np.argmax(probabilities, -1).astype(np.uint8)]
-  predictions += [refine(image, probabilities, parameters) for parameters in candidates]
+  predictions += [postprocess(image, probabilities, parameters) for parameters in candidates]
   num_classes = probabilities.shape[-1]
   return np.stack([confusion.confusion_matrix(label, prediction, num_classes) for prediction in predictions])

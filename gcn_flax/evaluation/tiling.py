@@ -27,7 +27,7 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Views:
+class TTA:
   """In what ways an image is looked at.
 
   Attributes:
@@ -50,12 +50,12 @@ class Views:
     return self.scales == (1.0,) and not self.flip and not self.tile
 
 
-def classes(network: Network, images: jax.Array, sizes: jax.Array, views: Views) -> jax.Array:
+def classes(network: Network, images: jax.Array, sizes: jax.Array, views: TTA) -> jax.Array:
   """The most probable classes, uint8 `[B, H, W]`; arguments are those of `mean_probabilities`."""
   return jnp.argmax(mean_probabilities(network, images, sizes, views), -1).astype(jnp.uint8)
 
 
-def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, views: Views) -> jax.Array:
+def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, views: TTA) -> jax.Array:
   """Class probabilities of images, each pixel's the mean over all tiles, scales and mirror images that show it.
 
   Softmax comes before the mean: logits are only defined up to a constant for each pixel and grow with the

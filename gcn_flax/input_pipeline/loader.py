@@ -18,7 +18,7 @@ import grain
 import jax
 import numpy as np
 
-from gcn_flax.input_pipeline.sources import CorruptExample, Source
+from gcn_flax.input_pipeline.datasets import CorruptExample, Source
 
 _log = logging.getLogger(__name__)
 _REPLACEMENTS = 10  # Examples that are tried for one position.
@@ -26,7 +26,7 @@ Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class HostShare(Sequence):
+class HostShard(Sequence):
   """The positions that one host prepares: those of its part of each global batch.
 
   Attributes:
@@ -60,12 +60,12 @@ class HostShare(Sequence):
     return (self.first_step + step) * self.batch_size + self.process * self.size + offset
 
 
-def this_host(batch_size: int, first_step: int, last_step: int) -> HostShare:
+def host_shard(batch_size: int, first_step: int, last_step: int) -> HostShard:
   """The share of the process that asks."""
-  return HostShare(batch_size, first_step, last_step, jax.process_index(), jax.process_count())
+  return HostShard(batch_size, first_step, last_step, jax.process_index(), jax.process_count())
 
 
-class Order(Sequence):
+class MixtureSampler(Sequence):
   """The endless line of a mix of sources: `[position]` -> (source, index).
 
   An epoch has as many positions as the sources have examples together, in a
@@ -139,8 +139,8 @@ def _shares(total: int, weights: Sequence[float]) -> list[int]:
 
 def train_batches(
   sources: Sequence[Source],
-  order: Order,
-  share: HostShare,
+  order: MixtureSampler,
+  share: HostShard,
   *,
   seed: int,
   augment: Callable,
@@ -188,7 +188,7 @@ def train_batches(
 
 
 def eval_batches(
-  source: Source, share: HostShare, *, fit: Callable, num_threads: int, num_workers: int
+  source: Source, share: HostShard, *, fit: Callable, num_threads: int, num_workers: int
 ) -> Iterator[Batch]:
   """Yields every example once, in order; the last batch is filled up with repetitions of the first example.
 
@@ -219,7 +219,7 @@ def num_eval_steps(num_examples: int, batch_size: int) -> int:
   return -(-num_examples // batch_size)
 
 
-def _batches(share: HostShare, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
+def _batches(share: HostShard, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
   # Batching before the threads makes one batch the unit of work: its content is the same for any number of them.
   dataset = grain.MapDataset.source(share).map(prepare).batch(share.size)
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.forms import Forms, of_platform
+from gcn_flax.models.ops import Forms, of_platform
 from gcn_flax.models.resnet import BACKBONES
 
 

@@ -4,10 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import folding, heads
-from gcn_flax.models.folding import Layout, ScoreMap
-from gcn_flax.models.forms import Forms, of_platform
+from gcn_flax.models import heads, layout
 from gcn_flax.models.layers import Deconv
+from gcn_flax.models.layout import Layout, ScoreMap
+from gcn_flax.models.ops import Forms, of_platform
 from gcn_flax.models.resnet import BACKBONES
 
 HEADS = ("gcn", "trivial", "stack", "pointwise")
@@ -64,7 +64,7 @@ class GCN(nn.Module):
     plain, fine = self._forms.plain(self.num_classes), self._forms.fine(self.num_classes)
     scores = None
     for level in (5, 4, 3, 2):  # res-5 at stride 32 up to res-2 at stride 4.
-      head = folding.widen(self._head(features[level - 2], f"head{level}"), plain.width)
+      head = layout.widen(self._head(features[level - 2], f"head{level}"), plain.width)
       level_scores = self._refine(head, f"refine_head{level}", plain, plain)
       if scores is None:
         scores = level_scores
@@ -75,7 +75,7 @@ class GCN(nn.Module):
     trimmed = Layout(self.num_classes, fine.block) if fine.block != plain.block else fine
     scores = self._refine(scores, "refine1", fine, trimmed)
     if trimmed.block != plain.block:
-      scores = folding.widen(folding.to_plain(scores, trimmed), plain.width)
+      scores = layout.widen(layout.to_plain(scores, trimmed), plain.width)
     scores = self._upsample(scores, "deconv1", plain, fine)
     return ScoreMap(self._refine(scores, "refine0", fine, trimmed), trimmed)
 

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import folding
-from gcn_flax.models.folding import Layout
-from gcn_flax.models.forms import PLAIN, Forms
+from gcn_flax.models import layout
 from gcn_flax.models.layers import Conv
+from gcn_flax.models.layout import Layout
+from gcn_flax.models.ops import PLAIN, Forms
 
 
 def check_kernel_size(kernel_size: int) -> None:
@@ -46,7 +46,7 @@ class GlobalConv(nn.Module):
       folded = Layout(self.features, (fold, 1) if axis == 1 else (1, fold))
       hidden = Conv(self.features, first, name=f"{name}_first", **options)(x, (Layout(x.shape[-1]), folded))
       y = Conv(self.features, second, name=f"{name}_second", **options)(hidden, (folded, folded))
-      return folding.to_plain(y, folded)
+      return layout.to_plain(y, folded)
 
     return branch("left", tall, wide, 1) + branch("right", wide, tall, 2)
 

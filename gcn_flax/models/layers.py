@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import folding
-from gcn_flax.models.folding import Layout
-from gcn_flax.models.forms import PLAIN, Forms, half
+from gcn_flax.models import layout
+from gcn_flax.models.layout import Layout
+from gcn_flax.models.ops import PLAIN, Forms, half
 
 
 class Conv(nn.Module):
@@ -52,13 +52,13 @@ class Conv(nn.Module):
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     strides, padding = (self.stride,) * 2, half(kernel)
     if before.block != after.block:
-      kernel, strides = folding.fold_outputs(kernel, *after.block), after.block
+      kernel, strides = layout.fold_outputs(kernel, *after.block), after.block
     elif before.block != (1, 1):
-      kernel = folding.fold_kernel(kernel, *before.block)
+      kernel = layout.fold_kernel(kernel, *before.block)
       padding = half(kernel)
-    kernel = folding.widen_kernel(kernel, before.width, after.width)
+    kernel = layout.widen_kernel(kernel, before.width, after.width)
     y = self.forms.conv(x, kernel, strides, padding)
-    return y if bias is None else y + folding.repeat(bias.astype(self.dtype), after)
+    return y if bias is None else y + layout.repeat(bias.astype(self.dtype), after)
 
 
 def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
@@ -100,8 +100,8 @@ class Deconv(nn.Module):
     kernel = self.param("kernel", bilinear_kernel, (4, 4, before.channels, after.channels))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if after.block == (2, 2):
-      kernel = folding.widen_kernel(folding.by_parity(kernel), before.width, after.width)
+      kernel = layout.widen_kernel(layout.by_parity(kernel), before.width, after.width)
     else:  # Each pixel of a block has its own filling, which unfolding leaves in place.
-      kernel = folding.by_parity(folding.widen_kernel(kernel, before.width, after.width))
+      kernel = layout.by_parity(layout.widen_kernel(kernel, before.width, after.width))
     x = self.forms.conv(x, kernel, (1, 1), ((1, 1), (1, 1)))
-    return x if after.block == (2, 2) else folding.unfold(x, 2, 2)
+    return x if after.block == (2, 2) else layout.unfold(x, 2, 2)

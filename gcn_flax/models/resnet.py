@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.forms import PLAIN, Forms
 from gcn_flax.models.layers import Conv
+from gcn_flax.models.ops import PLAIN, Forms
 
 
 def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNorm:

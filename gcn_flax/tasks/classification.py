@@ -10,11 +10,11 @@ import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
-from gcn_flax.input_pipeline import sources, transforms
+from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.models.classifier import Classifier
-from gcn_flax.models.forms import of_platform
+from gcn_flax.models.ops import of_platform
 from gcn_flax.models.pretrained import FAMILIES
-from gcn_flax.tasks import scores
+from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
 from gcn_flax.visualize import overlay
 
@@ -77,18 +77,18 @@ def check_scored(config: ml_collections.ConfigDict, split: str) -> None:
   """Images of any size will do: they are resized."""
 
 
-def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> scores.Counts:
+def count(source: datasets.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> metrics.Counts:
   """Hits of one image, whose class is `label`, `prediction` being its five best classes."""
   del index
   return {"hits": accuracy.count_hits(int(label), prediction, source.label_set.num_classes)}
 
 
-def score_image(counts: scores.Counts) -> float:
+def score_image(counts: metrics.Counts) -> float:
   """1 where the best class is the true one, else 0; NaN for an image of no class."""
   return accuracy.accuracy(counts["hits"])[0]
 
 
-class Scores(scores.Scores):
+class Scores(metrics.Scores):
   """Counts are `hits` `[C, 3]`: of each class its images, top-1 hits and top-5 hits."""
 
   @property
@@ -106,7 +106,7 @@ class Scores(scores.Scores):
     """`accuracy`, top-1 by class name, null where a class has no image."""
     return {"accuracy": self.by_class(accuracy.accuracy_per_class(self.counts["hits"]))}
 
-  def sheet(self, rows: Sequence[scores.Row], over_image: bool = False) -> np.ndarray:
+  def sheet(self, rows: Sequence[metrics.Row], over_image: bool = False) -> np.ndarray:
     """The images as they were scored, with true and predicted class."""
     del over_image
     names = self.label_set.classes

@@ -11,11 +11,11 @@ import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
-from gcn_flax.input_pipeline import sources, transforms
-from gcn_flax.models.forms import of_platform
+from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.models.gcn import GCN
+from gcn_flax.models.ops import of_platform
 from gcn_flax.models.pretrained import FAMILIES
-from gcn_flax.tasks import scores
+from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
 from gcn_flax.visualize import overlay
 
@@ -80,7 +80,7 @@ def check_scored(config: ml_collections.ConfigDict, split: str) -> None:
 
 
 def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
-  largest, size = sources.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
+  largest, size = datasets.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
   if any(side > most for side, most in zip(largest, size, strict=True)):
     needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
     raise ValueError(
@@ -91,11 +91,11 @@ def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, fie
 
 
 def inference(config: ml_collections.ConfigDict) -> Callable:
-  """`(apply, images, sizes)` -> classes uint8 `[B, H, W]`, or float32 `[B, H, W, C]` where `refinement` follows."""
+  """`(apply, images, sizes)` -> classes uint8 `[B, H, W]`, or float32 `[B, H, W, C]` where `crf_postprocessing` follows."""
   settings = config.eval
 
   def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    views = tiling.Views(
+    views = tiling.TTA(
       scales=tuple(settings.scales),
       flip=settings.flip,
       tile=tuple(settings.tile),
@@ -115,7 +115,7 @@ def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
   return array[: size[0], : size[1]]
 
 
-def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> scores.Counts:
+def count(source: datasets.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> metrics.Counts:
   """Everything that is counted of one image; label and prediction uint8 `[H, W]`."""
   label_set = source.label_set
   counts = {
@@ -128,12 +128,12 @@ def count(source: sources.Source, index: int, label: np.ndarray, prediction: np.
   return counts
 
 
-def score_image(counts: scores.Counts) -> float:
+def score_image(counts: metrics.Counts) -> float:
   """Mean IoU of one image by itself; NaN where all of it is void."""
   return confusion.mean_iou(counts["confusion"])
 
 
-class Scores(scores.Scores):
+class Scores(metrics.Scores):
   """Counts are `confusion` `[C, C]`, and those of `evaluation.regions` and, for Cityscapes, `evaluation.instances`."""
 
   @property
@@ -179,14 +179,14 @@ class Scores(scores.Scores):
       "iou": self.by_class(confusion.iou_per_class(matrix)),
       "accuracy": self.by_class(confusion.class_accuracy(matrix)),
       "boundary_iou_by_class": self.by_class(regions.boundary_iou(self.counts["boundaries"])),
-      **{name: scores.named(values, values.values()) for name, values in self._cityscapes().items()},
-      "accuracy_within_pixels": scores.named(
+      **{name: metrics.named(values, values.values()) for name, values in self._cityscapes().items()},
+      "accuracy_within_pixels": metrics.named(
         map(str, range(1, regions.FARTHEST + 1)), regions.accuracy_curve(self.counts["distance"])
       ),
       "confusion": matrix.tolist(),
     }
 
-  def sheet(self, rows: Sequence[scores.Row], over_image: bool = False) -> np.ndarray:
+  def sheet(self, rows: Sequence[metrics.Row], over_image: bool = False) -> np.ndarray:
     """Image, truth and prediction of each row, the latter two also over the image, with its mean IoU."""
     captions = [f"{row.image_id}  mean IoU {100 * row.score:.1f} %" for row in rows]
     columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)

@@ -14,7 +14,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from gcn_flax import files
-from gcn_flax.training import partition, trees
+from gcn_flax.training import sharding, trees
 
 # In TensorStore's messages, of what may be there the next time.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
@@ -136,7 +136,7 @@ class Checkpoints:
       damage = str(error)
     except Exception as error:  # Told to all hosts before it is raised: else they would wait for this one.
       failure = error
-    found = partition.gather((damage, str(failure or "")))
+    found = sharding.all_gather((damage, str(failure or "")))
     if failure:
       raise failure
     for process, (damage, text) in enumerate(found):
@@ -186,7 +186,7 @@ class Checkpoints:
     taken = sum(name.startswith(f"{step}.") for name in there)
     if jax.process_index() == 0:
       files.move(self.directory / str(step), folder / f"{step}.{taken}")
-    partition.gather(None)  # Nobody looks before it is moved.
+    sharding.all_gather(None)  # Nobody looks before it is moved.
     self._manager.reload()
     return folder / f"{step}.{taken}"
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.labels import IGNORE
-from gcn_flax.models import folding
-from gcn_flax.models.folding import ScoreMap
+from gcn_flax.models import layout
+from gcn_flax.models.layout import ScoreMap
 
 
 def of_scores(scores: ScoreMap, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
@@ -25,7 +25,7 @@ def of_scores(scores: ScoreMap, labels: jax.Array, **options) -> tuple[jax.Array
   """
   if not scores.folded:
     return cross_entropy(scores.array[..., : scores.layout.channels], labels, **options)
-  return cross_entropy(scores.planes(), folding.fold_labels(labels, *scores.layout.block), axis=3, **options)
+  return cross_entropy(scores.planes(), layout.fold_labels(labels, *scores.layout.block), axis=3, **options)
 
 
 def cross_entropy(

@@ -6,7 +6,7 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from data.prepare import main
-from gcn_flax.input_pipeline.sources import dataset_folder
+from gcn_flax.input_pipeline.datasets import dataset_folder
 
 
 def by_id(source):

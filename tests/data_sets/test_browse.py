@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from data.browse import class_counts, class_table, main
-from gcn_flax.input_pipeline.sources import open_source
+from gcn_flax.input_pipeline.datasets import open_source
 from gcn_flax.labels import CAMVID
 from gcn_flax.visualize import overlay
 

@@ -10,7 +10,7 @@ from PIL import Image
 from configs import cityscapes as cityscapes_recipe
 from data.cityscapes.cityscapes_dataset_builder import Builder
 from gcn_flax import build
-from gcn_flax.input_pipeline.sources import lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
 from gcn_flax.labels import CITYSCAPES, CITYSCAPES_COARSE, differences
 from tests.data_sets import archives
 from tests.data_sets.archives import EXTRA, FINE

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data.prepare import prepare
-from gcn_flax.input_pipeline.sources import lacks, open_label_set, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import lacks, open_label_set, open_source, split_sizes
 from tests.data_sets.checks import faults
 
 CLASSES = ("ant", "bee", "cat")

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from data.coco_voc import masks
 from data.coco_voc.coco_voc_dataset_builder import Builder
 from data.prepare import prepare
-from gcn_flax.input_pipeline.sources import lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
 from gcn_flax.labels import differences
 from tests.data_sets import archives
 from tests.data_sets.archives import COCO_CATEGORIES

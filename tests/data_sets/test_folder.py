@@ -12,7 +12,7 @@ from PIL import Image
 
 from data.folder.classes import read_classes
 from data.prepare import main, prepare
-from gcn_flax.input_pipeline.sources import dataset_folder, lacks, open_label_set, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import dataset_folder, lacks, open_label_set, open_source, split_sizes
 from gcn_flax.labels import voc_palette
 from tests.data_sets.archives import blocks, jpeg, picture, png
 from tests.data_sets.checks import by_id, error_lines, faults, files_in, stored_pictures

@@ -17,7 +17,7 @@ from PIL import Image
 from data.builder import in_threads
 from data.faults import wrong_values
 from data.prepare import main, prepare
-from gcn_flax.input_pipeline.sources import (
+from gcn_flax.input_pipeline.datasets import (
   dataset_folder,
   decode_image,
   decode_label,

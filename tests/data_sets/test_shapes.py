@@ -6,7 +6,7 @@ import numpy as np
 from data.prepare import prepare
 from data.shapes.scene import draw_scene
 from data.shapes.shapes_dataset_builder import Builder
-from gcn_flax.input_pipeline.sources import lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
 from gcn_flax.labels import SHAPES
 
 

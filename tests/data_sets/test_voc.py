@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.prepare import prepare
 from data.voc_segmentation import lists
-from gcn_flax.input_pipeline.sources import dataset_folder, lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import dataset_folder, lacks, open_source, split_sizes
 from gcn_flax.labels import VOC, differences
 from tests.data_sets import archives
 from tests.data_sets.archives import SBD_ONLY, VOC_TEST, VOC_TRAIN, VOC_VAL

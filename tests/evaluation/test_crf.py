@@ -28,21 +28,21 @@ def scene():
 def test_borders_move_to_where_colours_change(scene):
   image, truth, probabilities = scene
   before = (np.argmax(probabilities, -1) == truth).mean()
-  refined = crf.refine(image, probabilities, PARAMETERS)
+  refined = crf.postprocess(image, probabilities, PARAMETERS)
   assert refined.dtype == np.uint8 and refined.shape == truth.shape
   assert before < 0.9 and (refined == truth).mean() > 0.99
 
 
 def test_red_and_blue_are_not_mixed_up_nor_rows_and_columns(scene):
   image, truth, probabilities = scene
-  turned = crf.refine(image.swapaxes(0, 1), probabilities.swapaxes(0, 1), PARAMETERS)
+  turned = crf.postprocess(image.swapaxes(0, 1), probabilities.swapaxes(0, 1), PARAMETERS)
   assert np.mean(turned == truth.T) > 0.99
 
 
 def test_kernels_of_no_weight_change_nothing(scene):
   image, _, probabilities = scene
   idle = dataclasses.replace(PARAMETERS, smooth_weight=0.0, color_weight=0.0)
-  np.testing.assert_array_equal(crf.refine(image, probabilities, idle), np.argmax(probabilities, -1))
+  np.testing.assert_array_equal(crf.postprocess(image, probabilities, idle), np.argmax(probabilities, -1))
 
 
 def test_candidates_are_counted_beside_the_network_alone(scene):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from gcn_flax.evaluation import tiling
-from gcn_flax.evaluation.tiling import Views, tile_starts
+from gcn_flax.evaluation.tiling import TTA, tile_starts
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(3, 5)).astype(np.float32) / 50
@@ -66,14 +66,14 @@ def test_tiles_reach_from_end_to_end():
 @pytest.mark.parametrize("tile", [(), (64, 64), (32, 96)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_what_sees_one_pixel_is_the_same_in_any_tiles(tile, flip):
-  views = Views(tile=tile, overlap=20 if tile else 0, flip=flip)
+  views = TTA(tile=tile, overlap=20 if tile else 0, flip=flip)
   found, expected = probabilities(pointwise, views), softmax(pointwise(np.float32(IMAGES)))
   for index in range(2):
     np.testing.assert_allclose(own_part(found, index), own_part(expected, index), atol=1e-6)
 
 
 def test_a_small_field_sees_no_tiles_away_from_their_borders():
-  tiled = probabilities(box, Views(tile=(64, 64), overlap=16))
+  tiled = probabilities(box, TTA(tile=(64, 64), overlap=16))
   whole = softmax(box(jnp.float32(IMAGES)))
   away = np.ones((96, 128), bool)
   for axis, side in enumerate((96, 128)):
@@ -87,7 +87,7 @@ def test_a_small_field_sees_no_tiles_away_from_their_borders():
 
 
 def test_where_tiles_overlap_their_mean_counts():
-  found = probabilities(from_the_left, Views(tile=(96, 96), overlap=64))
+  found = probabilities(from_the_left, TTA(tile=(96, 96), overlap=64))
   starts = tile_starts(128, 96, 64)
   total, count = np.zeros((96, 128, 5)), np.zeros((1, 128, 1))
   for start in starts:
@@ -104,7 +104,7 @@ def test_overlapping_rows_count_alike_however_tall_a_tile_is():
   def from_above(tile):
     return jnp.pad(tile, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] @ WEIGHTS
 
-  views = Views(tile=(96, 128), overlap=64)
+  views = TTA(tile=(96, 128), overlap=64)
   found = tiling.mean_probabilities(from_above, images, np.array([[128, 128]]), views)
   total, count = np.zeros((128, 128, 5)), np.zeros((128, 1, 1))
   for start in (0, 32):
@@ -113,7 +113,7 @@ def test_overlapping_rows_count_alike_however_tall_a_tile_is():
   np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
 
 
-@pytest.mark.parametrize("views", [Views(flip=True), Views(scales=(1.0, 1.0)), Views(tile=(96, 128))])
+@pytest.mark.parametrize("views", [TTA(flip=True), TTA(scales=(1.0, 1.0)), TTA(tile=(96, 128))])
 def test_outside_of_an_image_is_the_filling_pixel(views):
   """Whatever lies there in the array."""
 
@@ -133,7 +133,7 @@ def test_outside_of_an_image_is_the_filling_pixel(views):
 
 
 def test_a_mirror_image_is_that_of_the_image_not_of_its_filling():
-  found = probabilities(from_the_left, Views(flip=True))
+  found = probabilities(from_the_left, TTA(flip=True))
   for index, (height, width) in enumerate(SIZES):
     image = jnp.float32(IMAGES[index : index + 1, :height, :width])
     straight, mirrored = softmax(from_the_left(image)), softmax(from_the_left(image[:, :, ::-1]))[:, :, ::-1]
@@ -150,7 +150,7 @@ def resized(array, size):
 @pytest.mark.parametrize("scales", [(0.5,), (0.75, 1.25), (0.3, 1.0, 2.0)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_scales_equal_pytorchs_resizing(scales, flip):
-  found = probabilities(pointwise, Views(scales=scales, flip=flip))
+  found = probabilities(pointwise, TTA(scales=scales, flip=flip))
   for index, size in enumerate(SIZES):
     image = IMAGES[index, : size[0], : size[1]]
     parts = [resized(softmax(resized(image, np.round(size * scale)) @ WEIGHTS), size) for scale in scales]
@@ -159,8 +159,8 @@ def test_scales_equal_pytorchs_resizing(scales, flip):
 
 @pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.5])
 def test_scaled_tiles_cover_every_pixel(scale):
-  found = probabilities(pointwise, Views(scales=(scale,), tile=(32, 32), overlap=8))
-  whole = probabilities(pointwise, Views(scales=(scale,)))
+  found = probabilities(pointwise, TTA(scales=(scale,), tile=(32, 32), overlap=8))
+  whole = probabilities(pointwise, TTA(scales=(scale,)))
   for index in range(2):
     np.testing.assert_allclose(own_part(found, index).sum(-1), 1, atol=1e-5)
     # Only pixels within one scaled pixel of a tile's border are interpolated from other pixels.
@@ -178,11 +178,11 @@ def test_scaled_tiles_cover_every_pixel(scale):
 def test_rounded_sizes_leave_no_hole_between_tiles():
   """A side of 105 becomes 34, a little more than 0.32 of it: the tile at 32 begins with pixel 99, not 100."""
   images, sizes = np.zeros((1, 256, 128, 3), np.uint8), np.array([[105, 105]])
-  found = tiling.mean_probabilities(pointwise, images, sizes, Views(scales=(0.32,), tile=(32, 32)))
+  found = tiling.mean_probabilities(pointwise, images, sizes, TTA(scales=(0.32,), tile=(32, 32)))
   np.testing.assert_allclose(np.asarray(found)[0, :105, :105].sum(-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("views", [Views(), Views(flip=True), Views(scales=(0.5, 1.0)), Views(tile=(64, 64))])
+@pytest.mark.parametrize("views", [TTA(), TTA(flip=True), TTA(scales=(0.5, 1.0)), TTA(tile=(64, 64))])
 def test_classes_are_the_most_probable(views):
   for network in (pointwise, from_the_left):
     found = np.asarray(tiling.classes(network, IMAGES, SIZES, views))
@@ -193,9 +193,9 @@ def test_classes_are_the_most_probable(views):
 @pytest.mark.parametrize(
   "views, most",
   [
-    (Views(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16), 1.4),
-    (Views(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's crops, of half the image each.
-    (Views(scales=(0.75, 1.0, 1.25), flip=True), 1 + 1.25**2 + 0.6),
+    (TTA(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16), 1.4),
+    (TTA(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's crops, of half the image each.
+    (TTA(scales=(0.75, 1.0, 1.25), flip=True), 1 + 1.25**2 + 0.6),
   ],
 )
 def test_the_map_of_all_classes_is_made_once(views, most):

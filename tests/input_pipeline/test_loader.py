@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gcn_flax.input_pipeline import loader, transforms
-from gcn_flax.input_pipeline.loader import HostShare
-from gcn_flax.input_pipeline.sources import CorruptExample
+from gcn_flax.input_pipeline.datasets import CorruptExample
+from gcn_flax.input_pipeline.loader import HostShard
 
 
 class FakeSource:
@@ -32,7 +32,7 @@ def jitter(example, rng):
 
 
 def batches(share, seed=0, num_threads=2, num_workers=0):
-  order = loader.Order([10], None, seed)
+  order = loader.MixtureSampler([10], None, seed)
   found = loader.train_batches(
     [FakeSource()], order, share, seed=seed, augment=jitter, num_threads=num_threads, num_workers=num_workers
   )
@@ -40,28 +40,28 @@ def batches(share, seed=0, num_threads=2, num_workers=0):
 
 
 def test_an_epoch_shows_every_example_once_and_the_next_one_in_another_order():
-  numbers = batches(HostShare(5, 0, 6, 0, 1))[..., 0].reshape(3, 10)
+  numbers = batches(HostShard(5, 0, 6, 0, 1))[..., 0].reshape(3, 10)
   for epoch in numbers:
     assert sorted(epoch) == list(range(10))
   assert len({tuple(epoch) for epoch in numbers}) == 3
 
 
 def test_any_step_can_be_started_from():
-  whole = batches(HostShare(4, 0, 9, 0, 1))
-  np.testing.assert_array_equal(batches(HostShare(4, 6, 9, 0, 1)), whole[6:])
+  whole = batches(HostShard(4, 0, 9, 0, 1))
+  np.testing.assert_array_equal(batches(HostShard(4, 6, 9, 0, 1)), whole[6:])
 
 
 def test_hosts_together_make_the_same_global_batch():
-  whole = batches(HostShare(4, 3, 6, 0, 1))
+  whole = batches(HostShard(4, 3, 6, 0, 1))
   for hosts in (2, 4):
-    parts = [batches(HostShare(4, 3, 6, host, hosts)) for host in range(hosts)]
+    parts = [batches(HostShard(4, 3, 6, host, hosts)) for host in range(hosts)]
     np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
 
 
 @pytest.mark.parametrize("num_threads, num_workers", [(1, 0), (7, 0), (1, 2)])
 def test_threads_and_workers_do_not_change_a_batch(num_threads, num_workers):
-  expected = batches(HostShare(4, 0, 5, 0, 1))
-  np.testing.assert_array_equal(batches(HostShare(4, 0, 5, 0, 1), 0, num_threads, num_workers), expected)
+  expected = batches(HostShard(4, 0, 5, 0, 1))
+  np.testing.assert_array_equal(batches(HostShard(4, 0, 5, 0, 1), 0, num_threads, num_workers), expected)
 
 
 class Damaged(FakeSource):
@@ -80,7 +80,7 @@ class Damaged(FakeSource):
 
 def read_damaged(damaged, share, skip=True):
   found = loader.train_batches(
-    [Damaged(damaged)], loader.Order([10], None, 0), share, seed=0, augment=jitter, num_threads=2, num_workers=0,
+    [Damaged(damaged)], loader.MixtureSampler([10], None, 0), share, seed=0, augment=jitter, num_threads=2, num_workers=0,
     skip_corrupt=skip,
   )  # fmt: skip
   return list(found)
@@ -88,7 +88,7 @@ def read_damaged(damaged, share, skip=True):
 
 def test_another_example_stands_in_for_a_damaged_one_whoever_reads_it(caplog):
   damaged = {0, 2, 4, 6, 8}
-  whole, found = batches(HostShare(4, 0, 10, 0, 1)), read_damaged(damaged, HostShare(4, 0, 10, 0, 1))
+  whole, found = batches(HostShard(4, 0, 10, 0, 1)), read_damaged(damaged, HostShard(4, 0, 10, 0, 1))
   pixels = np.stack([batch["image"][:, 0, 0, :2] for batch in found])
   skipped = np.stack([batch["skipped"] for batch in found])
   assert not set(pixels[..., 0].flat) & damaged
@@ -99,26 +99,26 @@ def test_another_example_stands_in_for_a_damaged_one_whoever_reads_it(caplog):
   pairs = set(zip(whole[skipped > 0][:, 0].tolist(), pixels[skipped > 0][:, 0].tolist(), strict=True))
   assert len(pairs) > len(damaged)  # Another one each time the same example is met.
   for hosts in (2, 4):
-    parts = [read_damaged(damaged, HostShare(4, 3, 10, host, hosts)) for host in range(hosts)]
+    parts = [read_damaged(damaged, HostShard(4, 3, 10, host, hosts)) for host in range(hosts)]
     together = [np.concatenate([part[step]["image_id"] for part in parts]) for step in range(7)]
     assert [list(ids) for ids in together] == [list(batch["image_id"]) for batch in found[3:]]
 
 
 def test_damage_ends_the_run_unless_told_and_where_nearly_all_is_damaged():
   with pytest.raises(CorruptExample, match="example 3 is damaged"):
-    read_damaged({3}, HostShare(4, 0, 10, 0, 1), skip=False)
+    read_damaged({3}, HostShard(4, 0, 10, 0, 1), skip=False)
   with pytest.raises(CorruptExample, match="fake 'train': 10 examples in a row are damaged"):
-    read_damaged(set(range(10)), HostShare(4, 0, 1, 0, 1))
+    read_damaged(set(range(10)), HostShard(4, 0, 1, 0, 1))
 
 
 def test_the_seed_changes_order_and_augmentation():
-  one, other = batches(HostShare(5, 0, 2, 0, 1), seed=0), batches(HostShare(5, 0, 2, 0, 1), seed=1)
+  one, other = batches(HostShard(5, 0, 2, 0, 1), seed=0), batches(HostShard(5, 0, 2, 0, 1), seed=1)
   assert (one[..., 0] != other[..., 0]).any()
   assert (one[..., 1] != other[..., 1]).any()
 
 
 def test_a_repeated_example_is_augmented_anew():
-  drawn = batches(HostShare(5, 0, 4, 0, 1)).reshape(-1, 2)
+  drawn = batches(HostShard(5, 0, 4, 0, 1)).reshape(-1, 2)
   first = dict(drawn[:10])
   assert any(first[number] != random for number, random in drawn[10:])
 
@@ -128,7 +128,7 @@ def drawn(order, first, last):
 
 
 def test_a_mix_shows_every_example_of_every_source_once_an_epoch():
-  order = loader.Order([3, 5, 2], None, seed=1)
+  order = loader.MixtureSampler([3, 5, 2], None, seed=1)
   everything = [(source, index) for source, size in enumerate([3, 5, 2]) for index in range(size)]
   epochs = [drawn(order, 10 * epoch, 10 * epoch + 10) for epoch in range(4)]
   assert all(sorted(epoch) == everything for epoch in epochs)
@@ -137,7 +137,7 @@ def test_a_mix_shows_every_example_of_every_source_once_an_epoch():
 
 
 def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
-  order = loader.Order([6, 30, 4], [1, 1, 2], seed=0)
+  order = loader.MixtureSampler([6, 30, 4], [1, 1, 2], seed=0)
   for epoch in range(5):
     sources = [source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)]
     assert [sources.count(number) for number in range(3)] == [10, 10, 20]
@@ -148,7 +148,7 @@ def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
 
 
 def test_epochs_and_sources_of_a_weighted_mix_have_orders_of_their_own():
-  order = loader.Order([20, 20], [1, 1], seed=0)
+  order = loader.MixtureSampler([20, 20], [1, 1], seed=0)
   turns = [[source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)] for epoch in range(2)]
   assert turns[0] != turns[1]
   first, second = ([index for source, index in drawn(order, 0, 40) if source == number] for number in range(2))
@@ -156,7 +156,7 @@ def test_epochs_and_sources_of_a_weighted_mix_have_orders_of_their_own():
 
 
 def test_a_small_share_changes_from_epoch_to_epoch():
-  order = loader.Order([90, 10], [1, 9], seed=0)
+  order = loader.MixtureSampler([90, 10], [1, 9], seed=0)
   firsts = [
     {index for source, index in drawn(order, 100 * epoch, 100 * epoch + 100) if source == 0} for epoch in range(9)
   ]
@@ -166,19 +166,19 @@ def test_a_small_share_changes_from_epoch_to_epoch():
 
 def test_a_weight_that_shows_nothing_is_refused():
   with pytest.raises(ValueError, match="give a source none of the 20 positions"):
-    loader.Order([10, 10], [1e-6, 1], 0)
+    loader.MixtureSampler([10, 10], [1e-6, 1], 0)
 
 
 def test_the_order_of_a_mix_starts_anywhere_and_follows_the_seed():
-  whole = drawn(loader.Order([6, 5], [2, 1], 3), 0, 50)
-  again = loader.Order([6, 5], [2, 1], 3)
+  whole = drawn(loader.MixtureSampler([6, 5], [2, 1], 3), 0, 50)
+  again = loader.MixtureSampler([6, 5], [2, 1], 3)
   assert [again[position] for position in (49, 7, 22)] == [whole[49], whole[7], whole[22]]
-  assert drawn(loader.Order([6, 5], [2, 1], 4), 0, 50) != whole
+  assert drawn(loader.MixtureSampler([6, 5], [2, 1], 4), 0, 50) != whole
 
 
 def test_a_batch_that_hosts_cannot_share_is_refused():
   with pytest.raises(ValueError, match="batch size 5 must be a multiple of the 2 hosts"):
-    HostShare(5, 0, 1, 0, 2)
+    HostShard(5, 0, 1, 0, 2)
 
 
 def fit(example):
@@ -191,7 +191,7 @@ def test_evaluation_sees_every_example_once_and_marks_what_fills_up(hosts):
   assert steps == 3
   parts = []
   for host in range(hosts):
-    share = HostShare(4, 0, steps, host, hosts)
+    share = HostShard(4, 0, steps, host, hosts)
     found = list(loader.eval_batches(FakeSource(), share, fit=fit, num_threads=2, num_workers=0))
     assert len(found) == steps
     parts.append(found)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.models.forms import PLAIN
 from gcn_flax.models.gcn import GCN, HEADS
+from gcn_flax.models.ops import PLAIN
 from gcn_flax.training.losses import cross_entropy
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchGCN, load_flax, to_numpy, to_torch, torch_names

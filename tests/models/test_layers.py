@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.models.folding import Layout
 from gcn_flax.models.layers import Conv, Deconv, bilinear_kernel
+from gcn_flax.models.layout import Layout
 from tests.models.comparison import assert_close, random_array, random_variables
 from tests.torch_reference import load_flax, to_numpy, to_torch
 

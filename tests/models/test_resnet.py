@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import encoder_cost
-from gcn_flax import program
-from gcn_flax.models.forms import PLAIN
+from gcn_flax.models.ops import PLAIN
 from gcn_flax.models.resnet import BACKBONES, batch_norm
+from gcn_flax.planning import cost
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchResNet, load_flax, to_numpy, to_torch
 
@@ -119,7 +119,7 @@ def test_rematerialised_blocks_are_the_same_network_in_less_memory(name):
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"]).compile()
     results.append(step(variables["params"]))
-    memory.append(program.peak_bytes(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(variables["params"]).jaxpr))
+    memory.append(cost.peak_bytes(jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(variables["params"]).jaxpr))
   jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), *results)
   assert memory[1] < memory[0]
 

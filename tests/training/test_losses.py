@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.training import partition
+from gcn_flax.training import sharding
 from gcn_flax.training.losses import cross_entropy, hardest
 
 CLASSES = 6
@@ -156,8 +156,8 @@ class TestHardest:
     assert not hardest(self.losses, np.zeros_like(self.valid), 0.5, 0.7).any()
 
   def test_over_eight_devices_it_is_the_same(self):
-    mesh = partition.make_mesh()
-    losses, valid = (jax.device_put(np.concatenate([x, x]), partition.batched(mesh)) for x in (self.losses, self.valid))
+    mesh = sharding.make_mesh()
+    losses, valid = (jax.device_put(np.concatenate([x, x]), sharding.batched(mesh)) for x in (self.losses, self.valid))
     kept = jax.jit(hardest, static_argnums=(2, 3))(losses, valid, 0.1, 0.3)
     np.testing.assert_array_equal(kept, np.concatenate([self.expected(0.1, 0.3)] * 2))
 

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from gcn_flax import build
-from gcn_flax.models import forms
+from gcn_flax.models import ops
 from gcn_flax.models.gcn import GCN
 from gcn_flax.tasks import segmentation
-from gcn_flax.training import losses, optimizer, partition, steps
+from gcn_flax.training import losses, optimizer, sharding, steps
 from gcn_flax.training.state import TrainState
 
 
@@ -28,14 +28,14 @@ def run(config, devices, num_steps=2):
   setup = build.build(config, devices)
   state, values = setup.init(0), []
   for seed in range(num_steps):
-    state, metrics = setup.train_step(state, partition.to_device(random_batch(seed=seed), setup.mesh))
+    state, metrics = setup.train_step(state, sharding.shard_batch(random_batch(seed=seed), setup.mesh))
     values.append(float(metrics["loss"]))
   return values, jax.device_get(state), predict(setup, state, random_batch())
 
 
 def predict(setup, state, batch):
   size = np.tile(np.int32(batch["image"].shape[1:3]), (len(batch["image"]), 1))
-  batch = partition.to_each({**batch, "size": size}, setup.mesh)
+  batch = sharding.shard_eval_batch({**batch, "size": size}, setup.mesh)
   return np.asarray(setup.eval_step(state.weights(), batch))
 
 
@@ -90,12 +90,12 @@ def test_rows_that_are_split_over_devices_change_nothing(
   for devices, rows in ((jax.devices()[:1], 1), (jax.devices(), spatial)):
     config.mesh.spatial = rows
     if len(devices) > 1:
-      monkeypatch.setattr(segmentation, "of_platform", lambda _: forms.of_platform(platform))
+      monkeypatch.setattr(segmentation, "of_platform", lambda _: ops.of_platform(platform))
     setup = build.build(config, devices)
     assert dict(setup.mesh.shape) == {"data": len(devices) // rows, "spatial": rows}
     state, losses = setup.init(0), []
     for seed in range(3):
-      batch = partition.to_device(random_batch(8, 256, 64, seed=seed), setup.mesh)
+      batch = sharding.shard_batch(random_batch(8, 256, 64, seed=seed), setup.mesh)
       assert batch["image"].sharding.shard_shape((8, 256, 64, 3)) == (8 * rows // len(devices), 256 // rows, 64, 3)
       state, metrics = setup.train_step(state, batch)
       losses.append(float(metrics["loss"]))
@@ -106,7 +106,7 @@ def test_rows_that_are_split_over_devices_change_nothing(
 
 def test_devices_that_do_not_divide_are_refused():
   with pytest.raises(ValueError, match="config.mesh.spatial=3 must divide the 8 devices of a host"):
-    partition.make_mesh(spatial=3)
+    sharding.make_mesh(spatial=3)
 
 
 def test_a_classifier_on_one_device_equals_eight(class_config):
@@ -119,7 +119,7 @@ def test_a_classifier_on_one_device_equals_eight(class_config):
   states, found = [], []
   for devices in (jax.devices()[:1], jax.devices()):
     setup = build.build(class_config, devices)
-    state, metrics = setup.train_step(setup.init(0), partition.to_device(batch, setup.mesh))
+    state, metrics = setup.train_step(setup.init(0), sharding.shard_batch(batch, setup.mesh))
     states.append(jax.device_get(state.params))
     found.append(predict(setup, state, batch))
   assert_close(*states, 1e-5)

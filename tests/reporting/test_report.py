@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from gcn_flax import build, paper, report
+from gcn_flax import build
 from gcn_flax.evaluate import evaluate, write_scores
 from gcn_flax.labels import VOC
+from gcn_flax.reporting import paper, report
 from gcn_flax.tasks import classification, segmentation
-from gcn_flax.tasks.scores import Row
-from gcn_flax.workdir import settings_of
+from gcn_flax.tasks.metrics import Row
+from gcn_flax.workdir.compatibility import settings_of
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import optax
 from jax.experimental import multihost_utils
 
 from gcn_flax import files
-from gcn_flax.tasks.scores import Scores
-from gcn_flax.training import partition
-from gcn_flax.writers import Writer
+from gcn_flax.tasks.metrics import Scores
+from gcn_flax.training import sharding
+from gcn_flax.workdir.writers import Writer
 
 _log = logging.getLogger(__name__)
 _TRACED_STEPS = 5
@@ -128,7 +128,7 @@ class Log:
       "input_wait": self._input_wait,
     }
     if self._config.data.skip_corrupt:
-      scalars["skipped"] = sum(partition.gather(self._skipped))
+      scalars["skipped"] = sum(sharding.all_gather(self._skipped))
     self._writer.scalars(step, scalars)
     _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",

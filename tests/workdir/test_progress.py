@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gcn_flax import config as config_lib
-from gcn_flax import progress
-from gcn_flax.progress import Log
+from gcn_flax.workdir import progress
+from gcn_flax.workdir.progress import Log
 
 
 class Clock:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import jax
 
-from gcn_flax import cluster, files
-from gcn_flax.training import partition
+from gcn_flax import distributed, files
+from gcn_flax.training import sharding
 
 _log = logging.getLogger(__name__)
 _BEAT = 15  # Seconds between two signs of life of a run whose workdir is in a bucket.
@@ -39,7 +39,7 @@ def owned(workdir: files.Path) -> Iterator[None]:
       other = stack.enter_context((_leased if files.is_remote(workdir) else _locked)(workdir / "lock", who))
       if other:
         error = f"{workdir} is in use by another run ({other}): wait for it, stop it, or take another workdir."
-    error = partition.gather(error)[0]
+    error = sharding.all_gather(error)[0]
     if error:
       raise ValueError(error)
     yield
@@ -94,13 +94,13 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
       try:
         now = _read(path)
         if now and now["token"] != token:  # This machine stood still for so long that another run has begun.
-          cluster.give_up(f"{path.parent} was taken over by another run ({now['who']}).")
+          distributed.give_up(f"{path.parent} was taken over by another run ({now['who']}).")
         beats += 1
         path.write_text(json.dumps({"who": who, "token": token, "beat": beats}))
         heard = time.monotonic()
       except Exception as error:  # Of the network, in any library's words: the next time may be better.
         if time.monotonic() - heard > LEASE:
-          cluster.give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
+          distributed.give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
 
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()

@@ -58,18 +58,18 @@ def batched(mesh: Mesh, ndim: int = 4) -> NamedSharding:
   return NamedSharding(mesh, _ROWS if ndim > 1 else PartitionSpec("data"))
 
 
-def on_each(function: Callable, mesh: Mesh) -> Callable:
+def per_device_jit(function: Callable, mesh: Mesh) -> Callable:
   """Compiles `(weights, batch) -> per example` so that each device works on its own examples, without the others."""
   return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(_WHOLE, _EXAMPLES), out_specs=_EXAMPLES, check_vma=False))
 
 
-def to_device(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
   """Images and labels of this host's share of a batch to train on, as global arrays, images still uint8."""
   return {name: _to_device(batch[name], batched(mesh, batch[name].ndim)) for name in ("image", "label")}
 
 
-def to_each(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-  """Images and sizes of this host's share of a batch for `on_each`, whole images on each device."""
+def shard_eval_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+  """Images and sizes of this host's share of a batch for `per_device_jit`, whole images on each device."""
   return {name: _to_device(batch[name], NamedSharding(mesh, _EXAMPLES)) for name in ("image", "size")}
 
 
@@ -77,13 +77,13 @@ def _to_device(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(array))
 
 
-def of_this_host(array: jax.Array) -> np.ndarray:
+def local_examples(array: jax.Array) -> np.ndarray:
   """The examples of a global array that this host's devices hold, in order."""
   shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
   return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
   """What each host gives, on every host, in the order of the hosts. All hosts must call it."""
   if jax.process_count() == 1:
     return [value]

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcn_flax.models import folding
-from gcn_flax.models.folding import Layout, ScoreMap
-from gcn_flax.models.forms import PLAIN
+from gcn_flax.models import layout
+from gcn_flax.models.layout import Layout, ScoreMap
+from gcn_flax.models.ops import PLAIN
 from gcn_flax.training import losses
 from tests.models.comparison import assert_close, quick_jit, random_array
 
@@ -33,7 +33,7 @@ def assert_same_with_gradients(ours, theirs, *inputs):
 
 def test_a_block_is_one_pixel_row_by_row():
   x = np.arange(2 * 4 * 6).reshape(1, 4, 6, 2)
-  folded = folding.fold(x, 2, 3)
+  folded = layout.fold(x, 2, 3)
   assert folded.shape == (1, 2, 2, 12)
   np.testing.assert_array_equal(folded[0, 1, 1], x[0, 2:4, 3:6].reshape(-1))
 
@@ -41,14 +41,14 @@ def test_a_block_is_one_pixel_row_by_row():
 @pytest.mark.parametrize("block", BLOCKS)
 def test_unfold_turns_fold_round(block):
   x = random_array(2, 12, 12, 5)
-  np.testing.assert_array_equal(folding.unfold(folding.fold(x, *block), *block), x)
+  np.testing.assert_array_equal(layout.unfold(layout.fold(x, *block), *block), x)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("size", [(3, 3), (1, 7), (5, 1), (1, 1)])
 def test_folded_kernel_gives_the_same_convolution(block, size):
   def folded(x, kernel):
-    return folding.unfold(same_conv(folding.fold(x, *block), folding.fold_kernel(kernel, *block)), *block)
+    return layout.unfold(same_conv(layout.fold(x, *block), layout.fold_kernel(kernel, *block)), *block)
 
   assert_same_with_gradients(folded, same_conv, random_array(2, 12, 12, 3), random_array(*size, 3, 4, seed=1))
 
@@ -58,7 +58,7 @@ def test_folded_kernel_gives_the_same_convolution(block, size):
 def test_folded_outputs_of_a_plain_map(block, size):
   def folded(x, kernel):
     padding = tuple((side // 2,) * 2 for side in size)
-    return folding.unfold(same_conv(x, folding.fold_outputs(kernel, *block), block, padding), *block)
+    return layout.unfold(same_conv(x, layout.fold_outputs(kernel, *block), block, padding), *block)
 
   assert_same_with_gradients(folded, same_conv, random_array(2, 12, 12, 3), random_array(*size, 3, 4, seed=1))
 
@@ -66,26 +66,26 @@ def test_folded_outputs_of_a_plain_map(block, size):
 def test_filling_is_left_out_and_stays_zero():
   layout = Layout(3, (2, 2), 16)
   x, kernel = random_array(2, 8, 8, 3), random_array(3, 3, 3, 3, seed=1)
-  filled = folding.widen(folding.fold(x, 2, 2), 16)
-  y = same_conv(filled, folding.widen_kernel(folding.fold_kernel(kernel, 2, 2), 16, 16))
+  filled = layout.widen(layout.fold(x, 2, 2), 16)
+  y = same_conv(filled, layout.widen_kernel(layout.fold_kernel(kernel, 2, 2), 16, 16))
   assert y.shape[-1] == 16 and not np.asarray(y[..., 12:]).any()
-  assert_close(folding.to_plain(y, layout), same_conv(x, kernel), TOLERANCE)
+  assert_close(layout.to_plain(y, layout), same_conv(x, kernel), TOLERANCE)
   bias = np.float32([1, 2, 3])
-  np.testing.assert_array_equal(folding.repeat(bias, layout), [1, 2, 3] * 4 + [0] * 4)
+  np.testing.assert_array_equal(layout.repeat(bias, layout), [1, 2, 3] * 4 + [0] * 4)
 
 
 @pytest.mark.parametrize("block", [(2, 2), (1, 1), (3, 2)])
 def test_labels_stand_where_the_scores_planes_stand(block):
   labels = np.random.default_rng(0).integers(0, 256, (2, 12, 18)).astype(np.uint8)
-  scores = ScoreMap(folding.fold(jnp.asarray(labels, jnp.float32)[..., None], *block), Layout(1, block))
-  found = folding.fold_labels(labels, *block)
+  scores = ScoreMap(layout.fold(jnp.asarray(labels, jnp.float32)[..., None], *block), Layout(1, block))
+  found = layout.fold_labels(labels, *block)
   np.testing.assert_array_equal(np.asarray(found, np.float32), scores.planes()[:, :, :, 0])
 
 
 def folded_scores(channels=6, width=30, dtype=jnp.float32):
   plain = 4 * random_array(2, 8, 12, channels)
   return jnp.asarray(plain, dtype), ScoreMap(
-    folding.widen(folding.fold(jnp.asarray(plain, dtype), 2, 2), width), Layout(channels, (2, 2), width)
+    layout.widen(layout.fold(jnp.asarray(plain, dtype), 2, 2), width), Layout(channels, (2, 2), width)
   )
 
 
@@ -128,7 +128,7 @@ def test_loss_of_folded_scores_equals_that_of_the_plain_view(options):
   (expected, expected_weight), expected_gradient = quick_jit(jax.value_and_grad(theirs, has_aux=True))(plain)
   np.testing.assert_allclose(total, expected, rtol=1e-6)
   assert weight == expected_weight > 0
-  assert_close(folding.to_plain(gradient, scores.layout), expected_gradient, TOLERANCE)
+  assert_close(layout.to_plain(gradient, scores.layout), expected_gradient, TOLERANCE)
   assert not np.asarray(gradient[..., scores.layout.used :]).any()
 
 
@@ -136,7 +136,7 @@ def test_loss_of_folded_scores_is_sound_at_extremes():
   """Logits far apart, in a block too, neither overflow nor vanish."""
   plain = np.float32([[[-1e4, 0, 1e4], [-3e4, -3e4, -3e4]], [[-200, 200, 0], [0, 0, 0]]])[None]
   labels = np.uint8([[[1, 2], [0, 255]]])
-  total, _ = losses.of_scores(ScoreMap(folding.fold(plain, 2, 2), Layout(3, (2, 2))), labels)
+  total, _ = losses.of_scores(ScoreMap(layout.fold(plain, 2, 2), Layout(3, (2, 2))), labels)
   np.testing.assert_allclose(total, 1e4 + np.log(3) + 400, rtol=1e-6)
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import cityscapes, silhouettes
-from gcn_flax import build, hardware, libtpu, plan, plan_table, program
+from gcn_flax import build
+from gcn_flax.planning import cost, hardware, libtpu, plan, table
 
 HLO = """HloModule jit_step
 
@@ -36,15 +37,15 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 def test_a_loops_cycles_and_exchanges_count_as_often_as_it_runs():
-  account = program.account(HLO)
+  account = cost.account(HLO)
   assert account.cycles == 30 + 7 * 100 + 5
   assert account.by_part == {"the rest": 705, "encoder/layer1": 30}
   assert account.collectives == [
-    program.Collective("collective-permute", 16, 7),
-    program.Collective("all-reduce", 80, 1),
+    cost.Collective("collective-permute", 16, 7),
+    cost.Collective("all-reduce", 80, 1),
   ]
   with pytest.raises(ValueError, match="no estimated cycles"):
-    program.account("HloModule jit_step\n\nENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %y = f32[8]{0} copy(%x)\n}\n")
+    cost.account("HloModule jit_step\n\nENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %y = f32[8]{0} copy(%x)\n}\n")
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_a_loops_cycles_and_exchanges_count_as_often_as_it_runs():
   [("all-reduce", 150), ("all-gather", 75), ("reduce-scatter", 300), ("all-to-all", 75), ("collective-permute", 100)],
 )
 def test_what_a_device_sends_in_a_ring_of_four(kind, sent):
-  assert program.Collective(kind, 100, 1).sent(4) == sent
-  assert program.Collective(kind, 100, 3).sent(4) == 3 * sent
+  assert cost.Collective(kind, 100, 1).sent(4) == sent
+  assert cost.Collective(kind, 100, 3).sent(4) == 3 * sent
 
 
 def test_cycles_are_told_by_kind_of_part():
@@ -66,7 +67,7 @@ def test_cycles_are_told_by_kind_of_part():
     "refine0": 5,
     "the rest": 5,
   }
-  rows = plan_table._parts({"cycles": 100, "cycles_by_part": parts})
+  rows = table._parts({"cycles": 100, "cycles_by_part": parts})
   assert [(name.strip(), text.split(", ")[1]) for name, text in rows] == [
     ("encoder", "50%"), ("head", "25%"), ("refine", "20%"), ("the rest", "5%"),
   ]  # fmt: skip
@@ -83,28 +84,28 @@ def convolve(image, kernel, **options):
 
 
 def test_operations_are_counted():
-  assert program.flops(jaxpr(jnp.dot, (5, 7), (7, 11))) == 2 * 5 * 7 * 11
+  assert cost.flops(jaxpr(jnp.dot, (5, 7), (7, 11))) == 2 * 5 * 7 * 11
   image, kernel = (2, 8, 8, 3), (3, 3, 3, 4)
   once = 2 * 2 * 8 * 8 * 4 * 3 * 3 * 3
-  assert program.flops(jaxpr(convolve, image, kernel)) == once
-  assert program.flops(jaxpr(jax.jit(convolve), image, kernel)) == once
+  assert cost.flops(jaxpr(convolve, image, kernel)) == once
+  assert cost.flops(jaxpr(jax.jit(convolve), image, kernel)) == once
   # Half of the inputs of each direction are zeros between the others.
   dilated = jaxpr(lambda x, k: convolve(x, k, lhs_dilation=(2, 2)), image, kernel)
-  assert program.flops(dilated) == 2 * 2 * 15 * 15 * 4 * 27 // 4
+  assert cost.flops(dilated) == 2 * 2 * 15 * 15 * 4 * 27 // 4
   repeated = jaxpr(lambda x, k: jax.lax.scan(lambda c, _: (convolve(c, k), None), x, None, 5)[0], image, (3, 3, 3, 3))
-  assert program.flops(repeated) == 5 * once * 3 // 4
+  assert cost.flops(repeated) == 5 * once * 3 // 4
   # A gradient costs twice the forward pass, but for what lies at the border.
   gradient = jaxpr(jax.grad(lambda x, k: convolve(x, k).sum(), argnums=(0, 1)), image, kernel)
-  assert 2 * once <= program.flops(gradient) <= 3.5 * once
+  assert 2 * once <= cost.flops(gradient) <= 3.5 * once
 
 
 def test_memory_is_held_from_making_to_last_use():
   chain = jaxpr(lambda x: jnp.sin(jnp.sin(jnp.sin(x))), (100,))
-  assert program.peak_bytes(chain) == 800  # The argument of a step, and what it makes.
+  assert cost.peak_bytes(chain) == 800  # The argument of a step, and what it makes.
   kept = jaxpr(lambda x: (jnp.sin(x) + jnp.sin(jnp.cos(jnp.tan(x)))) * x, (100,))
-  assert program.peak_bytes(kept) == 4 * 400
+  assert cost.peak_bytes(kept) == 4 * 400
   inside = jaxpr(lambda x: jax.jit(lambda y: jnp.outer(y, y).sum())(x), (100,))
-  assert program.peak_bytes(inside) == 400 + 400 + 4 * 100 * 100  # The vector, it as a row, and the product.
+  assert cost.peak_bytes(inside) == 400 + 400 + 4 * 100 * 100  # The vector, it as a row, and the product.
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:0x4", "v5e:2", "v9:2x2", "h100", "h100:0", "h100:2x2", "", ":8"])
@@ -181,15 +182,15 @@ def test_a_plan_for_gpus_is_that_of_their_forms_and_counts_what_the_network_need
     return setup.train_step.trace(setup.state_shapes, {"image": image, "label": label}).jaxpr.jaxpr
 
   gpu, tpu, cpu, again = traced("gpu"), traced("tpu"), traced("cpu"), traced("gpu", remat=True)
-  assert program.peak_bytes(gpu) != program.peak_bytes(cpu) and program.flops(again) > program.flops(gpu)
-  assert program.flops(tpu) > 1.2 * program.flops(gpu)
+  assert cost.peak_bytes(gpu) != cost.peak_bytes(cpu) and cost.flops(again) > cost.flops(gpu)
+  assert cost.flops(tpu) > 1.2 * cost.flops(gpu)
   target = hardware.parse_topology("h100:8")
   found = plan._Gpu(small(), target).cost(2)
-  assert found["hbm_bytes"] == program.peak_bytes(gpu) and found["flops"] == program.flops(gpu)
+  assert found["hbm_bytes"] == cost.peak_bytes(gpu) and found["flops"] == cost.flops(gpu)
   config = small()
   config.model.remat = True
   frugal = plan._Gpu(config, target).cost(2)
-  assert frugal["flops"] == found["flops"] and frugal["hbm_bytes"] == program.peak_bytes(again)
+  assert frugal["flops"] == found["flops"] and frugal["hbm_bytes"] == cost.peak_bytes(again)
 
 
 def test_a_batch_that_does_not_fill_a_tpus_registers_is_said_to_cost_as_one_that_does():
@@ -198,7 +199,7 @@ def test_a_batch_that_does_not_fill_a_tpus_registers_is_said_to_cost_as_one_that
 
   def notes(batch, parts=1):
     config.accumulate_steps = parts
-    return " ".join(plan_table._notes(config, target, {**result, "batch_per_group": batch}))
+    return " ".join(table._notes(config, target, {**result, "batch_per_group": batch}))
 
   assert "2 examples at once cost a device about as much as 8" in notes(2)
   assert "12 examples at once cost a device about as much as 16" in notes(12)

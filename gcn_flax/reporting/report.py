@@ -11,13 +11,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, files, paper, writers
-from gcn_flax.tasks.scores import Row, Scores
+from gcn_flax import build, files
+from gcn_flax.reporting import paper
+from gcn_flax.tasks.metrics import Row, Scores
 from gcn_flax.visualize import charts, overlay
-from gcn_flax.workdir import settings_of
+from gcn_flax.workdir import writers
+from gcn_flax.workdir.compatibility import settings_of
 
 _log = logging.getLogger(__name__)
-_TEMPLATE = pathlib.Path(__file__).parent / "visualize" / "report.html"
+_TEMPLATE = pathlib.Path(__file__).parent / "report.html"
 _COLUMNS = {  # Of the table by class, as far as a task has them.
   "iou": "IoU %",
   "accuracy": "accuracy %",

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build, cluster
+from gcn_flax import build, distributed
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.writers import read_metrics
+from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
 
 STEPS = 30
@@ -58,7 +58,7 @@ def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main"))
 )
 def test_flags_that_do_not_fit_are_refused(arguments, message):
   with pytest.raises(ValueError, match=message):
-    cluster.join(*arguments, timeout=1)
+    distributed.join(*arguments, timeout=1)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_environment_tells_how_many_processes_there_are(monkeypatch, variabl
     monkeypatch.delenv(name, raising=False)
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
-  assert cluster.expected_processes() == expected
+  assert distributed.expected_processes() == expected
 
 
 def test_a_tpu_vm_asks_the_metadata_server(monkeypatch):
@@ -90,25 +90,25 @@ def test_a_tpu_vm_asks_the_metadata_server(monkeypatch):
     asked.append((request.full_url, request.get_header("Metadata-flavor")))
     return io.BytesIO(b"worker0:x:10.0.0.1,worker1:y:10.0.0.2")
 
-  monkeypatch.setattr(cluster.urllib.request, "urlopen", answer)
-  monkeypatch.setattr(cluster.glob, "glob", lambda pattern: [])
-  assert cluster.expected_processes() is None and not asked
-  monkeypatch.setattr(cluster.glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
-  assert cluster.expected_processes() == ("Cloud TPU", 2)
+  monkeypatch.setattr(distributed.urllib.request, "urlopen", answer)
+  monkeypatch.setattr(distributed.glob, "glob", lambda pattern: [])
+  assert distributed.expected_processes() is None and not asked
+  monkeypatch.setattr(distributed.glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
+  assert distributed.expected_processes() == ("Cloud TPU", 2)
   url, flavour = asked[0]
   assert url.endswith("/instance/attributes/worker-network-endpoints") and flavour == "Google"
 
   def refuse(request, timeout):
     raise OSError
 
-  monkeypatch.setattr(cluster.urllib.request, "urlopen", refuse)
-  assert cluster.expected_processes() is None
+  monkeypatch.setattr(distributed.urllib.request, "urlopen", refuse)
+  assert distributed.expected_processes() is None
 
 
 def test_a_count_that_is_no_number_is_refused(monkeypatch):
   monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "many")
   with pytest.raises(ValueError, match="SLURM_STEP_NUM_TASKS='many'"):
-    cluster.expected_processes()
+    distributed.expected_processes()
 
 
 def test_a_process_whose_others_do_not_come_ends_with_a_message(data_dir, tmp_path):
@@ -246,8 +246,8 @@ def test_a_killed_worker_ends_the_others_in_time_with_the_reason(data_dir, tmp_p
   hosts[1].kill()
   killed = time.monotonic()
   _, errors = hosts[0].communicate(timeout=120)
-  assert hosts[0].returncode == cluster.STOPPED and time.monotonic() - killed < cluster.SILENCE + 10
-  assert f"error: process 1 of 2 has given no sign of life for {cluster.SILENCE} s: all stop." in errors
+  assert hosts[0].returncode == distributed.STOPPED and time.monotonic() - killed < distributed.SILENCE + 10
+  assert f"error: process 1 of 2 has given no sign of life for {distributed.SILENCE} s: all stop." in errors
   assert "Traceback" not in errors
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from gcn_flax import hardware
+from gcn_flax.planning import hardware
 
 _log = logging.getLogger(__name__)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from gcn_flax import hardware
+from gcn_flax.planning import hardware
 
 _SUBLANES = 8
 

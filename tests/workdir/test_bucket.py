@@ -56,7 +56,8 @@ def test_other_stores_and_a_missing_library_are_named(monkeypatch):
 
 LEASES = """
 import contextlib, threading, time
-from gcn_flax import files, lock
+from gcn_flax import files
+from gcn_flax.workdir import lock
 lock._BEAT, lock.LEASE = 0.3, 1.0
 run = files.path("gs://bucket/run")
 def refused():

@@ -12,15 +12,15 @@ import time
 import jax
 import pytest
 
-from gcn_flax import lock, workdir
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.writers import read_metrics
+from gcn_flax.workdir import compatibility, lock
+from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
 
 HOLD = """
 import pathlib, sys, time
-from gcn_flax import lock
+from gcn_flax.workdir import lock
 with lock.owned(pathlib.Path(sys.argv[1])):
   print("in", flush=True)
   time.sleep(100)
@@ -46,7 +46,7 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_the_workdir_free(config
 
 def test_a_disk_without_room_for_a_checkpoint_is_told_before_the_first_step(config, monkeypatch, tmp_path):
   free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-  monkeypatch.setattr(workdir.shutil, "disk_usage", lambda path: free)
+  monkeypatch.setattr(compatibility.shutil, "disk_usage", lambda path: free)
   with pytest.raises(ValueError, match=r"the disk of .* has 1 MB left, and a checkpoint takes \d+ MB: make room"):
     train(config, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ["lock"]

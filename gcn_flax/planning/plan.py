@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from gcn_flax import build, files, hardware, labels, libtpu, plan_table, program
+from gcn_flax import build, files, labels
 from gcn_flax import config as config_lib
-from gcn_flax.training import partition, trees
+from gcn_flax.planning import cost, hardware, libtpu, table
+from gcn_flax.training import sharding, trees
 
 _log = logging.getLogger(__name__)
 _TICK = 30  # Seconds between two lines of a compilation that takes minutes.
@@ -54,7 +55,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   result = {"topology": topology, **found, "tried": tried} if len(tried) > 1 else {"topology": topology, **found}
   workdir.mkdir(parents=True, exist_ok=True)
   files.write(workdir / "plan.json", json.dumps(result, indent=2) + "\n")
-  print("\n".join(plan_table.lines(config, result)))
+  print("\n".join(table.lines(config, result)))
   return result
 
 
@@ -119,7 +120,7 @@ class _Planner:
       "batch_size": batch_per_group * self.groups,
       "batch_per_group": batch_per_group,
       "state_bytes": trees.num_bytes(self.setup.state_shapes),
-      "flops": program.flops(plain.jaxpr.jaxpr) // traced_on,
+      "flops": cost.flops(plain.jaxpr.jaxpr) // traced_on,
     }
     return facts | self._cost(traced, facts["batch_size"])
 
@@ -129,7 +130,7 @@ class _Planner:
     parts = {"image": ((*size, 3), jnp.uint8), "label": label}
     return {
       name: jax.ShapeDtypeStruct(
-        (batch_size, *shape), dtype, sharding=partition.batched(self.setup.mesh, 1 + len(shape))
+        (batch_size, *shape), dtype, sharding=sharding.batched(self.setup.mesh, 1 + len(shape))
       )
       for name, (shape, dtype) in parts.items()
     }
@@ -159,7 +160,7 @@ class _Tpu(_Planner):
       "temporaries": memory.temp_size_in_bytes,
       "program": memory.generated_code_size_in_bytes,
     }
-    account = program.account(compiled.as_text())
+    account = cost.account(compiled.as_text())
     compute = account.cycles / self.chip.clock
     seconds = compute + self._exchange(account, self.count, self.target.sides)
     # One host of the same chips with the same examples on each: the same cycles, other exchanges.
@@ -180,7 +181,7 @@ class _Tpu(_Planner):
       "compile_seconds": time.monotonic() - started,
     }
 
-  def _exchange(self, account: program.Account, count: int, sides: tuple[int, ...]) -> float:
+  def _exchange(self, account: cost.Account, count: int, sides: tuple[int, ...]) -> float:
     """Seconds of all exchanges, none of them hidden behind the computation."""
     hops = sum(side // 2 for side in sides)
     times = sum(exchange.times for exchange in account.collectives)
@@ -204,8 +205,8 @@ class _Gpu(_Planner):
 
   def _cost(self, traced, batch_size: int) -> dict[str, Any]:
     del batch_size
-    needed = program.peak_bytes(traced.jaxpr.jaxpr)
-    exchange = program.Collective("all-reduce", trees.num_bytes(self.setup.state_shapes.params), 1)
+    needed = cost.peak_bytes(traced.jaxpr.jaxpr)
+    exchange = cost.Collective("all-reduce", trees.num_bytes(self.setup.state_shapes.params), 1)
     return _UNKNOWN | {
       "fits": needed <= self.gpu.memory,
       "hbm_bytes": needed,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import folding
-from gcn_flax.models.folding import Layout
+from gcn_flax.models import layout
+from gcn_flax.models.layout import Layout
 
 Padding = Sequence[tuple[int, int]]
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -246,8 +246,8 @@ def _tpu_conv(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: 
   even = not (x.shape[1] % 2 or x.shape[2] % 2)
   if inputs > _PICTURE_CHANNELS or tuple(strides) != (2, 2) or not (same and even):
     return _xla_conv(x, kernel, strides, padding)
-  kernel, padding = folding.unstride(kernel, 2)
-  planes = folding.fold_planes(x.transpose(0, 3, 1, 2), 2, 2)
+  kernel, padding = layout.unstride(kernel, 2)
+  planes = layout.fold_planes(x.transpose(0, 3, 1, 2), 2, 2)
   folded = planes.transpose(0, 4, 5, 2, 3, 1).reshape(x.shape[0], x.shape[1] // 2, x.shape[2] // 2, -1)
   return _xla_conv(folded, kernel, (1, 1), padding)
 

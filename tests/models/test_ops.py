@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcn_flax.models import forms
+from gcn_flax.models import ops
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.heads import GlobalConv
 from gcn_flax.training import losses
@@ -35,9 +35,9 @@ CONVOLUTIONS = {  # kernel, channels in and out, stride, size of the map, platfo
   "5 x 1, little work": ((5, 1), 12, 3, 1, (9, 7), {}),
   "5 x 1, stride 2": ((5, 1), 12, 3, 2, (20, 30), {}),
 }
-FILLED = dataclasses.replace(forms.TPU, widths=(9, 8))  # Of no platform: folded maps, and plain ones that are filled.
+FILLED = dataclasses.replace(ops.TPU, widths=(9, 8))  # Of no platform: folded maps, and plain ones that are filled.
 UNREFINED = 6  # The network of so many classes is without boundary refinement.
-FORMS = {"cpu": forms.CPU, "tpu": forms.TPU}
+FORMS = {"cpu": ops.CPU, "tpu": ops.TPU}
 
 
 def assert_same(ours, theirs, *inputs):
@@ -61,14 +61,14 @@ OWN = [(platform, name) for name, case in CONVOLUTIONS.items() for platform in c
 @pytest.fixture
 def small_strips(monkeypatch):
   """Strips of 3 rows and of 1, the last of fewer, and more than are allowed."""
-  monkeypatch.setattr(forms, "_STRIP", 576)
+  monkeypatch.setattr(ops, "_STRIP", 576)
 
 
 def convolution(platform, name):
   """The convolution of a case in the forms of a platform, and its inputs."""
   size, inputs, outputs, stride, sides, _ = CONVOLUTIONS[name]
   padding = tuple((side // 2,) * 2 for side in size)
-  form = forms.PLAIN if platform == "plain" else FORMS[platform]
+  form = ops.PLAIN if platform == "plain" else FORMS[platform]
 
   def conv(x, kernel):
     return form.conv(x, kernel, (stride, stride), padding)
@@ -85,7 +85,7 @@ def test_convolutions_of_their_own_equal_the_plain_ones(small_strips, platform, 
 @pytest.mark.parametrize("platform", FORMS)
 def test_which_convolutions_have_forms_of_their_own(monkeypatch, platform):
   for name, case in CONVOLUTIONS.items():
-    monkeypatch.setattr(forms, "_STRIP", 576 if "large" in name else 1 << 20)
+    monkeypatch.setattr(ops, "_STRIP", 576 if "large" in name else 1 << 20)
     (conv, *inputs), (plain, *_) = convolution(platform, name), convolution("plain", name)
     same = str(jax.make_jaxpr(conv)(*inputs)) == str(jax.make_jaxpr(plain)(*inputs))
     assert same == (platform not in case[-1]), name
@@ -95,26 +95,26 @@ def test_which_convolutions_have_forms_of_their_own(monkeypatch, platform):
 def test_max_pool_by_slices_equals_the_plain_one(sides):
   """Whole numbers, so that many are equal: the first of them gets the gradient, as in XLA and PyTorch."""
   x = np.random.default_rng(0).integers(-4, 0, (2, *sides, 3)).astype(np.float32)
-  assert_same(forms.CPU.max_pool, forms.PLAIN.max_pool, x)
+  assert_same(ops.CPU.max_pool, ops.PLAIN.max_pool, x)
 
 
 @pytest.mark.parametrize("channels, sides", [(19, (50, 60)), (5, (51, 52)), (19, (8, 40))])
 def test_heads_on_a_tpu_equal_the_plain_ones(channels, sides):
-  heads = [GlobalConv(channels, 7, forms=form) for form in (forms.TPU, forms.PLAIN)]
+  heads = [GlobalConv(channels, 7, forms=form) for form in (ops.TPU, ops.PLAIN)]
   x = random_array(1, *sides, 6)
   variables = random_variables(heads[1], x)
   assert_same(*(lambda variables, x, head=head: head.apply(variables, x) for head in heads), variables, x)
 
 
 def test_a_heads_outputs_fill_the_lanes_where_the_side_divides():
-  assert [forms.TPU.head_fold(19, side) for side in (200, 128, 100, 50, 25, 53)] == [5, 4, 5, 5, 1, 1]
-  assert forms.CPU.head_fold(19, 200) == forms.PLAIN.head_fold(19, 200) == 1
+  assert [ops.TPU.head_fold(19, side) for side in (200, 128, 100, 50, 25, 53)] == [5, 4, 5, 5, 1, 1]
+  assert ops.CPU.head_fold(19, 200) == ops.PLAIN.head_fold(19, 200) == 1
 
 
 @functools.cache
 def loss_and_gradient(name, classes):
   """Of a small network; and its logits and classes in evaluation."""
-  form = {**FORMS, "plain": forms.PLAIN, "filled": FILLED}[name]
+  form = {**FORMS, "plain": ops.PLAIN, "filled": FILLED}[name]
   network = GCN(classes, "resnet_tiny", 7, forms=form, boundary_refine=classes != UNREFINED)
   images = random_array(2, 64, 96, 3)
   variables = random_variables(network, images, train=False)
@@ -156,24 +156,24 @@ def test_scores_stay_folded_on_a_tpu_and_are_filled_on_a_cpu():
     shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), images, train=False, method="scores"))
     return shapes[0].array.shape, shapes[0].layout.block
 
-  assert layout(forms.TPU) == layout(forms.TPU, boundary_refine=False) == ((1, 32, 32, 76), (2, 2))
-  assert layout(FILLED) == layout(forms.TPU)
-  assert layout(forms.CPU) == ((1, 64, 64, 24), (1, 1))
-  assert layout(forms.PLAIN) == ((1, 64, 64, 19), (1, 1))
+  assert layout(ops.TPU) == layout(ops.TPU, boundary_refine=False) == ((1, 32, 32, 76), (2, 2))
+  assert layout(FILLED) == layout(ops.TPU)
+  assert layout(ops.CPU) == ((1, 64, 64, 24), (1, 1))
+  assert layout(ops.PLAIN) == ((1, 64, 64, 19), (1, 1))
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_bfloat16_is_as_close_to_float32_as_the_plain_form(form):
   """Convolutions round once, also those that are sums of products."""
   x, kernel = random_array(2, 90, 60, 80), random_array(15, 1, 80, 24, seed=1)
-  exact = forms.PLAIN.conv(x, kernel, (1, 1), ((7, 7), (0, 0)))
+  exact = ops.PLAIN.conv(x, kernel, (1, 1), ((7, 7), (0, 0)))
   found = form.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
-  plain = forms.PLAIN.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
+  plain = ops.PLAIN.conv(jnp.bfloat16(x), jnp.bfloat16(kernel), (1, 1), ((7, 7), (0, 0)))
   assert found.dtype == jnp.bfloat16
   errors = [np.abs(np.asarray(y, np.float32) - exact).mean() for y in (found, plain)]
   assert errors[0] <= 1.05 * errors[1]
 
 
 def test_the_platform_decides():
-  assert forms.of_platform("tpu") is forms.TPU and forms.of_platform() is forms.of_platform("cpu") is forms.CPU
-  assert forms.of_platform("gpu") is forms.PLAIN
+  assert ops.of_platform("tpu") is ops.TPU and ops.of_platform() is ops.of_platform("cpu") is ops.CPU
+  assert ops.of_platform("gpu") is ops.PLAIN

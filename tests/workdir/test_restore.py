@@ -9,12 +9,13 @@ import pytest
 import safetensors.numpy
 import torch
 
-from gcn_flax import build, export, start, tasks, workdir
+from gcn_flax import build, export, tasks
 from gcn_flax.evaluate import evaluate
 from gcn_flax.models import weights_file
 from gcn_flax.models.pretrained import load_backbone
 from gcn_flax.train import train
 from gcn_flax.training.checkpoint import Checkpoints
+from gcn_flax.workdir import compatibility, restore
 from tests.models.comparison import assert_close
 from tests.models.test_pretrained import random_network, save
 from tests.torch_reference import TorchGCN, to_numpy, to_torch
@@ -22,13 +23,13 @@ from tests.torch_reference import TorchGCN, to_numpy, to_torch
 
 def first(config, folder):
   setup = build.build(config)
-  weights = start.first_weights(config, setup)
+  weights = restore.load_init_weights(config, setup)
   with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
-    return setup, *start.first_state(config, setup, checkpoints, weights)
+    return setup, *restore.restore_or_init(config, setup, checkpoints, weights)
 
 
 def trained(config, folder, checkpoint="best"):
-  return start.trained_weights(config, folder, build.build(config), checkpoint)[:2]
+  return restore.load_checkpoint(config, folder, build.build(config), checkpoint)[:2]
 
 
 def assert_equal(one, other):
@@ -194,7 +195,7 @@ class TestExport:
     config.total_steps = 1
     train(config, tmp_path / "run")
     self.found, step = trained(config, tmp_path / "run")
-    return list(export.write_weights(config, tmp_path / "run", self.found, step, workdir.facts(tmp_path / "run")))
+    return list(export.write_weights(config, tmp_path / "run", self.found, step, compatibility.facts(tmp_path / "run")))
 
   def test_the_network_is_read_by_pytorch_and_gives_the_same_scores(self, config, exported):
     reference = TorchGCN(11, "resnet_tiny", 3)
@@ -230,7 +231,7 @@ class TestExport:
   def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
     """Also where the file is gone when the run goes on."""
     partial = {"imaginary": ["train 1 instead of 2"]}
-    known = {"classes": workdir.facts(tmp_path / "run")["classes"], "partial": partial}
+    known = {"classes": compatibility.facts(tmp_path / "run")["classes"], "partial": partial}
     _, network = export.write_weights(config, tmp_path / "file", self.found, 1, known)
     config.init_from = str(network)
     config.total_steps = 1
@@ -238,7 +239,7 @@ class TestExport:
     network.unlink()
     config.total_steps = 2
     train(config, tmp_path / "second")
-    assert workdir.facts(tmp_path / "second")["partial"].items() >= partial.items()
+    assert compatibility.facts(tmp_path / "second")["partial"].items() >= partial.items()
     scores = json.loads((tmp_path / "second" / "eval_validation.json").read_text())
     assert scores["step"] == 2 and scores["partial"].items() >= partial.items()
 
@@ -249,7 +250,7 @@ class TestExport:
   def test_a_classifier_has_torchvisions_names(self, class_config, tmp_path):
     train(class_config, tmp_path / "run")
     found, step = trained(class_config, tmp_path / "run")
-    facts = workdir.facts(tmp_path / "run")
+    facts = compatibility.facts(tmp_path / "run")
     encoder, network = export.write_weights(class_config, tmp_path / "run", found, step, facts)
     reference = random_network("resnet_tiny", num_classes=3)
     reference.load_state_dict(torch_tensors(network))

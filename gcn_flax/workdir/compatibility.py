@@ -7,11 +7,12 @@ from typing import Any
 
 import ml_collections
 
-from gcn_flax import build, files, writers
+from gcn_flax import build, files
 from gcn_flax.config import get_config
-from gcn_flax.input_pipeline import sources
+from gcn_flax.input_pipeline import datasets
 from gcn_flax.models import weights_file
 from gcn_flax.training import trees
+from gcn_flax.workdir import writers
 
 # What a workdir already begun may change; every other field must stay.
 MUTABLE = (
@@ -21,7 +22,7 @@ MUTABLE = (
 )  # fmt: skip
 
 # What the weights of a checkpoint mean: scored and exported only as they were trained.
-OF_THE_WEIGHTS = (
+ARCHITECTURE_FIELDS = (
   "data.dataset", "model.backbone", "model.head", "model.kernel_size", "model.stack_width", "model.boundary_refine",
   "model.norm", "model.dtype", "model.family",
 )  # fmt: skip
@@ -115,7 +116,7 @@ def check_classes(config: ml_collections.ConfigDict, trained: files.Path) -> Non
 
 def classes(config: ml_collections.ConfigDict) -> list[str]:
   """The classes of the data set of a config, in order."""
-  return list(sources.open_label_set(config.data.dataset, config.data.data_dir).classes)
+  return list(datasets.open_label_set(config.data.dataset, config.data.data_dir).classes)
 
 
 def facts(trained: files.Path) -> dict[str, Any]:

@@ -11,26 +11,26 @@ import numpy as np
 
 from gcn_flax import build, files
 from gcn_flax import config as config_lib
-from gcn_flax.input_pipeline import sources
+from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import LABELS, LabelSet, plain_labels, voc_palette
 from gcn_flax.models import pretrained, torch_names
-from gcn_flax.training import partition
+from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import TrainState
-from gcn_flax.workdir import OF_THE_WEIGHTS, check_classes, check_workdir, classes, facts, is_begun
+from gcn_flax.workdir.compatibility import ARCHITECTURE_FIELDS, check_classes, check_workdir, classes, facts, is_begun
 
 _log = logging.getLogger(__name__)
 _COLLECTIONS = ("params", "batch_stats")
 
 
-def given_weights(config: ml_collections.ConfigDict) -> files.Path | None:
+def init_path(config: ml_collections.ConfigDict) -> files.Path | None:
   """The workdir or file of the first weights, those of the network or of its encoder; None where they are random."""
   given = config.init_from or config.model.pretrained
   return files.path(given) if given else None
 
 
-def first_state(
+def restore_or_init(
   config: ml_collections.ConfigDict, setup: build.Setup, checkpoints: Checkpoints, weights: dict[str, Any] | None
 ) -> tuple[TrainState, int]:
   """The state to go on from, and its step: the workdir's own newest, or random weights and over them `weights`.
@@ -60,13 +60,13 @@ def first_state(
   if weights is None:
     raise ValueError(f"{checkpoints.directory} holds no whole checkpoint: remove what is in it, or take a new workdir.")
   state = setup.init(np.uint32(config.seed))
-  whole = partition.replicated(setup.mesh)
+  whole = sharding.replicated(setup.mesh)
   merged = {name: jax.device_put({**getattr(state, name), **weights.get(name, {})}, whole) for name in _COLLECTIONS}
   # Averages begin as copies: the step consumes both, each in its own memory.
   return state.replace(**merged, ema=jax.tree.map(jnp.copy, merged) if state.ema else {}), 0
 
 
-def first_weights(config: ml_collections.ConfigDict, setup: build.Setup) -> dict[str, Any]:
+def load_init_weights(config: ml_collections.ConfigDict, setup: build.Setup) -> dict[str, Any]:
   """The weights that `config.init_from` gives, of the whole network, or `config.model.pretrained`, of its encoder.
 
   Of a classifier, `pretrained` gives the layer for the classes, too, where those are the same.
@@ -78,7 +78,7 @@ def first_weights(config: ml_collections.ConfigDict, setup: build.Setup) -> dict
     ValueError: where they cannot be read, or are of another network or another normalisation of the
       input than the config's.
   """
-  path = given_weights(config)
+  path = init_path(config)
   if path is None:
     return {}
   target = setup.state_shapes.replace(ema={}).weights()
@@ -133,31 +133,31 @@ def _of_file(config: ml_collections.ConfigDict, path: pathlib.Path, target: dict
     ) from error
 
 
-def open_trained(
+def load_trained(
   config: ml_collections.ConfigDict, workdir: files.Path, checkpoint: str
 ) -> tuple[build.Setup, dict[str, Any], int, dict[str, Any]]:
   """The network of a workdir, whose data set need not be here: what it computes, its weights, step and `facts`.
 
-  Raises ValueError where settings that the weights depend on are others, and as `trained_weights`.
+  Raises ValueError where settings that the weights depend on are others, and as `load_checkpoint`.
   """
   config_lib.validate(config, training=False)
-  check_workdir(config, workdir, only=OF_THE_WEIGHTS)
-  known = facts(workdir) or (facts(given_weights(config)) if given_weights(config) else {})
+  check_workdir(config, workdir, only=ARCHITECTURE_FIELDS)
+  known = facts(workdir) or (facts(init_path(config)) if init_path(config) else {})
   setup = build.build(config, num_classes=len(known["classes"]) if "classes" in known else None)
-  weights, step, origin = trained_weights(config, workdir, setup, checkpoint)
+  weights, step, origin = load_checkpoint(config, workdir, setup, checkpoint)
   return setup, weights, step, facts(origin)
 
 
 def known_label_set(config: ml_collections.ConfigDict, known: dict[str, Any]) -> LabelSet:
   """The classes of a trained network and their colours, from `facts` where they are the user's own."""
   if config.data.dataset in LABELS or "classes" not in known:
-    return sources.open_label_set(config.data.dataset, config.data.data_dir)
+    return datasets.open_label_set(config.data.dataset, config.data.data_dir)
   names = tuple(known["classes"])
   palette = tuple(map(tuple, known.get("palette", voc_palette(len(names)))))
   return plain_labels(names, palette, {})
 
 
-def trained_weights(
+def load_checkpoint(
   config: ml_collections.ConfigDict, workdir: files.Path, setup: build.Setup, checkpoint: str
 ) -> tuple[dict[str, Any], int, pathlib.Path]:
   """The weights to score or to export, as `TrainState.weights`, their step, and the workdir or file they are from.
@@ -171,17 +171,17 @@ def trained_weights(
 
   Raises ValueError where there is no such checkpoint, and where first weights are not those of the whole network.
   """
-  given = given_weights(config)
+  given = init_path(config)
   imported = config_lib.is_classifier(config) and config.model.pretrained
   if given and (checkpoint == "0" or (imported and not is_begun(workdir) and checkpoint == "best")):
     if config.init_from:
       check_classes(config, given)
-    weights = first_weights(config, setup)
+    weights = load_init_weights(config, setup)
     lacking = [name for name in setup.state_shapes.params if name not in weights["params"]]
     if lacking:
       raise ValueError(f"{given} gives no weights for {', '.join(lacking)}: there is nothing to score before training.")
     weights["normalization"] = pretrained.FAMILIES[config.model.family].arrays()
-    return jax.device_put(weights, partition.replicated(setup.mesh)), 0, given
+    return jax.device_put(weights, sharding.replicated(setup.mesh)), 0, given
   with open_checkpoints(workdir) as checkpoints:
     step = choose_step(checkpoints, checkpoint)
     return checkpoints.restore_weights(step, setup.state_shapes.replace(ema={}).weights()), step, workdir
