@@ -187,7 +187,7 @@ class TorchGCN(nn.Module):
         return TorchConvStack(inputs, num_classes, kernel_size, stack_width or inputs)
       return {"pointwise": TorchConv}[head](inputs, num_classes)
 
-    def crf_postprocessing():
+    def refinement():
       return TorchBoundaryRefine(num_classes) if boundary_refine else nn.Identity()
 
     for level, inputs in zip((2, 3, 4, 5), self.encoder.channels, strict=True):
