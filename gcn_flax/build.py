@@ -57,7 +57,7 @@ def build(
     config: one that `validate` has passed.
     devices: to use; None takes all.
     num_classes: of the network; None asks the data set.
-    platform: whose forms of operations are taken, see `models.forms`; "" for that of the devices.
+    platform: selects the implementations of operations, see `models.ops.ops_for`; "" for that of the devices.
 
   Raises ValueError where class weights are not as many as classes, where the classes are those of a data set that
   is not prepared, and where `config.mesh.spatial` does not divide the devices.

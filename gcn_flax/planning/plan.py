@@ -102,7 +102,7 @@ class _Planner:
     # What is computed, without the zeros of folded kernels and without computing anything twice.
     plain = ml_collections.ConfigDict(config)
     plain.model.remat = False
-    self._plain = build.build(plain, devices, num_classes, "plain")
+    self._plain = build.build(plain, devices, num_classes, "reference")
 
   def cost(self, batch_per_group: int) -> dict[str, Any]:
     """What a step takes with so many examples on each group of devices, as `plan` returns it."""

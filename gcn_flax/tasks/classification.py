@@ -12,7 +12,7 @@ from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.models.classifier import Classifier
-from gcn_flax.models.ops import of_platform
+from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
@@ -25,7 +25,7 @@ _WORST = 10  # Classes in the printed table; the file has all.
 
 
 def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> Classifier:
-  """The network of a config, in the forms of a platform."""
+  """Returns the network of a config, with the ops of a platform."""
   model = config.model
   return Classifier(
     num_classes=num_classes,
@@ -33,7 +33,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     dtype=jnp.dtype(model.dtype),
-    forms=of_platform(platform),
+    ops=ops_for(platform),
     remat=model.remat,
   )
 
@@ -62,7 +62,7 @@ def check_sizes(config: ml_collections.ConfigDict) -> None:
 
 
 def inference(config: ml_collections.ConfigDict) -> Callable:
-  """`(apply, images, sizes)` -> the five best classes int32 `[B, 5]`, as `accuracy.best_classes` gives them."""
+  """Returns `(apply, images, sizes)` -> the five best classes int32 `[B, 5]`, as `accuracy.best_classes` gives them."""
   del config
   return lambda apply, images, sizes: accuracy.best_classes(apply(images))
 

@@ -13,7 +13,7 @@ from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.models.gcn import GCN
-from gcn_flax.models.ops import of_platform
+from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
@@ -21,11 +21,11 @@ from gcn_flax.visualize import overlay
 
 IGNORE = labels.IGNORE
 SCORE = "mean_iou"
-loss = losses.of_scores
+loss = losses.segmentation_loss
 
 
 def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> GCN:
-  """The network of a config, in the forms of a platform."""
+  """Returns the network of a config, with the ops of a platform."""
   model = config.model
   return GCN(
     num_classes=num_classes,
@@ -37,7 +37,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     dtype=jnp.dtype(model.dtype),
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
-    forms=of_platform(platform),
+    ops=ops_for(platform),
     remat=model.remat,
   )
 
@@ -91,7 +91,10 @@ def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, fie
 
 
 def inference(config: ml_collections.ConfigDict) -> Callable:
-  """`(apply, images, sizes)` -> classes uint8 `[B, H, W]`, or float32 `[B, H, W, C]` where `crf_postprocessing` follows."""
+  """Returns `(apply, images, sizes) -> outputs`, where `apply` gives the network's raw logits.
+
+  Outputs are classes uint8 `[B, H, W]`, or class probabilities float32 `[B, H, W, C]` if a CRF follows.
+  """
   settings = config.eval
 
   def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -103,9 +106,9 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       pixel=filling(config),
     )
     if views.one and not settings.crf.iterations:
-      return apply(images).classes()  # Softmax keeps the order, but for scores that differ by less than its rounding.
+      return apply(images).argmax()  # Softmax keeps the order, but for logits that differ by less than its rounding.
     find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
-    return find(lambda tiles: apply(tiles).logits(), images, sizes, views)
+    return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, views)
 
   return infer
 
