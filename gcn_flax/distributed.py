@@ -91,8 +91,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
   given = (bool(coordinator), num_processes is not None, process_id is not None)
   if any(given) and not all(given):
     raise ValueError(
-      f"--coordinator={coordinator!r}, --num_processes={num_processes}, --process_id={process_id}: incomplete. Give all "
-      "three, or none if SLURM, Open MPI, Cloud TPU or GKE starts the processes."
+      f"--coordinator={coordinator!r}, --num_processes={num_processes}, --process_id={process_id}: incomplete. Give "
+      "all three, or none if SLURM, Open MPI, Cloud TPU or GKE starts the processes."
     )
   if all(given):
     _check_arguments(coordinator, num_processes, process_id)
@@ -111,7 +111,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
   )
   if jax.process_count() != count:
     raise ValueError(
-      f"{launcher} asks for {count} processes, but {jax.process_count()} connected: start all of them with one launcher."
+      f"{launcher} asks for {count} processes, but {jax.process_count()} connected: start all with one launcher."
     )
   sys.excepthook = _report_and_leave
   threading.Thread(target=_watch_others, args=(jax.process_index(), count), daemon=True).start()
