@@ -1,7 +1,6 @@
-"""Two processes, as two hosts, score as one."""
+"""Evaluation on two hosts equals evaluation on one."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 
 from gcn_flax import build
 from gcn_flax.evaluate import evaluate
+from tests.environment import jax_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -36,8 +36,8 @@ print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.toli
 """
 
 
-def test_two_hosts_score_as_one(config):
-  """Also where the set, of 12 images, does not divide by the devices."""
+def test_two_hosts_evaluate_as_one(config):
+  """12 images, which is not a multiple of the 8 devices."""
   config.data.eval_size = (96, 128)
   config.eval.flip, config.eval.num_pictures = True, 3
   fields = {
@@ -47,11 +47,10 @@ def test_two_hosts_score_as_one(config):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
   hosts = [
     subprocess.Popen(
       [sys.executable, "-c", HOST, address, str(index), json.dumps(fields)],
-      cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      cwd=ROOT, env=jax_environment(devices=4), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     for index in range(2)
   ]  # fmt: skip
