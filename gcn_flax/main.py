@@ -22,7 +22,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import build, distributed, evaluate, export, files, inference, predict, search_crf, tasks
+from gcn_flax import build, distributed, evaluate, export, files, inference, predict, search_crf, tasks, validation
 from gcn_flax import config as config_lib
 from gcn_flax.evaluation import crf
 from gcn_flax.planning import plan
@@ -117,13 +117,13 @@ def run_search_crf(config: ml_collections.ConfigDict, workdir: files.Path, split
 
 def _open_scored(config: ml_collections.ConfigDict, workdir: files.Path, split: str, checkpoint: str):
   """(weights, step, where they are from, what computes); everything that might be wrong is looked at before."""
-  config_lib.validate(config, training=False)
+  validation.validate(config, training=False)
   inference.check_crf_installed(config)
   build.open_split(config, config.data.dataset, split)
   tasks.of(config).check_scored(config, split)
   check_workdir(config, workdir, only=ARCHITECTURE_FIELDS)
   check_classes(config, workdir)
-  config_lib.validate(config, jax.device_count(), training=False)
+  validation.validate(config, jax.device_count(), training=False)
   setup = build.build(config)
   return *load_checkpoint(config, workdir, setup, checkpoint), setup
 
@@ -147,11 +147,11 @@ def run_predict(config: ml_collections.ConfigDict, workdir: files.Path, checkpoi
   if _IMAGES.value and _SPLIT.value:
     raise ValueError(f"--split={_SPLIT.value} is of a data set: --images has none.")
   output = _output(config, workdir)
-  config_lib.validate(config, training=False)
+  validation.validate(config, training=False)
   inference.check_crf_installed(config)
   if kind:
     tree = predict.open_tree(config, workdir, kind, _SPLIT.value or "test", output)
-    config_lib.validate(config, jax.device_count(), training=False)
+    validation.validate(config, jax.device_count(), training=False)
     setup, weights, _, _ = load_trained(config, workdir, checkpoint)
     count = predict.predict_split(config, setup, weights, *tree)
     print(f"wrote {count} label maps to {tree[0].folder}, checked")

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from gcn_flax import build, evaluate, files, inference, tasks
-from gcn_flax import config as config_lib
+from gcn_flax import build, evaluate, files, inference, tasks, validation
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints
@@ -30,7 +29,7 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
     ValueError: for settings that do not fit each other, the data or the workdir.
     FloatingPointError: where loss, gradient or weights stop being finite.
   """
-  config_lib.validate(config)
+  validation.validate(config)
   config = fit_intervals(config)
   if config.log_image_ids and files.is_remote(workdir):
     raise ValueError(
@@ -39,7 +38,7 @@ def train(config: ml_collections.ConfigDict, workdir: files.Path) -> bool:
   mix = open_training(config)
   check_workdir(config, workdir)
   check_data(config, workdir)
-  config_lib.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
+  validation.validate(config, jax.device_count())  # Only now are the devices woken, which takes seconds.
   keep_compiled(workdir)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config)

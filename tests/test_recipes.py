@@ -123,7 +123,7 @@ def weights(workdir, config):
 def test_encoders_are_trained_as_classifiers(module):
   for argument in module.ARGUMENTS:
     config = module.get_config(argument)
-    config_lib.validate(config)
+    validation.validate(config)
     assert config_lib.is_classifier(config) and config.model.backbone == argument.partition(":")[0]
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, files
+from gcn_flax import build, files, validation
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import LABELS, LabelSet, plain_labels, voc_palette
@@ -140,7 +140,7 @@ def load_trained(
 
   Raises ValueError where settings that the weights depend on are others, and as `load_checkpoint`.
   """
-  config_lib.validate(config, training=False)
+  validation.validate(config, training=False)
   check_workdir(config, workdir, only=ARCHITECTURE_FIELDS)
   known = facts(workdir) or (facts(init_path(config)) if init_path(config) else {})
   setup = build.build(config, num_classes=len(known["classes"]) if "classes" in known else None)
