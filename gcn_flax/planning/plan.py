@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from gcn_flax import build, files, labels
+from gcn_flax import build, files, labels, validation
 from gcn_flax import config as config_lib
 from gcn_flax.planning import cost, hardware, libtpu, table
 from gcn_flax.training import sharding, trees
@@ -44,7 +44,7 @@ def plan(config: ml_collections.ConfigDict, workdir: files.Path, topology: str, 
   target = hardware.parse_topology(topology)
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
     raise ValueError(f"--batch={batch!r} must be auto, or a number of examples of at least 1.")
-  config_lib.validate(config, training=False)
+  validation.validate(config, training=False)
   planner = _Tpu(config, target) if target.is_tpu else _Gpu(config, target)
   if batch == "auto":
     tried = _search(planner, config.accumulate_steps)
