@@ -189,11 +189,11 @@ def _refuse_classifier(config: ml_collections.ConfigDict) -> None:
 
 
 def run_plan(config: ml_collections.ConfigDict, workdir: files.Path) -> None:
-  """Says what a step takes on chips that are not there. Raises ValueError as `plan.plan`."""
+  """Says what a step takes on chips that are not there. Raises ValueError as `plan.run`."""
   if not _TOPOLOGY.value:
     raise ValueError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")
   jax.config.update("jax_platforms", "cpu")  # This machine's own chips are left alone.
-  plan.plan(config, workdir, _TOPOLOGY.value, _BATCH.value)
+  plan.run(config, workdir, _TOPOLOGY.value, _BATCH.value)
 
 
 def show_progress(quiet: bool = False) -> None:

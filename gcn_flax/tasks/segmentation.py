@@ -17,7 +17,7 @@ from gcn_flax.models.ops import of_platform
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
-from gcn_flax.visualize import overlay
+from gcn_flax.visualize import overlay, sheets, tables
 
 IGNORE = labels.IGNORE
 SCORE = "mean_iou"
@@ -170,7 +170,7 @@ class Scores(metrics.Scores):
     pixels = self.counts["confusion"].sum(1)
     share = pixels / max(1, pixels.sum())
     iou = confusion.iou_per_class(self.counts["confusion"])
-    return overlay.class_table(self.label_set.classes, iou, share, self.scalars)
+    return tables.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
     """By class name, null where a class is absent: `iou`, `accuracy`, `boundary_iou_by_class`; and `confusion`."""
@@ -190,7 +190,7 @@ class Scores(metrics.Scores):
     """Image, truth and prediction of each row, the latter two also over the image, with its mean IoU."""
     captions = [f"{row.image_id}  mean IoU {100 * row.score:.1f} %" for row in rows]
     columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)
-    return overlay.contact_sheet(*columns, captions, self.label_set, over_image)
+    return sheets.contact_sheet(*columns, captions, self.label_set, over_image)
 
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:
