@@ -118,8 +118,8 @@ def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
   weights = tuple(config.loss.class_weights)
   if weights and len(weights) != num_classes:
     raise ValueError(
-      f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes. Give "
-      "one for each class."
+      f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes. "
+      "Give one for each class."
     )
   return functools.partial(
     tasks.of(config).loss,

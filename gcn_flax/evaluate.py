@@ -1,5 +1,6 @@
 """Evaluates a network on a whole split, each image once."""
 
+import functools
 import heapq
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from gcn_flax import build, files, inference, tasks
 from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.input_pipeline.loader import Batch
+from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import preflight
 from gcn_flax.reporting import report
 from gcn_flax.run_data import RunData, eval_batches
@@ -77,8 +79,8 @@ def evaluate(
   examples = inference.examples(setup, weights, batches())
   with inference.crf_postprocessing(config) as postprocess:
     try:
-      count = lambda *example: tally.count(*example, postprocess)  # noqa: E731
-      for outcome in inference.each(count, examples, inference.num_threads(config)):
+      count = functools.partial(tally.count, postprocess=postprocess)
+      for outcome in parallel_map(count, examples, inference.num_threads(config)):
         tally.add(*outcome)
         progress.add()
     except _Stopped:
@@ -96,8 +98,9 @@ class _Tally:
     self._totals, self._image_metrics = {}, []
     self._best, self._worst = [], []  # Heaps, the next to be dropped first.
 
-  def count(self, example: Mapping, output: np.ndarray, postprocess: Callable) -> tuple[int, Counts, Row]:
-    """Counts one example, as from `loader.eval_batches`; may run on any thread."""
+  def count(self, result: tuple[Mapping, np.ndarray], postprocess: Callable) -> tuple[int, Counts, Row]:
+    """Counts one example with its prediction, as from `inference.examples`; may run on any thread."""
+    example, output = result
     index, arrays = int(example["index"]), (example["image"], example["label"], output)
     image, label, output = (self._task.crop(array, example["size"]) for array in arrays)
     prediction = postprocess(image, output)

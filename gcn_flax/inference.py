@@ -72,22 +72,10 @@ def num_threads(config: ml_collections.ConfigDict) -> int:
 
 
 def crf_processes(config: ml_collections.ConfigDict) -> concurrent.futures.ProcessPoolExecutor:
-  """Starts processes for the CRF, which holds the GIL; spawned, because forking a process with JAX's threads is unsafe."""
+  """Starts processes for the CRF, which holds the GIL; spawned, because forking is unsafe with JAX's threads."""
   return concurrent.futures.ProcessPoolExecutor(
     num_threads(config), multiprocessing.get_context("spawn"), crf.end_with_parent
   )
-
-
-def each(function: Callable, arguments: Iterable[tuple], num_threads: int) -> Iterator[Any]:
-  """Yields `function(*argument)` in order; no more arguments are taken than threads have work for, and one more."""
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    waiting = collections.deque()
-    for argument in arguments:
-      waiting.append(pool.submit(function, *argument))
-      if len(waiting) > num_threads:
-        yield waiting.popleft().result()
-    for future in waiting:
-      yield future.result()
 
 
 class Progress:

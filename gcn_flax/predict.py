@@ -5,7 +5,7 @@ import glob
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import ml_collections
@@ -13,15 +13,17 @@ import numpy as np
 
 from gcn_flax import files, inference
 from gcn_flax.input_pipeline import loader, pictures, transforms
+from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.rounding import round_up
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-# Pictures are padded to multiples of _MIN_STEP pixels, large ones to coarser steps (1/8 to 1/4 of the side), so that few
-# shapes are compiled.
+# Pictures are padded to multiples of _MIN_STEP pixels, large ones to coarser steps (1/8 to 1/4 of the side), so that
+# few shapes are compiled.
 _MIN_STEP = 128
 _MAX_WAITING = 4  # Batches of pictures that may wait for others of their shape.
 
@@ -105,18 +107,18 @@ def predict_pictures(
       broken.append(str(error))
       return path, None
 
-  def write(postprocess: Callable, path: pathlib.Path, image: np.ndarray, output: np.ndarray) -> None:
+  def write(predicted: tuple[pathlib.Path, np.ndarray, np.ndarray]) -> None:
+    path, image, output = predicted
     label = postprocess(image, output)
     overlay.save_labels(targets[path], label, trained.label_set.palette)
     overlay.save(_overlay_path(targets[path]), overlay.blend(image, label, trained.label_set))
 
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
-  decoded = inference.each(read, ((path,) for path in targets), config.data.num_threads)
+  decoded = parallel_map(read, targets, config.data.num_threads)
   readable = (pair for pair in decoded if pair[1] is not None)
   batches = _batch(readable, trained.setup.mesh.size, segmentation.padding_pixel(config))
   with inference.crf_postprocessing(config) as postprocess:
-    outputs = ((postprocess, *output) for output in _outputs(trained, batches))
-    for _ in inference.each(write, outputs, inference.num_threads(config)):
+    for _ in parallel_map(write, _outputs(trained, batches), inference.num_threads(config)):
       progress.add()
   if broken:
     raise ValueError(f"{len(broken)} of {len(targets)} pictures were left out: {'; '.join(sorted(broken))}")
@@ -145,7 +147,7 @@ def _batch(
 
 def _canvas_side(side: int) -> int:
   step = max(_MIN_STEP, 2 ** math.ceil(math.log2(side)) // 8)
-  return -(-side // step) * step
+  return round_up(side, step)
 
 
 def _pad(examples: list[tuple[pathlib.Path, np.ndarray]], canvas: tuple[int, int], size: int, pixel) -> loader.Batch:

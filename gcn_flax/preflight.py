@@ -9,6 +9,7 @@ from gcn_flax import validation
 from gcn_flax.config import is_classifier
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.datasets import stored_splits
+from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
 from gcn_flax.workdir import compatibility
 from gcn_flax.workdir.init_weights import init_path
@@ -55,7 +56,7 @@ def preflight(
   elif split is not None:
     compatibility.check_classes(data.label_set.classes, workdir.path, config.data.dataset)
   if training or split is not None:
-    validation.validate_batches(config, jax.device_count(), training)
+    validation.validate_devices(config, jax.device_count(), training)
   return data
 
 
@@ -75,13 +76,13 @@ def check_storage(config: ml_collections.ConfigDict, workdir: Workdir) -> None:
   """Raises ValueError for a log that grows with each step in a bucket, whose objects cannot grow."""
   if config.log_image_ids and workdir.is_remote:
     raise ValueError(
-      f"config.log_image_ids=True: a bucket cannot hold a file that grows with each step, and --workdir={workdir} is in "
-      "one. Set it to False."
+      f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. Set it to "
+      "False."
     )
 
 
 def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
-  """Raises ValueError for sources that are missing, empty, unlabelled, of other classes, doubled, or too large to pad."""
+  """Raises ValueError for sources that are missing, empty, unlabelled, doubled, too large, or of other classes."""
   seen = set()
   for dataset, split, _ in config.data.train_mix:
     stored = {(dataset, name) for name in stored_splits(dataset, split)}
@@ -117,7 +118,7 @@ def check_size(
     return
   largest, size = data.dataset(dataset).largest_image(split), tuple(config.data[field])
   if any(side > limit for side, limit in zip(largest, size, strict=True)):
-    needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
+    needed = tuple(round_up(max(pair), 32) for pair in zip(largest, size, strict=True))
     raise ValueError(
       f"config.data.{field}={size}: {dataset} {split!r} has images of up to {largest[0]} x {largest[1]}. Raise it to "
       f"{needed}{fix}."

@@ -12,6 +12,7 @@ import numpy as np
 from gcn_flax import files, inference
 from gcn_flax.evaluation import confusion, crf
 from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
 from gcn_flax.run_data import eval_batches
 from gcn_flax.tasks import segmentation
@@ -81,10 +82,10 @@ def search(
   total = np.zeros((1 + len(tried), *[source.label_set.num_classes] * 2), np.int64)
   with inference.crf_processes(config) as pool:
 
-    def count(image: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-      return pool.submit(crf.count_each, image, label, probabilities, tried).result()
+    def count(example: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+      return pool.submit(crf.count_each, *example, tried).result()
 
-    for counts in inference.each(count, examples(), inference.num_threads(config)):
+    for counts in parallel_map(count, examples(), inference.num_threads(config)):
       total = total + counts
       progress.add()
   total = sum(sharding.all_gather(total))

@@ -14,6 +14,7 @@ from PIL import Image
 from gcn_flax import files, inference
 from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
+from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
 from gcn_flax.run_data import RunData, eval_batches
 from gcn_flax.tasks import segmentation
@@ -109,10 +110,11 @@ def predict_split(
 
   with inference.crf_postprocessing(config) as postprocess:
 
-    def write(image_id: str, image: np.ndarray, prediction: np.ndarray) -> None:
+    def write(predicted: tuple[str, np.ndarray, np.ndarray]) -> None:
+      image_id, image, prediction = predicted
       folder.write(image_id, postprocess(image, prediction))
 
-    for _ in inference.each(write, examples(), inference.num_threads(config)):
+    for _ in parallel_map(write, examples(), inference.num_threads(config)):
       progress.add()
   sharding.all_gather(None)  # Waits until all hosts have written.
   return folder.check(source)
@@ -141,8 +143,8 @@ class SubmissionFolder:
     dataset = settings["data"]["dataset"]
     if dataset != _DATASETS[kind]:
       raise ValueError(
-        f"--submission={kind} is for the data set {_DATASETS[kind]}, but config.data.dataset={dataset!r}. Use a workdir "
-        "that was trained on it."
+        f"--submission={kind} is for the data set {_DATASETS[kind]}, but config.data.dataset={dataset!r}. Use a "
+        "workdir that was trained on it."
       )
     if kind == "cityscapes":
       return cls(kind, output)

@@ -60,7 +60,7 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
   _validate_model(config)
   _validate_task(config)
   _validate_loss(config.loss)
-  _validate_devices(config, num_devices, training)
+  validate_devices(config, num_devices, training)
 
 
 def _error(field: str, value, problem: str, fix: str) -> ValueError:
@@ -187,7 +187,8 @@ def _validate_loss(loss: ml_collections.ConfigDict) -> None:
     raise _error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
 
 
-def _validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
+def validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
+  """Checks the sizes of batches and crops against the devices. Raises ValueError as `validate`."""
   spatial = config.mesh.spatial
   if spatial > 1 and is_classifier(config):
     problem = "splits the rows of label maps, config.model.head='classifier' has none"

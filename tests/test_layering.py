@@ -8,11 +8,12 @@ import pytest
 
 # Each may import what stands on a lower floor, and its own folder.
 FLOORS = {
-  "labels": 0, "files": 0, "distributed": 0, "parallel": 0, "rounding": 0, "config": 1, "validation": 2,
-  "models": 2, "input_pipeline": 2, "evaluation": 2,
-  "training": 3, "visualize": 3, "tasks": 4, "build": 5, "inference": 6, "workdir": 6,
-  "submission": 7, "reporting": 7, "export": 8, "predict": 8, "search_crf": 8, "planning": 8, "evaluate": 8,
-  "train": 9, "main": 10,
+  "labels": 0, "files": 0, "nested": 0, "parallel": 0, "rounding": 0, "distributed": 0, "config": 1,
+  "validation": 2, "models": 2, "input_pipeline": 2, "evaluation": 2,
+  "training": 3, "visualize": 3, "tasks": 4, "build": 5, "run_data": 5, "inference": 6, "workdir": 6,
+  "reporting": 7, "preflight": 7, "planning": 7,
+  "export": 8, "predict": 8, "submission": 8, "search_crf": 8, "evaluate": 8, "train": 9,
+  "command_line": 9, "main": 10, "__main__": 11,
 }  # fmt: skip
 ALLOWED = {  # Libraries that only these parts may import.
   "tensorflow": {"workdir"},

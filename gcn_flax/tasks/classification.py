@@ -17,7 +17,7 @@ from gcn_flax.models.ops import of_platform
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
-from gcn_flax.visualize import overlay
+from gcn_flax.visualize import overlay, sheets, tables
 
 IGNORE = labels.NO_CLASS
 BEST_METRIC = "top1"
@@ -91,7 +91,7 @@ class Metrics(metrics.Metrics):
   def table(self) -> str:
     """Returns a table of both accuracies and of the worst classes."""
     hits = self.counts["hits"]
-    return overlay.accuracy_table(
+    return tables.accuracy_table(
       self.label_set.classes, accuracy.accuracy_per_class(hits), hits[:, 0], self.scalars, _WORST
     )
 
@@ -105,7 +105,7 @@ class Metrics(metrics.Metrics):
     names = self.label_set.classes
     found = [names[row.prediction[0]] if row.prediction[0] >= 0 else "none" for row in rows]
     captions = [f"{names[int(row.label)]}: {name}" for row, name in zip(rows, found, strict=True)]
-    return overlay.class_sheet([row.image for row in rows], captions, title="true class: predicted class")
+    return sheets.class_sheet([row.image for row in rows], captions, title="true class: predicted class")
 
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:

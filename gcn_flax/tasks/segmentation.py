@@ -18,7 +18,7 @@ from gcn_flax.models.ops import of_platform
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
-from gcn_flax.visualize import overlay
+from gcn_flax.visualize import overlay, sheets, tables
 
 IGNORE = labels.IGNORE
 BEST_METRIC = "mean_iou"
@@ -114,7 +114,7 @@ def image_metric(counts: metrics.Counts) -> float:
 
 
 class Metrics(metrics.Metrics):
-  """Metrics from a confusion matrix `[C, C]`, boundary counts (`evaluation.regions`) and instance counts (Cityscapes)."""
+  """Metrics from a confusion matrix `[C, C]`, counts near boundaries, and instance counts (Cityscapes)."""
 
   @property
   def scalars(self) -> dict[str, float]:
@@ -133,7 +133,7 @@ class Metrics(metrics.Metrics):
     return figures | {f"mean_{name}": value for name, value in means.items()}
 
   def _cityscapes(self) -> dict[str, dict[str, float]]:
-    """Returns `category_iou`, `instance_iou` and `category_instance_iou` by name; {} for data sets without instances."""
+    """Returns `category_iou`, `instance_iou`, `category_instance_iou` by name; {} for data sets without instances."""
     if "instances" not in self.counts:
       return {}
     matrix, sums, label_set = self.counts["confusion"], self.counts["instances"], self.label_set
@@ -150,7 +150,7 @@ class Metrics(metrics.Metrics):
     pixels = self.counts["confusion"].sum(1)
     share = pixels / max(1, pixels.sum())
     iou = confusion.iou_per_class(self.counts["confusion"])
-    return overlay.class_table(self.label_set.classes, iou, share, self.scalars)
+    return tables.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
     """Returns `iou`, `accuracy` and `boundary_iou_by_class` by class name, None for absent classes, and `confusion`."""
@@ -170,7 +170,7 @@ class Metrics(metrics.Metrics):
     """Draws image, ground truth and prediction of each row, with its mean IoU."""
     captions = [f"{row.image_id}  mean IoU {100 * row.metric:.1f} %" for row in rows]
     columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)
-    return overlay.contact_sheet(*columns, captions, self.label_set, over_image)
+    return sheets.contact_sheet(*columns, captions, self.label_set, over_image)
 
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:

@@ -219,7 +219,7 @@ class Checkpoints:
     return self._read_or_damaged(step, read)
 
   def _digests(self, step: int) -> dict[str, int]:
-    """Returns the digest of each array as saved; {} if an older version, which had no digests, wrote the checkpoints."""
+    """Returns the digest of each array as saved; {} if an older version wrote the checkpoints, without digests."""
     path = self.directory / str(step) / "digests" / "metadata"
     if not path.exists() and not any((self.directory / str(other) / "digests").exists() for other in self.steps()):
       return {}

@@ -55,7 +55,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batched(mesh: Mesh, ndim: int = 4) -> NamedSharding:
-  """Returns the sharding of a batch `[B, H, ...]`: examples over `data`, rows over `spatial`; `[B]` only over `data`."""
+  """Returns the sharding of a batch: `[B, H, ...]` has B over `data` and H over `spatial`, `[B]` only B over `data`."""
   return NamedSharding(mesh, _ROWS if ndim > 1 else PartitionSpec("data"))
 
 

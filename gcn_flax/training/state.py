@@ -30,6 +30,6 @@ class TrainState:
   ema: dict[str, Any]
 
   def weights(self) -> dict[str, Any]:
-    """Returns the weights to evaluate and export: `params` and `batch_stats`, or their averages, and `normalization`."""
+    """Returns the weights to evaluate and export: `params`, `batch_stats` (or their averages), `normalization`."""
     weights = self.ema or {"params": self.params, "batch_stats": self.batch_stats}
     return {**weights, "normalization": self.normalization}

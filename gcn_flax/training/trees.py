@@ -34,7 +34,7 @@ def _name(key: Any) -> str:
 
 
 def compare(saved: dict[str, tuple], wanted: dict[str, tuple], max_lines: int = 12) -> list[str]:
-  """Lists the leaves of `wanted` that `saved` lacks or has in another shape, and, for a whole state, those left over."""
+  """Lists the leaves of `wanted` that `saved` lacks or has in another shape, and those left over of a whole state."""
   whole = "step" in wanted
   lines = []
   for name in sorted(saved.keys() | wanted.keys()):

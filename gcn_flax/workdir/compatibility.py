@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from gcn_flax.config import get_config
+from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
 
@@ -66,11 +67,11 @@ def training_settings(config: ml_collections.ConfigDict, workdir: Workdir) -> di
 
   For a workdir without a checkpoint these are the config's own. Raises ValueError for a damaged config.json.
   """
-  return _merge(json.loads(get_config().to_json()), workdir.settings() or json.loads(config.to_json()))
+  return merge(json.loads(get_config().to_json()), workdir.settings() or json.loads(config.to_json()))
 
 
 def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, data_dir: str) -> None:
-  """Raises ValueError if the training data is not what the workdir was begun with: examples would come in another order.
+  """Raises ValueError if the training data is not what the workdir was begun with: the order of examples would change.
 
   Args:
     now: fingerprints by "data set split", as `RunData.fingerprints` returns them.
@@ -100,24 +101,10 @@ def _is_under(field: str, names: Sequence[str]) -> bool:
   return any(field == name or field.startswith(f"{name}.") for name in names)
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> dict:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat.update(_flatten(value, f"{prefix}{key}."))
-    else:
-      flat[prefix + key] = _plain(value)
-  return flat
+def _flatten(settings: Mapping) -> dict[str, Any]:
+  """Returns settings by dotted name, tuples as lists, as JSON gives them back."""
+  return {name: _as_json(value) for name, value in flatten(settings).items()}
 
 
-def _plain(value):
-  """Tuples as lists, as they come back from JSON."""
-  return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _merge(defaults: Mapping, settings: Mapping) -> dict[str, Any]:
-  both = {
-    name: _merge(defaults[name], value) if isinstance(value, Mapping) and name in defaults else value
-    for name, value in settings.items()
-  }
-  return {**defaults, **both}
+def _as_json(value: Any) -> Any:
+  return [_as_json(item) for item in value] if isinstance(value, tuple | list) else value

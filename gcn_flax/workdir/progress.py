@@ -122,9 +122,9 @@ class TrainingLog:
     metrics = jax.device_get(metrics)
     if not metrics.pop("finite"):
       raise FloatingPointError(
-        f"step {step}: loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])} are no longer finite. "
-        "Nothing of this step is saved. In a new workdir, lower config.optimizer.learning_rate, lengthen the warm-up or "
-        "set config.optimizer.clip_norm; config.init_from can start it from the best checkpoint of this one."
+        f"step {step}: loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])} are no longer "
+        "finite. Nothing of this step is saved. In a new workdir, lower config.optimizer.learning_rate, lengthen the "
+        "warm-up or set config.optimizer.clip_norm; config.init_from can start it from the best checkpoint of this one."
       )
     if step % self._every_steps == 0 or step == self._total_steps:
       self._report(step, metrics)
@@ -150,7 +150,7 @@ class TrainingLog:
     )  # fmt: skip
 
   def skip(self, count: int) -> None:
-    """Counts damaged examples of this host that were replaced; `skipped` is their number on all hosts since the start."""
+    """Counts damaged examples of this host that were replaced; `skipped` is their sum over hosts since the start."""
     if self._skipped is not None:
       self._skipped += count
 
