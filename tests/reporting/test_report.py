@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from gcn_flax import build
-from gcn_flax.evaluate import evaluate, write_scores
+from gcn_flax.evaluate import write_metrics
 from gcn_flax.labels import VOC
 from gcn_flax.reporting import paper, report
+from gcn_flax.run_data import RunData
 from gcn_flax.tasks import classification, segmentation
 from gcn_flax.tasks.metrics import Row
-from gcn_flax.workdir.compatibility import settings_of
+from gcn_flax.workdir.compatibility import training_settings
+from gcn_flax.workdir.workdir import Workdir
+from tests.runs import build_setup, evaluate_split
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,9 @@ def test_an_evaluation_leaves_a_page(config, tmp_path, browser):
   lines += [{"step": step, "validation/mean_iou": 0.1 * step} for step in (1, 2)]
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   config.eval.num_pictures = 2
-  setup = build.build(config)
-  scores = evaluate(config, setup, setup.init(0).weights(), "validation")
-  write_scores(tmp_path, config, "validation", 4, scores, {})
+  setup = build_setup(config)
+  scores = evaluate_split(config, setup, setup.init(0).weights())
+  write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 4, scores, {})
   page, pictures = opened(browser, tmp_path / "report.html")
   assert pictures == [
     "confusion matrix", "Training loss", "mean IoU on validation while training", "Accuracy near boundaries",
@@ -90,7 +92,7 @@ def voc_scores():
   Fake.label_set = label_set
   counts = segmentation.count(Fake(), 0, label, np.roll(label, 3, 1))
   row = Row(image, label, label, "name", 0.5)
-  return segmentation.Scores(counts, np.array([0.5, np.nan]), label_set, [row], [row], [row])
+  return segmentation.Metrics(counts, np.array([0.5, np.nan]), label_set, [row], [row], [row])
 
 
 def voc_report(tmp_path, stage, head="gcn", kernel_size=15, boundary_refine=True):
@@ -99,7 +101,7 @@ def voc_report(tmp_path, stage, head="gcn", kernel_size=15, boundary_refine=True
   config = pascal_voc.get_config(stage)
   config.data.data_dir = str(tmp_path)
   config.model.head, config.model.kernel_size, config.model.boundary_refine = head, kernel_size, boundary_refine
-  write_scores(tmp_path, config, "validation", 10, voc_scores(), {})
+  write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 10, voc_scores(), {})
   return json.loads((tmp_path / "report.json").read_text())
 
 
@@ -122,10 +124,10 @@ def test_the_papers_figures_stand_beside_ours_of_the_same_heads(tmp_path, browse
 def test_a_classifiers_page(class_config, tmp_path, browser):
   counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]])}
   image = np.zeros((64, 64, 3), np.uint8)
-  label_set = build.open_split(class_config, "class_folder", "validation").label_set
+  label_set = RunData(class_config).evaluated("validation").label_set
   row = Row(image, np.int32(0), np.array([1, 0, 2]), "a", 0.0)
-  scores = classification.Scores(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])
-  write_scores(tmp_path, class_config, "validation", 3, scores, {})
+  scores = classification.Metrics(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])
+  write_metrics(Workdir(tmp_path), class_config, RunData(class_config), "validation", 3, scores, {})
   page, pictures = opened(browser, tmp_path / "report.html")
   assert "Images by their own top-1" in pictures and "confusion matrix" not in pictures
   assert "75.0" in page.inner_text("table")
@@ -174,7 +176,7 @@ def test_a_run_of_an_older_version_is_shown_with_defaults(config, tmp_path):
   settings["seed"] = 17
   (tmp_path / "checkpoints" / "4").mkdir(parents=True)
   (tmp_path / "config.json").write_text(json.dumps(settings))
-  found = settings_of(config, tmp_path)
+  found = training_settings(config, Workdir(tmp_path))
   assert (found["seed"], found["init_from"], found["model"]["stack_width"]) == (17, "", 0)
   assert found["model"]["backbone"] == "resnet_tiny" and found["eval"]["scales"] == [1.0]
 
