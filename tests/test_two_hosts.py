@@ -1,4 +1,4 @@
-"""Two processes, as two hosts, score as one."""
+"""Evaluation on two hosts equals evaluation on one."""
 
 import json
 import os
@@ -36,8 +36,8 @@ print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.toli
 """
 
 
-def test_two_hosts_score_as_one(config):
-  """Also where the set, of 12 images, does not divide by the devices."""
+def test_two_hosts_evaluate_as_one(config):
+  """12 images, which is not a multiple of the 8 devices."""
   config.data.eval_size = (96, 128)
   config.eval.flip, config.eval.num_pictures = True, 3
   fields = {
