@@ -58,7 +58,7 @@ def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, st
       ("step time, estimated", f"{result['seconds']:.3f} s, {rate:.1f} images/s, {utilization:.0%} of peak FLOP/s"),
       (
         "scaling, estimated",
-        f"{result['scaling']:.1%} of linear, from one host ({result['devices_per_host']} devices)",
+        f"{result['scaling']:.1%} of linear, from a host of {result['devices_per_host']} devices",
       ),
     ]
   if result["collective_bytes"] is not None:
