@@ -59,9 +59,8 @@ def test_batch_is_rounded_up_to_the_devices(gpu_plan, tmp_path, capsys):
   result = plan.run(config, str(tmp_path), "a100-40gb:24")
   assert result["batch_size"] == 24 and 2 * result["flops"] == gpu_plan[0]["flops"]
   assert result["hbm_bytes"] < gpu_plan[0]["hbm_bytes"]
-  assert (
-    "not config.batch_size=16: to train with the planned batch, set --config.batch_size=24" in capsys.readouterr().out
-  )
+  printed = capsys.readouterr().out
+  assert "not config.batch_size=16: to train with the planned batch, set --config.batch_size=24" in printed
 
 
 def trace_step(platform, remat=False):
@@ -96,9 +95,8 @@ def test_cycles_are_summed_by_kind_of_part():
 
 @pytest.mark.parametrize("batch, accumulate_steps, micro_batch, cost_as", [(2, 1, 2, 8), (12, 1, 12, 16), (8, 4, 2, 8)])
 def test_note_on_micro_batches_that_do_not_fill_a_tpus_registers(batch, accumulate_steps, micro_batch, cost_as):
-  assert f"{micro_batch} examples at once cost a device about as much as {cost_as}" in tpu_notes(
-    batch, accumulate_steps
-  )
+  note = f"{micro_batch} examples at once cost a device about as much as {cost_as}"
+  assert note in tpu_notes(batch, accumulate_steps)
 
 
 @pytest.mark.parametrize("batch, accumulate_steps", [(8, 1), (16, 2)])

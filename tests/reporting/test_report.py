@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from gcn_flax.evaluate import write_scores
 from gcn_flax.input_pipeline.sources import open_source
-from gcn_flax.labels import CAMVID, VOC, image_labels
+from gcn_flax.labels import CAMVID, IGNORE, VOC, image_labels
 from gcn_flax.reporting import page
 from gcn_flax.tasks import classification, segmentation
 from gcn_flax.tasks.metrics import Row
@@ -55,7 +55,7 @@ def shifted_scores(label_set, examples):
   source = types.SimpleNamespace(label_set=label_set)
   counts, rows = [], []
   for number, example in enumerate(examples):
-    prediction = np.roll(example["label"], 3, 1)
+    prediction = np.roll(np.where(example["label"] == IGNORE, 0, example["label"]), 3, 1)
     counts.append(segmentation.count(source, number, example["label"], prediction))
     score = segmentation.score_image(counts[-1])
     rows.append(Row(example["image"], example["label"], prediction, f"image {number}", score))
