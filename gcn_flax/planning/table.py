@@ -57,8 +57,8 @@ def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, st
       *_parts(result),
       ("step time, estimated", f"{result['seconds']:.3f} s, {rate:.1f} images/s, {utilization:.0%} of peak FLOP/s"),
       (
-        "scaling, estimated",
-        f"{result['scaling']:.1%} of linear, from a host of {result['devices_per_host']} devices",
+        "scaling efficiency, estimated",
+        f"{result['scaling']:.1%} relative to {result['devices_per_host']} devices, one host",
       ),
     ]
   if result["collective_bytes"] is not None:
