@@ -9,9 +9,9 @@ from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import open_checkpoints
 
 
-def build_setup(config, devices=None):
+def build_setup(config, devices=None, platform=""):
   """The setup of a config, with the classes of its data set."""
-  return build.build(config, RunData(config).label_set.num_classes, devices)
+  return build.build(config, RunData(config).label_set.num_classes, devices, platform)
 
 
 def evaluate_split(config, setup, weights, split="validation"):
