@@ -165,7 +165,7 @@ def test_a_small_share_changes_from_epoch_to_epoch():
 
 
 def test_a_weight_that_shows_nothing_is_refused():
-  with pytest.raises(ValueError, match="give a source none of the 20 positions"):
+  with pytest.raises(ValueError, match="gets none of the 20 examples of an epoch"):
     loader.MixtureSampler([10, 10], [1e-6, 1], 0)
 
 
@@ -177,7 +177,7 @@ def test_the_order_of_a_mix_starts_anywhere_and_follows_the_seed():
 
 
 def test_a_batch_that_hosts_cannot_share_is_refused():
-  with pytest.raises(ValueError, match="batch size 5 must be a multiple of the 2 hosts"):
+  with pytest.raises(ValueError, match="batch size 5: must be a multiple of the 2 hosts. Use for instance 6."):
     HostShard(5, 0, 1, 0, 2)
 
 
