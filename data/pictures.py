@@ -12,9 +12,7 @@ from data.faults import one_line
 Image.MAX_IMAGE_PIXELS = None  # Aerial and medical images are large, and the files are the user's own.
 _ORIENTATION = 0x0112  # The EXIF tag.
 _TIFF_DEPTH = 258  # The tag BitsPerSample.
-_PNG_DEPTH = (
-  24  # Offset of the bit depth, followed by the colour type, in the header chunk (PNG specification, 11.2.1).
-)
+_PNG_DEPTH = 24  # Offset of the bit depth, followed by the colour type, in the file (PNG specification, 11.2.1).
 _JPEG_QUALITY = 95
 
 
@@ -58,8 +56,8 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
   image, _ = _open(data, name)
   if image.format != "PNG" or image.mode not in ("L", "P", "1"):
     raise ValueError(
-      f"{name} is a {image.format} of mode {image.mode}. Save the mask as a PNG with one 8-bit channel of class numbers, "
-      "grey or palette."
+      f"{name} is a {image.format} of mode {image.mode}. Save the mask as a PNG with one 8-bit channel, grey or "
+      "palette, of class numbers."
     )
   stored = np.asarray(image).astype(np.uint8)
   return stored // _grey_step(data) if image.mode == "L" else stored
@@ -70,8 +68,8 @@ def decode_colours(data: bytes, name: str) -> np.ndarray:
   image, _ = _open(data, name)
   if image.format != "PNG" or image.mode not in ("RGB", "P"):
     raise ValueError(
-      f"{name} is a {image.format} of mode {image.mode}, but classes.txt lists colours. Save the mask as an RGB PNG, or "
-      "list values in classes.txt."
+      f"{name} is a {image.format} of mode {image.mode}, but classes.txt lists colours. Save the mask as an RGB PNG, "
+      "or list values in classes.txt."
     )
   return np.asarray(image.convert("RGB"))
 

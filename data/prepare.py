@@ -141,7 +141,7 @@ def _check_same(builder, manual_dir: str, image_format: str) -> None:
   metadata = builder.info.metadata
   if metadata["image_format"] != image_format:
     raise ValueError(
-      f"--image_format={image_format}: {builder.data_path} was prepared with --image_format={metadata['image_format']}. "
+      f"--image_format={image_format}: {builder.data_path} was prepared with {metadata['image_format']}. "
       "Remove that folder, or use another --data_dir."
     )
   root = pathlib.Path(manual_dir).expanduser()
@@ -186,8 +186,8 @@ def _write_records(builder, plan, metadata: dict) -> None:
       raise
     free = shutil.disk_usage(pathlib.Path(builder.data_path).parent).free
     raise OSError(
-      f"{builder.data_path} could not be written ({one_line(error)}). {free / 1e9:.1f} GB are free; make room for about "
-      "twice the size of the archives. Nothing was kept."
+      f"{builder.data_path} could not be written ({one_line(error)}). {free / 1e9:.1f} GB are free, about twice "
+      "the size of the archives is needed. Nothing was kept."
     ) from error
 
 

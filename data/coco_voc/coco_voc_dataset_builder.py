@@ -90,9 +90,7 @@ def _items(split: str, archive: Archive) -> tuple[list, int]:
         train_id = train_ids[annotation["category_id"]]
         annotations[annotation["image_id"]].append((train_id, bool(annotation["iscrowd"]), annotation["segmentation"]))
   except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-    raise ValueError(
-      f"{name} in {archive.path} is not a COCO instances file ({error!r}). Download it again."
-    ) from error
+    raise ValueError(f"{name} in {archive.path} is no COCO instances file ({error!r}). Download it again.") from error
   twice = [image_id for image_id, count in Counter(image_id for image_id, *_ in images).items() if count > 1]
   raise_all([f"{name} lists image {image_id} more than once." for image_id in sorted(twice)])
   items = [

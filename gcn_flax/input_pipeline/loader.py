@@ -91,8 +91,8 @@ class MixtureSampler(Sequence):
     self._counts = None if weights is None else _shares(self._total, weights)
     if self._counts and not all(self._counts):
       raise ValueError(
-        f"config.data.train_mix: with the weights {tuple(weights)} a data set gets none of the {self._total} examples of "
-        "an epoch. Raise its weight."
+        f"config.data.train_mix: with the weights {tuple(weights)} a data set gets none of the {self._total} examples "
+        "of an epoch. Raise its weight."
       )
     self._slots = _endless(self._total, seed)
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
