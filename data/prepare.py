@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
   )
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
-    "--manual_dir", default="", metavar="DIR", help="folder of the downloaded archives or your images"
+    "--manual_dir", default="", metavar="DIR", help="folder of the downloaded archives or of your own images"
   )
   parser.add_argument(
     "--data_dir",

@@ -1,4 +1,4 @@
-"""The generated scenes: the same everywhere, one class in each, and all of them prepared."""
+"""The generated scenes are deterministic, show one class each, and are all prepared."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
 from gcn_flax.labels import SHAPES
 
 
-def test_scenes_are_the_same_everywhere_and_hold_one_class():
+def test_scenes_are_deterministic_and_show_one_class():
   for seed in range(20):
     image, label = draw_scene(np.random.default_rng(seed))
     again, label_again = draw_scene(np.random.default_rng(seed))
@@ -34,7 +34,7 @@ def test_all_scenes_are_planned(tmp_path):
   assert {split: len(items) for split, items in plan.splits.items()} == {"train": 3000, "validation": 300}
 
 
-def test_a_whole_data_set_lacks_nothing(tmp_path, monkeypatch, capsys):
+def test_a_complete_data_set_is_not_partial(tmp_path, monkeypatch, capsys):
   sizes = {"train": 2, "validation": 1}
   monkeypatch.setitem(SHAPES.split_sizes, "train", 2)
   monkeypatch.setitem(SHAPES.split_sizes, "validation", 1)

@@ -1,4 +1,4 @@
-"""What the servers of VOC and Cityscapes take, from official archives in small."""
+"""Submission folders for the servers of VOC and Cityscapes, from small copies of the official archives."""
 
 import types
 import zlib
@@ -35,7 +35,7 @@ def predicted(config, kind, split, output):
   return setup, weights, tree, source
 
 
-def test_voc_gets_its_tree(voc, tmp_path):
+def test_the_submission_folder_of_voc(voc, tmp_path):
   config = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
   _, _, tree, source = predicted(config, "voc", "test", tmp_path)
   folder = tmp_path / "results" / "VOC2012" / "Segmentation" / "comp6_test_cls"
@@ -48,11 +48,11 @@ def test_voc_gets_its_tree(voc, tmp_path):
 
   with pytest.raises(ValueError, match="comp6_test_cls is not empty: remove what is in it"):
     predict_split(config, None, None, tree, source)
-  damage(tree, source)
+  check_damage_is_reported(tree, source)
 
 
-def damage(tree, source):
-  """Each thing that a server refuses is told by its file."""
+def check_damage_is_reported(tree, source):
+  """Checks that everything a server rejects is reported with the file."""
   first, second = (tree.path(source.image_id(index)) for index in range(2))
   whole = first.read_bytes()
   label = Image.open(first)
@@ -92,7 +92,7 @@ def damage(tree, source):
     assert fault in str(error.value)
 
 
-def test_cityscapes_validation_is_scored_by_the_official_script(cityscapes, tmp_path, monkeypatch):
+def test_the_official_cityscapes_script_computes_the_same_metrics(cityscapes, tmp_path, monkeypatch):
   config = shrunk(cityscapes_recipe.get_config(), cityscapes.data_dir)
   setup, weights, tree, _ = predicted(config, "cityscapes", "validation", tmp_path / "results")
   truth = tmp_path / "truth"
@@ -130,7 +130,7 @@ def test_cityscapes_test_is_predicted_without_labels(cityscapes, tmp_path):
     tree.check(source)
 
 
-def test_what_was_learned_from_decides_the_competition():
+def test_the_training_data_decides_the_competition():
   config = pascal_voc.get_config("ablation")
   assert competition(config.to_dict()) == "comp6"
   config.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
@@ -140,7 +140,7 @@ def test_what_was_learned_from_decides_the_competition():
   assert competition(pascal_voc.get_config("stage3").to_dict()) == "comp6"
 
 
-def test_the_competition_is_that_of_the_training_whatever_the_flags_say_now(voc, tmp_path):
+def test_the_competition_follows_the_trained_config_and_not_the_flags(voc, tmp_path):
   trained = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
   trained.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
   trained.model.pretrained = "resnet.safetensors"
@@ -153,7 +153,7 @@ def test_the_competition_is_that_of_the_training_whatever_the_flags_say_now(voc,
   assert tree.folder.name == "comp5_val_cls"
 
 
-def test_a_submission_of_another_data_set_is_refused(voc, tmp_path):
+def test_a_submission_for_another_data_set_is_rejected(voc, tmp_path):
   config = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
   with pytest.raises(
     ValueError, match="--submission=cityscapes is for the data set cityscapes, but .*voc_segmentation"
