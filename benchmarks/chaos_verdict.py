@@ -52,9 +52,8 @@ def _final_state(workdir: pathlib.Path, fields: dict[str, Any]) -> Any:
   config = folder.get_config("resnet_tiny")
   config.update_from_flattened_dict(fields)
   with open_checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(
-      config.total_steps, build.build(config, RunData(config).label_set.num_classes, jax.devices()[:1]).state_shapes
-    )
+    setup = build.build(config, RunData(config).label_set.num_classes, jax.devices()[:1])
+    return checkpoints.restore(config.total_steps, setup.state_shapes)
 
 
 def _as_float64(leaf: jax.Array) -> np.ndarray:

@@ -120,5 +120,5 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
 def test_an_image_that_does_not_fit_is_named(config):
   config.data.eval_size = (32, 96)
   setup = build_setup(config)
-  with pytest.raises(ValueError, match=r"image val\d is 64 x 96, larger than 32 x 96: raise config.data.eval_size"):
+  with pytest.raises(ValueError, match=r"image val\d: its size 64 x 96 is larger than 32 x 96. Set config.data"):
     evaluate_split(config, setup, setup.init(0).weights())

@@ -161,7 +161,7 @@ class Metrics(metrics.Metrics):
       "boundary_iou_by_class": self.by_class(regions.boundary_iou(self.counts["boundaries"])),
       **{name: metrics.named(values, values.values()) for name, values in self._cityscapes().items()},
       "accuracy_within_pixels": metrics.named(
-        map(str, range(1, regions.FARTHEST + 1)), regions.accuracy_curve(self.counts["distance"])
+        map(str, range(1, regions.MAX_DISTANCE + 1)), regions.accuracy_curve(self.counts["distance"])
       ),
       "confusion": matrix.tolist(),
     }

@@ -47,10 +47,10 @@ def python(bucket, text, *arguments):
 
 
 def test_other_stores_and_a_missing_library_are_named(monkeypatch):
-  with pytest.raises(ValueError, match="'s3://b/run' must be a local path or gs://BUCKET"):
+  with pytest.raises(ValueError, match="'s3://b/run': unsupported storage. Use a local path or gs://BUCKET"):
     files.path("s3://b/run")
   monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="'gs://b/run' needs gcsfs, .* pip install gcsfs"):
+  with pytest.raises(ValueError, match="'gs://b/run': gcsfs is not installed. Run pip install gcsfs"):
     files.path("gs://b/run")
 
 

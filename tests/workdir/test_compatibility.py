@@ -85,7 +85,7 @@ def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_
   config.eval_every_steps = config.checkpoint_every_steps = 3
   with pytest.raises(
     ValueError,
-    match=r"camvid 'train', example \d+, is damaged: .* out by config.data.skip_corrupt=True",
+    match=r"camvid 'train', example \d+, is damaged: .* or set config.data.skip_corrupt=True",
   ):
     train.run(config, tmp_path / "stopped")
   config.data.skip_corrupt = True
