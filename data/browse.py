@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
-from gcn_flax.visualize import overlay
+from gcn_flax.visualize import overlay, sheets
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ def sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   void = (np.full(image.shape[:2], labels.IGNORE, np.uint8) for image in images)
   shown = [example.get("label", blank) for example, blank in zip(examples, void, strict=True)]
   names = [f"{example['image_id']}  {' x '.join(map(str, example['image'].shape[:2]))}" for example in examples]
-  return overlay.browse_sheet(images, shown, names, source.label_set)
+  return sheets.browse_sheet(images, shown, names, source.label_set)
 
 
 def class_sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
@@ -78,7 +78,7 @@ def class_sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   sides = (min(example["image"].shape[:2]) for example in examples)
   squares = [transforms.center_crop(example, (side, side), side) for example, side in zip(examples, sides, strict=True)]
   captions = [source.label_set.classes[int(example["label"])] if source.has_labels else "" for example in examples]
-  return overlay.class_sheet([example["image"] for example in squares], captions, title="class")
+  return sheets.class_sheet([example["image"] for example in squares], captions, title="class")
 
 
 def image_counts(source: datasets.Source) -> np.ndarray:

@@ -188,3 +188,15 @@ def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:
   return [
     f"{name} {found.get(name, 0)} instead of {size}" for name, size in published.items() if found.get(name, 0) != size
   ]
+
+
+def label_set_of(dataset: str, classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] = ()) -> LabelSet:
+  """Returns the label set of a data set; `classes` and `palette` count where they are the user's own.
+
+  Without a palette, classes of pixels get VOC's colours.
+  """
+  if dataset in LABELS:
+    return LABELS[dataset]
+  if dataset in CLASSIFICATION:
+    return image_labels(classes, {})
+  return plain_labels(classes, palette or voc_palette(len(classes)), {})

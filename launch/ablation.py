@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from configs import ablation  # noqa: E402
 from gcn_flax import files  # noqa: E402
 from gcn_flax.reporting import paper  # noqa: E402
-from gcn_flax.visualize import charts, overlay  # noqa: E402
+from gcn_flax.visualize import charts, tables  # noqa: E402
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
 
@@ -180,7 +180,7 @@ def markdown(table: int, data: str, root: pathlib.Path, seeds: int, command: str
     deviation = f" ({statistics.stdev(measured):.1f})" if len(measured) > 1 else ""
     each = " / ".join(f"{value:.1f}" for value in measured)
     lines.append(
-      f"| {figure.row} | {overlay.TITLES[figure.measure]} | {mean}{deviation} | {each} | {figure.value:.1f} |"
+      f"| {figure.row} | {tables.TITLES[figure.measure]} | {mean}{deviation} | {each} | {figure.value:.1f} |"
     )
   return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from configs import ablation, camvid, pascal_voc, quickstart
-from gcn_flax import config as config_lib
+from gcn_flax import validation
 
 ROOT = pathlib.Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("launch_ablation", ROOT / "launch" / "ablation.py")
@@ -25,7 +25,7 @@ def test_a_cell_changes_only_the_network(data):
   recipe = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}[data].get_config()
   for name in ablation.CELLS:
     config = ablation.get_config(f"{name}:{data}")
-    config_lib.validate(config)
+    validation.validate(config)
     ours, theirs = config.to_dict(), recipe.to_dict()
     model = ours.pop("model")
     del theirs["model"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import cityscapes, imagenet, pascal_voc, silhouettes
-from gcn_flax import build, tasks
-from gcn_flax import config as config_lib
+from gcn_flax import build, tasks, validation
 from gcn_flax import train as train_lib
+from gcn_flax.config import is_classifier
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import LABELS, image_labels
 from gcn_flax.train import train
@@ -123,8 +123,8 @@ def weights(workdir, config):
 def test_encoders_are_trained_as_classifiers(module):
   for argument in module.ARGUMENTS:
     config = module.get_config(argument)
-    config_lib.validate(config)
-    assert config_lib.is_classifier(config) and config.model.backbone == argument.partition(":")[0]
+    validation.validate(config)
+    assert is_classifier(config) and config.model.backbone == argument.partition(":")[0]
 
 
 def test_the_papers_mixes_have_the_papers_sizes():

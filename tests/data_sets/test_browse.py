@@ -68,4 +68,4 @@ def test_an_overlay_colours_classes_leaves_void_and_names_regions():
   assert (blended[3, 3] == 200).all() and (blended[40, 60] == 255).all()
   named = overlay.name_regions(blended, label, CAMVID)
   assert (named[:, 60:] != blended[:, 60:]).any() and (named[:, :50] != blended[:, :50]).any()
-  assert (overlay.name_regions(blended, label, CAMVID, least=10_000) == blended).all()
+  assert (overlay.name_regions(blended, label, CAMVID, min_pixels=10_000) == blended).all()

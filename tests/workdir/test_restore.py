@@ -150,7 +150,7 @@ def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert lines[-1] == {"step": 2, "validation/top1": scores["top1"], "validation/top5": 1.0}
   assert (tmp_path / "eval_validation.png").exists()
-  assert "top1" in capsys.readouterr().out
+  assert "top-1" in capsys.readouterr().out
 
 
 def test_imported_weights_of_a_classifier_are_scored_without_training(class_config, tmp_path):
