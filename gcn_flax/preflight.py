@@ -76,8 +76,8 @@ def check_storage(config: ml_collections.ConfigDict, workdir: Workdir) -> None:
   """Raises ValueError for a log that grows with each step in a bucket, whose objects cannot grow."""
   if config.log_image_ids and workdir.is_remote:
     raise ValueError(
-      f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. Set it to "
-      "False."
+      f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. "
+      "Set it to False."
     )
 
 
