@@ -12,7 +12,7 @@ from PIL import Image
 
 from data.folder.classes import read_classes
 from data.prepare import main, prepare
-from gcn_flax.input_pipeline.datasets import Dataset, dataset_folder, open_label_set, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import Dataset, dataset_folder, open_label_set, open_source
 from gcn_flax.labels import voc_palette
 from tests.data_sets.archives import blocks, jpeg, picture, png
 from tests.data_sets.checks import by_id, error_lines, faults, files_in, stored_pictures
@@ -184,7 +184,7 @@ def test_images_of_other_formats_are_stored_losslessly(tmp_path, suffix, kind):
 
 def test_hidden_files_are_ignored(tmp_path):
   files = dict.fromkeys(("images/train/.DS_Store", "images/val/Thumbs.db", "masks/train/._a.png"), b"")
-  assert split_sizes("folder", prepared(write_files(write_folder(tmp_path), files))) == {"train": 3, "validation": 2}
+  assert Dataset("folder", prepared(write_files(write_folder(tmp_path), files))).splits == {"train": 3, "validation": 2}
 
 
 def test_hidden_folders_are_ignored(tmp_path):
