@@ -6,6 +6,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from gcn_flax import config
+
 MODES = {
   "train": "train a network, or resume a stopped run (default)",
   "eval": "evaluate a checkpoint on a split: mean IoU (mIoU), boundary scores, report.html",
@@ -53,10 +55,11 @@ Flags:
 {flags}
 
 Config fields:
-  Every field is a flag, for instance --config.total_steps=500 --config.model.backbone=resnet50.
-  gcn_flax/config.py lists all fields with their units and defaults.
+  Every field of a config is a flag, for instance --config.total_steps=500 --config.model.backbone=resnet50.
+  All fields with their units and defaults: {fields}
 
 Examples:
+  python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=predict \\
@@ -68,24 +71,21 @@ class UserError(ValueError):
   """Raised for a mistake on the command line; the message says what is wrong and how to fix it."""
 
 
-def _define() -> None:
-  def text(name: str) -> str:
-    return _FLAGS[name][2]
-
-  config_flags.DEFINE_config_file("config", None, text("config"))
-  flags.DEFINE_enum("mode", "train", list(MODES), text("mode"))
-  flags.DEFINE_multi_string("images", [], text("images"))
-  flags.DEFINE_enum("submission", "", ["", "voc", "cityscapes"], text("submission"))
-  flags.DEFINE_integer("join_timeout", 300, text("join_timeout"), lower_bound=1)
-  for name, default in {"workdir": None, "checkpoint": "best"}.items():
-    flags.DEFINE_string(name, default, text(name))
-  for name in ("split", "output", "topology", "batch", "coordinator"):
-    flags.DEFINE_string(name, "", text(name))
+def _define_flags() -> flags.FlagValues:
+  """Defines the flags of one command line, apart from those of other modules and of earlier calls."""
+  given = flags.FlagValues()
+  options = {name: {"help": meaning, "flag_values": given} for name, (_, _, meaning) in _FLAGS.items()}
+  config_flags.DEFINE_config_file("config", None, options["config"]["help"], given)
+  flags.DEFINE_enum("mode", "train", list(MODES), **options["mode"])
+  flags.DEFINE_multi_string("images", [], **options["images"])
+  flags.DEFINE_enum("submission", "", ["", "voc", "cityscapes"], **options["submission"])
+  flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
+  flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
+  for name in ("workdir", "split", "output", "topology", "batch", "coordinator"):
+    flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
-    flags.DEFINE_integer(name, None, text(name))
-
-
-_define()
+    flags.DEFINE_integer(name, None, **options[name])
+  return given
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -101,16 +101,17 @@ def help_page() -> str:
   for name, (valid, value, meaning) in _FLAGS.items():
     only = "" if valid == _EVERY else f" [{', '.join(valid)}]"
     lines.append(f"  {f'--{name}={value}':<{width}} {meaning}{only}")
-  return _HELP.format(modes=modes, flags="\n".join(lines))
+  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__)
 
 
-def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
-  """Parses the command line into `flags.FLAGS` and returns the config. Raises UserError."""
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
+  """Parses a command line; returns the config and the flags. Raises UserError."""
+  given = _define_flags()
   try:
-    rest = flags.FLAGS(argv)
+    rest = given(argv)
   except AttributeError as error:
     name = str(error).strip("\"'")
-    raise UserError(f"the config has no field {name!r}. See gcn_flax/config.py for all fields.") from error
+    raise UserError(f"the config has no field {name!r}. {config.__file__} lists all fields.") from error
   except OSError as error:
     raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
   except Exception as error:  # A config file is the user's code and may raise anything.
@@ -120,19 +121,18 @@ def parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}. Flags begin with --, see --help.")
   for name in ("config", "workdir"):
-    if flags.FLAGS[name].value is None:
+    if not given[name].value:
       raise UserError(f"--{name} is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
-  mode = flags.FLAGS.mode
   for name, (valid, *_) in _FLAGS.items():
-    if flags.FLAGS[name].present and mode not in valid:
-      raise UserError(f"--{name} is only valid with --mode={' or '.join(valid)} (got {mode}).")
-  _check_combinations(mode)
-  return flags.FLAGS.config
+    if given[name].present and given.mode not in valid:
+      raise UserError(f"--{name} is only valid with --mode={' or '.join(valid)} (got {given.mode}).")
+  _check_combinations(given)
+  return given.config, given
 
 
-def _check_combinations(mode: str) -> None:
+def _check_combinations(given: flags.FlagValues) -> None:
   """Raises UserError for flags that need or exclude each other."""
-  given = flags.FLAGS
+  mode = given.mode
   if mode == "predict" and bool(given.images) == bool(given.submission):
     raise UserError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
   if mode == "predict" and given.images and given.split:

@@ -22,19 +22,22 @@ def main(argv: Sequence[str]) -> int:
   stopped a training that resumes when it is started again.
   """
   if command_line.asks_for_help(argv):
-    print(command_line.help_page(), end="")
+    print(command_line.help_page())
     return 0
   try:
-    config = command_line.parse(argv)
-    process = _join()
-    log_to_stderr(quiet=process > 0)
-    finished = run(config, flags.FLAGS)
+    config, given = command_line.parse(argv)
+  except command_line.UserError as error:
+    return _fail(str(error))
+  flags.FLAGS.mark_as_parsed()  # Grain's worker processes read them.
+  try:
+    log_to_stderr(quiet=_join(given) > 0)
+    finished = run(config, given)
   except (ValueError, FloatingPointError, OSError) as error:
     full = getattr(error, "errno", None) == errno.ENOSPC
-    return _fail(f"{error}{f' Make room for --workdir={flags.FLAGS.workdir}.' if full else ''}")
+    return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
   except RuntimeError as error:  # JAX: no such device, no memory, another process gone.
     if "RESOURCE_EXHAUSTED" in str(error):
-      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix()})")
+      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
     if "Unable to initialize backend" in str(error):
       return _fail(str(error))
     distributed.await_verdict()
@@ -64,9 +67,8 @@ def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
   return plan.run(config, workdir, given.topology, given.batch)
 
 
-def _join() -> int:
+def _join(given: flags.FlagValues) -> int:
   """Joins the processes of the run and returns the number of this one; a plan runs in one process."""
-  given = flags.FLAGS
   if given.mode == "plan":
     return 0
   return distributed.join(given.coordinator, given.num_processes, given.process_id, given.join_timeout)
@@ -83,9 +85,9 @@ def log_to_stderr(quiet: bool = False) -> None:
   logger.propagate = False
 
 
-def _memory_fix() -> str:
+def _memory_fix(mode: str) -> str:
   fix = "Lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
-  if flags.FLAGS.mode == "train":
+  if mode == "train":
     fix = (
       "Set config.model.remat=True, raise config.accumulate_steps or lower config.batch_size; if it is evaluation that "
       f"fails: {fix}"

@@ -229,7 +229,7 @@ def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
   labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(
-      f"data_dir={data_dir!r}: records are only read from local paths. Run launch/data.sh mount {data_dir} DIR."
+      f"data_dir={data_dir!r}: records are read from local paths only. Run launch/data.sh mount {data_dir} DIR."
     )
   return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
 

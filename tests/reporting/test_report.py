@@ -97,7 +97,7 @@ def write_voc_report(workdir, stage, head="gcn", kernel_size=15, boundary_refine
   label = np.kron(rng.integers(0, 21, (4, 5)), np.ones((12, 12))).astype(np.uint8)
   example = {"image": rng.integers(0, 256, (48, 60, 3)).astype(np.uint8), "label": label}
   scores = shifted_scores(label_set, [example])
-  scores = dataclasses.replace(scores, image_scores=np.array([0.5, np.nan]))
+  scores = dataclasses.replace(scores, image_metrics=np.array([0.5, np.nan]))
   write_metrics(Workdir(workdir), config, RunData(config), "validation", 10, scores, {})
   return json.loads((workdir / "report.json").read_text())
 
