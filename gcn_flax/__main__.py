@@ -4,4 +4,4 @@ import sys
 
 from gcn_flax.main import main
 
-sys.exit(main(sys.argv))
+sys.exit(main())

@@ -71,11 +71,11 @@ class UserError(ValueError):
   """Raised for a mistake on the command line; the message says what is wrong and how to fix it."""
 
 
-def _define_flags() -> flags.FlagValues:
+def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
   """Defines the flags of one command line, apart from those of other modules and of earlier calls."""
   given = flags.FlagValues()
   options = {name: {"help": meaning, "flag_values": given} for name, (_, _, meaning) in _FLAGS.items()}
-  config_flags.DEFINE_config_file("config", None, options["config"]["help"], given)
+  config_flags.DEFINE_config_file("config", None, options["config"]["help"], given, sys_argv=list(argv))
   flags.DEFINE_enum("mode", "train", list(MODES), **options["mode"])
   flags.DEFINE_multi_string("images", [], **options["images"])
   flags.DEFINE_enum("submission", "", ["", "voc", "cityscapes"], **options["submission"])
@@ -106,7 +106,7 @@ def help_page() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
   """Parses a command line; returns the config and the flags. Raises UserError."""
-  given = _define_flags()
+  given = _define_flags(argv)
   try:
     rest = given(argv)
   except AttributeError as error:

@@ -15,12 +15,13 @@ from gcn_flax.planning import plan
 from gcn_flax.workdir.workdir import Workdir
 
 
-def main(argv: Sequence[str]) -> int:
-  """Runs one command.
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; `argv` is that of the process by default.
 
   Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `distributed.STOPPED` if a signal
   stopped a training that resumes when it is started again.
   """
+  argv = sys.argv if argv is None else argv
   if command_line.asks_for_help(argv):
     print(command_line.help_page())
     return 0
@@ -103,4 +104,4 @@ def _fail(text: str) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  sys.exit(main())
