@@ -1,5 +1,6 @@
 """The command line: flags, their combinations, and the help page."""
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -59,4 +60,4 @@ def test_an_unknown_field_is_answered_with_a_file_that_exists():
   with pytest.raises(command_line.UserError, match="no field 'rate'. .* lists all fields") as error:
     command_line.parse([*COMMON, "--config.optimizer.rate=1"])
   path = re.search(r"'rate'\. (\S+) lists", str(error.value))[1]
-  assert "optimizer.learning_rate" in open(path).read()
+  assert "optimizer.learning_rate" in pathlib.Path(path).read_text()

@@ -76,7 +76,7 @@ def test_words_of_the_field_are_found(word):
 
 
 def commands():
-  """(where it stands, command) of each command in the documentation, in the docstrings of recipes and in the Makefile."""
+  """Yields (file, command) of each command in the documentation and in docstrings."""
   for path in PAGES:
     for block in re.findall(r"^ *```\w*\n(.*?)^ *```", path.read_text(), re.MULTILINE | re.DOTALL):
       yield from ((path, line) for line in _lines(block))

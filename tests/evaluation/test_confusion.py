@@ -105,7 +105,8 @@ def test_wrong_ids_are_refused_with_the_numbers(count, wrong):
   bad = labels.copy()
   bad[np.unravel_index(np.argmax(labels != 255), labels.shape)] = wrong
   smallest, largest = min(wrong, 0), max(wrong, CLASSES - 1)
-  with pytest.raises(ValueError, match=f"label values from {smallest} to {largest}: must be .* there are {CLASSES} classes"):
+  message = f"label values from {smallest} to {largest}: must be .* there are {CLASSES} classes"
+  with pytest.raises(ValueError, match=message):
     count(bad, predictions)
   bad = np.where(labels == bad, predictions, wrong)
   with pytest.raises(ValueError, match=f"prediction values from {smallest} to {largest}: must be"):
