@@ -1,11 +1,11 @@
-"""Whole-image evaluation at Cityscapes' size: images a second and peak memory, for each way of looking at an image.
+"""Measures images per second and peak memory of evaluation at 1024 x 2048: whole images, sliding window and TTA.
 
   python benchmarks/evaluation.py --json=runs/bench_evaluation.json
 
-Drawn pictures and labels of 1024 x 2048 go through `gcn_flax.evaluate.evaluate`: decoded, padded, predicted, counted.
-Each case runs in a process of its own, whose peak memory is its own: that of the whole process, and on a GPU that of
-the device. Rates are of the devices and of the host after one image as warm-up, one pass over --images. Beside the
-rate stand the parts: the devices' step alone, and what the host does with one image.
+Generated images and labels go through `gcn_flax.evaluate.evaluate`, which decodes, pads, predicts and counts. Each case
+runs in a process of its own, so that its peak memory is its own: of the whole process, and of the device on a GPU. The
+rate is that of one pass over --images after one image per device as warm-up, devices and host together. The time of its
+parts is measured too: the compiled step alone, and the work of the host on one image.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-import unittest.mock
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +25,9 @@ import cv2  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks import timing  # noqa: E402
+from benchmarks import script, timing  # noqa: E402
 from configs import cityscapes  # noqa: E402
-from gcn_flax import build, evaluate  # noqa: E402
+from gcn_flax import build, distributed, evaluate  # noqa: E402
 from gcn_flax.input_pipeline.datasets import decode_image  # noqa: E402
 from gcn_flax.labels import CITYSCAPES  # noqa: E402
 from gcn_flax.tasks import segmentation  # noqa: E402
@@ -44,8 +43,8 @@ CASES = {  # Fields of config.eval.
 }
 
 
-class Drawn:
-  """Pictures of smooth regions, as PNG, with their labels and instance ids."""
+class Generated:
+  """A split of PNG images of smooth regions, with their labels and instance ids."""
 
   label_set = CITYSCAPES
   has_labels = True
@@ -53,10 +52,10 @@ class Drawn:
 
   def __init__(self, count: int):
     rng = np.random.default_rng(0)
-    self._pictures = [self._draw(rng) for _ in range(min(count, 3))]
+    self._examples = [self._generate(rng) for _ in range(min(count, 3))]
     self._count = count
 
-  def _draw(self, rng: np.random.Generator) -> tuple[bytes, np.ndarray, np.ndarray]:
+  def _generate(self, rng: np.random.Generator) -> tuple[bytes, np.ndarray, np.ndarray]:
     regions = cv2.resize(rng.normal(size=(12, 24, 20)), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
     label = np.argmax(regions, -1).astype(np.uint8)
     label[label == 19] = 255
@@ -69,42 +68,41 @@ class Drawn:
     return self._count
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    image, label, _ = self._pictures[range(self._count)[index] % len(self._pictures)]
-    return {"image": decode_image(image, "drawn"), "label": label, "image_id": self.image_id(index)}
+    image, label, _ = self._examples[range(self._count)[index] % len(self._examples)]
+    return {"image": decode_image(image, "generated"), "label": label, "image_id": self.image_id(index)}
 
   def image_id(self, index: int) -> str:
-    """A name."""
-    return f"drawn{index}"
+    """Returns the name of an image."""
+    return f"generated{index}"
 
   def instances(self, index: int) -> np.ndarray:
-    """Instance ids."""
-    return self._pictures[index % len(self._pictures)][2]
+    """Returns the instance ids of an image, uint16 `[H, W]`."""
+    return self._examples[index % len(self._examples)][2]
 
 
 def measure(case: str, args: argparse.Namespace) -> dict[str, float]:
-  """What one case costs; to be called in a process of its own."""
+  """Returns the figures of one case; call it in a process of its own."""
   config = cityscapes.get_config()
   config.model.backbone, config.model.kernel_size = args.backbone, args.kernel_size
   config.model.dtype = args.dtype
-  config.data.num_threads = timing.num_cores()
+  config.data.num_threads = script.num_cores()
   config.eval.batch_size, config.eval.num_pictures = jax.device_count(), 0
   config.eval.update(CASES[case])
   setup = build.build(config, num_classes=CITYSCAPES.num_classes)
   weights = setup.init(0).weights()
   jax.block_until_ready(weights)
-  before = _resident_mb()
+  before = timing.resident_mb()
 
-  def score(count: int) -> float:
-    source = Drawn(count)
-    with unittest.mock.patch.object(build, "open_split", lambda *_: source):
-      start = time.perf_counter()
-      scores = evaluate.evaluate(config, setup, weights, "validation")
-      assert scores.num_images == count
-      return time.perf_counter() - start
+  def evaluate_images(count: int) -> float:
+    source = Generated(count)
+    start = time.perf_counter()
+    result = evaluate.evaluate(config, setup, weights, source)
+    assert result.num_images == count
+    return time.perf_counter() - start
 
-  score(jax.device_count())
-  seconds = score(args.images)
-  source = Drawn(1)
+  evaluate_images(jax.device_count())
+  seconds = evaluate_images(args.images)
+  source = Generated(1)
   example = source[0]
   size = np.array([SIZE] * jax.device_count(), np.int32)
   batch = {"image": np.stack([example["image"]] * jax.device_count()), "size": size}
@@ -133,11 +131,6 @@ def _median(function: Callable[[], object], repeats: int = 3) -> float:
   return statistics.median(times)
 
 
-def _resident_mb() -> float:
-  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-  return pages * resource.getpagesize() / 1e6
-
-
 def _peak_mb() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
@@ -164,23 +157,24 @@ def _table(found: dict[str, dict[str, float]]) -> str:
   return timing.table(header, rows)
 
 
-def main(argv: Sequence[str]) -> int:
-  """Measures every case in a process of its own, prints, writes."""
-  parser = argparse.ArgumentParser(prog="benchmarks/evaluation.py", description="Evaluation at 1024 x 2048.")
-  parser.add_argument("--backbone", default="resnet50")
-  parser.add_argument("--kernel_size", type=int, default=25)
-  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-  parser.add_argument("--images", type=int, default=4, help="that are timed, a multiple of the devices")
-  parser.add_argument("--cases", default="", help="numbers of some of the cases, such as 0,1; all unless told")
-  parser.add_argument("--json", default="", help="file to write the numbers to")
+def main(argv: Sequence[str]) -> None:
+  """Measures every case in a process of its own, prints the table and writes the JSON file."""
+  distributed.skip_libtpu()
+  parser = script.parser("Measures evaluation at 1024 x 2048.")
+  parser.add_argument("--backbone", default="resnet50", help="encoder")
+  parser.add_argument("--kernel_size", type=int, default=25, help="k of the heads, odd")
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of activations")
+  parser.add_argument("--images", type=int, default=4, help="number of images to time, a multiple of the devices")
+  parser.add_argument("--cases", default="", help="numbers of the cases to measure, for instance 0,1 (default: all)")
   parser.add_argument("--case", default="", help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.case:
     print("FIGURES " + json.dumps(measure(args.case, args)))
-    return 0
+    return
   numbers = [int(number) for number in args.cases.split(",")] if args.cases else range(len(CASES))
-  machine = timing.machine(("jax", "opencv-python-headless", "numpy"))
-  print(f"{args.backbone}, k = {args.kernel_size}, {args.dtype}, {args.images} images; {machine}", flush=True)
+  machine = script.machine(("jax", "opencv-python-headless", "numpy"))
+  print(f"{args.backbone}, k = {args.kernel_size}, {args.dtype}, {args.images} images", flush=True)
+  print(script.headline(machine), flush=True)
   found = {}
   for case in [list(CASES)[number] for number in numbers]:
     command = [sys.executable, __file__, *argv, f"--case={case}"]
@@ -188,13 +182,8 @@ def main(argv: Sequence[str]) -> int:
     found[case] = json.loads(next(line for line in output.splitlines() if line.startswith("FIGURES")).split(" ", 1)[1])
     print(f"{case}: {found[case]}", flush=True)
   print(_table(found))
-  if args.json:
-    pathlib.Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-    pathlib.Path(args.json).write_text(
-      json.dumps({"settings": vars(args), "cases": found, "machine": machine}, indent=2)
-    )
-  return 0
+  script.write_json(args.json, {"settings": vars(args), "cases": found, "machine": machine})
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  main(sys.argv[1:])

@@ -1,6 +1,5 @@
-"""The train and the inference step, ours and PyTorch's, of the same network with the same numbers."""
+"""The train and inference steps to compare: ours and PyTorch's, of one network with the same initial weights."""
 
-import argparse
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from gcn_flax.labels import IGNORE
-from gcn_flax.models import ops, resnet
+from gcn_flax.models import ops
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.planning import cost
@@ -22,7 +21,7 @@ from tests.torch_reference import TorchGCN, load_flax
 
 TITLES = {
   "ours": "ours",
-  "ours_plain": "ours, plain forms",
+  "ours_plain": "ours, reference",
   "torch_eager": "torch eager",
   "torch_channels_last": "torch channels_last",
   "torch_compile": "torch.compile, channels_last",
@@ -33,14 +32,14 @@ _FAMILY = FAMILIES["torchvision"]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What is trained.
+  """The network and the batch.
 
   Attributes:
-    num_classes: of the network.
-    backbone: of the network.
+    num_classes: classes to predict.
+    backbone: name of the encoder.
     kernel_size: k of the heads.
     batch: uint8 `image` `[B, H, W, 3]` and `label` `[B, H, W]`.
-    dtype: float32 or bfloat16; in PyTorch the latter is autocast.
+    dtype: of activations, float32 or bfloat16 (mixed precision; autocast in PyTorch).
   """
 
   num_classes: int
@@ -49,45 +48,17 @@ class Setting:
   batch: dict[str, np.ndarray]
   dtype: str
 
-  def network(self, form: ops.Forms) -> GCN:
-    """Ours, in a platform's forms or the plain ones."""
-    return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), forms=form)
+  def network(self, implementation: ops.Forms) -> GCN:
+    """Returns our network in the given implementation of its operations."""
+    return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), forms=implementation)
 
   def variables(self) -> dict:
-    """The numbers that all start from, a copy of their own."""
-    return jax.tree.map(jnp.copy, _first_variables(self.num_classes, self.backbone, self.kernel_size))
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-  """What all comparisons of one network are told."""
-  result = argparse.ArgumentParser(description=description)
-  result.add_argument("--backbone", default="resnet50", choices=tuple(resnet.BACKBONES))
-  result.add_argument("--size", type=int, default=256, help="side of the square images, a multiple of 32")
-  result.add_argument("--batch", type=int, default=2, help="images in a batch")
-  result.add_argument("--kernel_size", type=int, default=15, help="k of the heads, odd")
-  result.add_argument("--num_classes", type=int, default=21)
-  result.add_argument("--repeats", type=int, default=7, help="rounds, each of which times every rival once")
-  result.add_argument("--json", default="", help="file to write the numbers to")
-  return result
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-  """The arguments. Exits with a message where one is out of range."""
-  args = parser.parse_args()
-  for name in ("size", "batch", "kernel_size", "repeats"):
-    if getattr(args, name) < 1:
-      parser.error(f"--{name}={getattr(args, name)} must be at least 1")
-  if args.size % 32:
-    parser.error(f"--size={args.size} must be a multiple of 32: for instance {-(-args.size // 32) * 32}")
-  if args.kernel_size % 2 == 0:
-    parser.error(f"--kernel_size={args.kernel_size} must be odd: for instance {args.kernel_size + 1}")
-  if not 2 <= args.num_classes <= IGNORE:
-    parser.error(f"--num_classes={args.num_classes} must be from 2 to {IGNORE}")
-  return args
+    """Returns a copy of the initial variables, which are the same for all rivals."""
+    return jax.tree.map(jnp.copy, _initial_variables(self.num_classes, self.backbone, self.kernel_size))
 
 
 @functools.cache
-def _first_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
+def _initial_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
   network = GCN(num_classes, backbone, kernel_size, forms=ops.PLAIN)
   key = jax.random.key(0, impl="rbg")
   return jax.jit(lambda: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))()
@@ -98,9 +69,9 @@ class Rival:
   """One side of the comparison.
 
   Attributes:
-    run: does one step and returns when it is done: the loss, or the predictions.
-    memory: bytes that the step holds at its peak, as far as its framework says.
-    traffic: bytes that it reads and writes in all, as XLA says; None of PyTorch's.
+    run: runs one step to its end, and returns the loss or the predictions.
+    memory: returns the peak memory of the step in bytes, or None if its framework does not report it.
+    traffic: bytes read and written per step, estimated by XLA; None for PyTorch.
   """
 
   run: Callable
@@ -108,16 +79,16 @@ class Rival:
   traffic: int | None = None
 
 
-def ours_train(setting: Setting, form: ops.Forms) -> Rival:
-  """The product's train step, as the product compiles it."""
-  network, variables = setting.network(form), setting.variables()
+def ours_train(setting: Setting, implementation: ops.Forms) -> Rival:
+  """Returns the train step of gcn_flax, compiled as in training."""
+  network, variables = setting.network(implementation), setting.variables()
   schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
-  descent = optimizer.sgd(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
+  tx = optimizer.sgd(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
   params = variables["params"]
-  opt_state, normalization = descent.init(params), jax.tree.map(jnp.asarray, _FAMILY.arrays())
+  opt_state, normalization = tx.init(params), jax.tree.map(jnp.asarray, _FAMILY.arrays())
   state = TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state, normalization, ema={})
   batch = jax.device_put(setting.batch)
-  step = jax.jit(steps.make_train_step(network, descent, losses.of_scores), donate_argnums=0)
+  step = jax.jit(steps.make_train_step(network, tx, losses.of_scores), donate_argnums=0)
   step = step.lower(state, batch).compile()
 
   def run():
@@ -129,28 +100,28 @@ def ours_train(setting: Setting, form: ops.Forms) -> Rival:
 
 
 def train_flops(setting: Setting) -> int:
-  """Multiplications and additions of a train step, as the plain network has them."""
+  """Returns the FLOPs of a train step in the reference implementation."""
   network, variables = setting.network(ops.PLAIN), setting.variables()
 
   def loss(params):
     images = steps.normalize(setting.batch["image"], _FAMILY.arrays())
     rest = {"batch_stats": variables["batch_stats"]}
-    scores, _ = network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"], method="scores")
-    return losses.of_scores(scores, setting.batch["label"])[0]
+    logits, _ = network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"], method="scores")
+    return losses.of_scores(logits, setting.batch["label"])[0]
 
   return cost.flops(jax.make_jaxpr(jax.grad(loss))(variables["params"]).jaxpr)
 
 
 def inference_flops(setting: Setting) -> int:
-  """Multiplications and additions of an inference step, as the plain network has them."""
+  """Returns the FLOPs of an inference step in the reference implementation."""
   network, variables = setting.network(ops.PLAIN), setting.variables()
   images = np.float32(setting.batch["image"])
   return cost.flops(jax.make_jaxpr(lambda images: network.apply(variables, images, train=False))(images).jaxpr)
 
 
-def ours_inference(setting: Setting, form: ops.Forms) -> Rival:
-  """Images to predictions, compiled as the evaluation of whole images does."""
-  network, variables = setting.network(form), jax.device_put(setting.variables())
+def ours_inference(setting: Setting, implementation: ops.Forms) -> Rival:
+  """Returns the step from images to predictions, compiled as in the evaluation of whole images."""
+  network, variables = setting.network(implementation), jax.device_put(setting.variables())
   normalization, images = jax.tree.map(jnp.asarray, _FAMILY.arrays()), jax.device_put(setting.batch["image"])
 
   def predict(variables, images):
@@ -172,10 +143,11 @@ def _traffic(compiled) -> int:
 
 
 class TorchSide:
-  """PyTorch's side.
+  """The same network in PyTorch.
 
   Attributes:
     device: `cuda` or `cpu`.
+    network: the replica, with our initial weights.
   """
 
   def __init__(self, setting: Setting, name: str, device: str):
@@ -193,11 +165,11 @@ class TorchSide:
     )
 
   def train(self) -> Rival:
-    """One update; gives the loss."""
+    """Returns a train step; `run` returns the loss."""
     kernels = [value for value in self.network.parameters() if value.ndim > 1]
     others = [value for value in self.network.parameters() if value.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": others}]
-    descent = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
     self.network.train()
 
     def loss_of(images, labels):
@@ -209,17 +181,16 @@ class TorchSide:
     find_loss = torch.compile(loss_of) if self._compiled else loss_of
 
     def run():
-      descent.zero_grad(set_to_none=True)
+      optimizer.zero_grad(set_to_none=True)
       loss = find_loss(self._images, self._labels)
       loss.backward()
-      descent.step()
+      optimizer.step()
       return loss.item()  # Waits for the device.
 
     return Rival(run, lambda: self._peak(run))
 
   def inference(self) -> Rival:
-    """Images to predictions."""
-
+    """Returns the step from images to predictions."""
     self.network.eval()
 
     def classes_of(images):
@@ -242,14 +213,14 @@ class TorchSide:
 
   def _peak(self, run: Callable) -> int | None:
     if self.device != "cuda":
-      return None  # PyTorch does not count the memory of a CPU.
+      return None  # PyTorch does not track CPU memory.
     others = torch.cuda.memory_allocated() - self._own_bytes()
     torch.cuda.reset_peak_memory_stats()
     run()
     return torch.cuda.max_memory_allocated() - others
 
   def _own_bytes(self) -> int:
-    """Of weights, their gradients and momentum, statistics and the batch, which stay between steps."""
+    """Returns the bytes that stay allocated between steps: weights, gradients, momentum, statistics and the batch."""
     weights = sum(value.nbytes for value in self.network.parameters())
     rest = sum(value.nbytes for value in (*self.network.buffers(), self._images, self._labels))
     return weights * (3 if self.network.training else 1) + rest

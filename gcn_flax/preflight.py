@@ -54,7 +54,7 @@ def preflight(
   if training:
     check_training_data(config, workdir, data)
   elif split is not None:
-    compatibility.check_classes(data.label_set.classes, workdir.path, config.data.dataset)
+    compatibility.check_classes(config, data.label_set.classes, workdir.path)
   if training or split is not None:
     validation.validate_devices(config, jax.device_count(), training)
   return data
@@ -130,4 +130,4 @@ def check_training_data(config: ml_collections.ConfigDict, workdir: Workdir, dat
   if workdir.is_begun:
     compatibility.check_fingerprints(data.fingerprints(), workdir, config.data.data_dir)
   elif config.init_from:
-    compatibility.check_classes(data.label_set.classes, init_path(config), config.data.dataset)
+    compatibility.check_classes(config, data.label_set.classes, init_path(config))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +25,12 @@ _ITERATIONS = 10  # If the config has 0, for no CRF.
 _GRID = {"color_weight": (3.0, 5.0, 10.0), "color_xy": (30.0, 50.0, 80.0), "color_rgb": (3.0, 5.0, 10.0)}
 
 
-def candidates(config: ml_collections.ConfigDict) -> list[crf.Parameters]:
+def candidates(config: ml_collections.ConfigDict, grid: Mapping[str, Sequence[float]] = _GRID) -> list[crf.Parameters]:
   """Returns the parameters to try: the config's own, and every combination of the grid."""
   own = inference.crf_parameters(config)
   own = dataclasses.replace(own, iterations=own.iterations or _ITERATIONS)
-  combinations = itertools.product(*_GRID.values())
-  others = [dataclasses.replace(own, **dict(zip(_GRID, values, strict=True))) for values in combinations]
+  combinations = itertools.product(*grid.values())
+  others = [dataclasses.replace(own, **dict(zip(grid, values, strict=True))) for values in combinations]
   return list(dict.fromkeys([own, *others]))
 
 
@@ -63,7 +63,7 @@ def run(
   source = data.evaluated(split)
   found = search(config, trained, source, tried)
   if jax.process_index() == 0:
-    _report(found, min(config.eval.crf.search_images, len(source)), split, workdir)
+    report(found, min(config.eval.crf.search_images, len(source)), split, workdir)
   return found
 
 
@@ -96,7 +96,8 @@ def search(
   return sorted(scored, key=lambda pair: -pair[1])
 
 
-def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: Workdir) -> None:
+def report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: Workdir) -> None:
+  """Prints the table and the flags of the best, and writes `crf_<split>.json`."""
   print(f"\nmean IoU on {num_images} images of {split}")
   print(f"{'mean IoU %':>10}  {'  '.join(crf.FIELDS)}")
   for parameters, value in scored:

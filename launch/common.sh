@@ -1,8 +1,8 @@
-# What the launchers share; to be sourced by bash.
+# Functions shared by the launchers; source this file from bash.
 # shellcheck shell=bash
 
 set -euo pipefail
-# shellcheck disable=SC2034 # Used by those that source this.
+# shellcheck disable=SC2034 # Used by the launchers.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DRY_RUN=
 
@@ -11,14 +11,14 @@ die() {
   exit 1
 }
 
-# Prints the comment at the head of the launcher.
+# Prints the comment at the top of the launcher.
 usage() {
   sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"
   exit "${1:-0}"
 }
 
-# parse "NAMES" ARGUMENTS...: sets NAME from each --name=value of the NAMES, DRY_RUN from --dry_run, WORDS from what is no
-# flag, and REST from what stands behind --.
+# parse "NAMES" ARGUMENTS...: sets NAME from each --name=value in NAMES, DRY_RUN from --dry_run, WORDS from positional
+# arguments, and REST from everything after --.
 parse() {
   local known=" $1 " name
   local -a names
@@ -32,17 +32,18 @@ parse() {
       --dry_run) DRY_RUN=1 ;;
       --*=*)
         name=${1%%=*} && name=${name#--}
-        [[ $known == *" $name "* ]] || die "unknown flag --$name; there are:$(printf ' --%s=' "${names[@]}") --dry_run"
+        [[ $known == *" $name "* ]] ||
+          die "--$name: unknown flag. Choose from:$(printf ' --%s=' "${names[@]}") --dry_run"
         declare -g "${name^^}=${1#*=}"
         ;;
-      --*) die "$1 needs a value: $1=..." ;;
+      --*) die "$1: needs a value, $1=..." ;;
       *) WORDS+=("$1") ;;
     esac
     shift
   done
 }
 
-# need NAMES...: stops where one of these flags was not given.
+# need NAMES...: stops if one of these flags is missing.
 need() {
   local name
   for name in "$@"; do
@@ -50,7 +51,7 @@ need() {
   done
 }
 
-# await PID: waits until a child is gone, and returns its exit status; a signal ends `wait` before that.
+# await PID: waits until a child process has ended and returns its exit status, also if a signal interrupts `wait`.
 await() {
   local status=0
   wait "$1" || status=$?
@@ -61,7 +62,7 @@ await() {
   return "$status"
 }
 
-# Runs a command; with --dry_run only prints it, so that it can be pasted.
+# Runs a command, or with --dry_run prints it, quoted for pasting.
 run() {
   if [[ -n $DRY_RUN ]]; then
     printf '%q ' "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on TPUs in Google Kubernetes Engine, by xpk (pip install xpk).
+# Trains on TPUs in Google Kubernetes Engine (GKE), using xpk (pip install xpk).
 #
 #   launch/gke.sh cluster --cluster=C --project=P --zone=Z --type=v6e-16 [--spot=1]
 #   launch/gke.sh data    --cluster=C --project=P --zone=Z --data=gs://BUCKET/DATA
@@ -7,12 +7,13 @@
 #   launch/gke.sh submit NAME --cluster=C --project=P --zone=Z --type=v6e-16 --image=IMAGE [--restarts=50] -- FLAGS
 #   launch/gke.sh list|logs|delete [NAME] --cluster=C --project=P --zone=Z
 #
-# cluster: a cluster with one slice of this type, and gcsfuse's driver in it
-# data:    mounts the bucket in every pod as /data, by the volume of launch/gke_data.yaml
+# cluster: creates a cluster with one slice of this type and the gcsfuse driver
+# data:    mounts the bucket as /data in every pod, with the volume in launch/gke_data.yaml
 # image:   builds launch/Dockerfile from this checkout and pushes it
-# submit:  FLAGS are those of the training, with a workdir in a bucket that the pods' account (xpk-sa) may write to. Exit
-#          status 75 (stopped by a signal) and lost nodes start it again, --restarts times in all; 1 does not.
-# --dry_run prints the commands instead.
+# submit:  starts training. FLAGS are those of gcn_flax.main, with a workdir in a bucket that the pods' service account
+#          (xpk-sa) can write to. Training restarts after exit status 75 (stopped by a signal) and after a lost node, up
+#          to --restarts times in all, but not after status 1.
+# --dry_run prints the commands instead of running them.
 source "$(dirname "$0")/common.sh"
 
 on_cluster() { run xpk "$@" --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE"; }
@@ -24,7 +25,7 @@ cluster() {
 
 data() {
   need DATA
-  [[ $DATA == gs://?*/?* ]] || die "--data=$DATA must be gs://BUCKET/PREFIX"
+  [[ $DATA == gs://?*/?* ]] || die "--data=$DATA: must be gs://BUCKET/PREFIX"
   local path=${DATA#gs://} manifest
   manifest=$(mktemp -d)/gke_data.yaml
   sed -e "s|BUCKET|${path%%/*}|" -e "s|PREFIX|${path#*/}|" "$ROOT/launch/gke_data.yaml" >"$manifest"
@@ -40,7 +41,7 @@ image() {
 
 submit() {
   need TYPE IMAGE
-  ((${#REST[@]})) || die "the flags of the training are missing: ... -- --config=... --workdir=gs://..."
+  ((${#REST[@]})) || die "no training flags. Append them: -- --config=... --workdir=gs://..."
   on_cluster workload create --workload="$NAME" --tpu-type="$TYPE" --num-slices=1 --docker-image="$IMAGE" \
     --storage=gcn-flax-data --max-restarts="$RESTARTS" --restart-on-exit-codes=75 \
     --termination-grace-period-seconds=120 \
@@ -56,7 +57,7 @@ case ${WORDS[0]:-} in
   list) need CLUSTER PROJECT ZONE && on_cluster workload list ;;
   submit | logs | delete)
     need CLUSTER PROJECT ZONE
-    [[ -n $NAME ]] || die "${WORDS[0]} needs the name of the training"
+    [[ -n $NAME ]] || die "${WORDS[0]}: NAME of the training is missing"
     case ${WORDS[0]} in
       submit) submit ;;
       logs)

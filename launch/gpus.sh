@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Trains on all GPUs of this host, and goes on after a signal that was not meant for good.
+# Trains on all GPUs of this host, and restarts training that was stopped by a signal.
 #
 #   launch/gpus.sh [--retries=20] [--dry_run] -- --config=configs/cityscapes.py --workdir=runs/cityscapes ...
 #
-# One process sees all GPUs. Exit status 75 (stopped by a signal) and death by a signal start it again, at most --retries
-# times; 0 and 1 end the launcher with the same status. A SIGTERM or Ctrl-C to the launcher is passed on, waited for, and
-# ends it. PYTHON names another interpreter than .venv/bin/python.
+# One process uses all GPUs. It is restarted, at most --retries times, after exit status 75 (stopped by a signal) and
+# when a signal killed it; after 0 and 1 the launcher exits with the same status. SIGTERM or Ctrl-C to the launcher is
+# passed on to the training; the launcher exits once that has saved a checkpoint. Set PYTHON to use another interpreter
+# than .venv/bin/python.
 source "$(dirname "$0")/common.sh"
 
 RETRIES=20
@@ -23,10 +24,10 @@ stopping=
 child=
 trap 'stopping=1; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM INT
 for ((attempt = 0; attempt <= RETRIES; attempt++)); do
-  ((attempt == 0)) || echo "start $((attempt + 1)) of at most $((RETRIES + 1)), after exit status $status" >&2
+  ((attempt == 0)) || echo "start $((attempt + 1)) of at most $((RETRIES + 1)) after exit status $status" >&2
   "${command[@]}" &
   child=$!
-  [[ -z $stopping ]] || kill -TERM "$child" # It came while there was no child.
+  [[ -z $stopping ]] || kill -TERM "$child" # The signal came while no child was running.
   status=0
   await "$child" || status=$?
   [[ -z $stopping ]] && ((status == 75 || status > 128)) || exit "$status"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What launch/tpu_vm.sh runs on each VM of a slice, in the checkout there.
+# Runs on each VM of a slice, in its checkout, started by launch/tpu_vm.sh.
 #
-#   launch/tpu_worker.sh start BRING DATA FLAGS...   brings the data (launch/data.sh) and starts `train` as a service
-#   launch/tpu_worker.sh train FLAGS...              trains; ~/gcn_flax.log is its log, ~/gcn_flax.status its exit status
-#   launch/tpu_worker.sh status                      prints that status, or "running", or "gone"
+#   launch/tpu_worker.sh start BRING DATA FLAGS...   mounts or stages DATA (launch/data.sh), starts `train` as a service
+#   launch/tpu_worker.sh train FLAGS...              trains; logs to ~/gcn_flax.log, exit status in ~/gcn_flax.status
+#   launch/tpu_worker.sh status                      prints that exit status, or "running", or "gone"
 source "$(dirname "$0")/common.sh"
 cd "$ROOT"
 METADATA=http://metadata.google.internal/computeMetadata/v1/instance
 LOG=$HOME/gcn_flax.log STATUS=$HOME/gcn_flax.status
 
-# Sends SIGTERM to the process $1 as soon as Cloud says that this VM will be taken away or maintained.
+# Sends SIGTERM to process $1 as soon as Cloud announces that this VM will be preempted or maintained.
 watch_notices() {
   local event preempted
   while kill -0 "$1" 2>/dev/null; do
@@ -26,16 +26,17 @@ watch_notices() {
 
 case ${1:-} in
   start)
-    # gcloud gives a command again where its connection breaks: a service of one name is only started once.
+    # gcloud repeats a command when its connection breaks, but a service must only be started once.
     if systemctl is-active --quiet gcn_flax; then
       echo "already running"
       exit
     fi
     launch/data.sh "$2" "$3" /tmp/data
     rm -f "$STATUS"
-    # When the VM is switched off, systemd sends SIGTERM and waits: the training saves.
+    # When the VM shuts down, systemd sends SIGTERM and waits, so that training saves a checkpoint.
     sudo systemd-run --unit=gcn_flax --collect --uid="$(id -u)" --setenv=HOME="$HOME" --property=KillMode=mixed \
-      --property=TimeoutStopSec=120 --property=LimitMEMLOCK=infinity "$PWD/launch/tpu_worker.sh" train "${@:4}" --config.data.data_dir=/tmp/data
+      --property=TimeoutStopSec=120 --property=LimitMEMLOCK=infinity \
+      "$PWD/launch/tpu_worker.sh" train "${@:4}" --config.data.data_dir=/tmp/data
     ;;
   train)
     shift
@@ -58,6 +59,6 @@ case ${1:-} in
     fi
     ;;
   *)
-    die "${1:-nothing} is unknown; there are: start train status"
+    die "${1:-no command}: unknown command. Choose from: start train status"
     ;;
 esac

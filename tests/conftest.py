@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test, and small prepared data sets."""
+"""Eight CPU devices and small prepared data sets for all tests."""
 
 import os
 
@@ -20,7 +20,7 @@ flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags.
 
 
 def write_street(root: pathlib.Path, split: str, count: int, seed: int) -> None:
-  """Writes pictures and masks in CamVid's layout: 64 x 96 pixels, every class and void, colour = class."""
+  """Writes images and masks in CamVid's layout: 64 x 96 pixels, with all classes and void, one colour per class."""
   rng = np.random.default_rng(seed)
   for kind in ("images", "masks"):
     (root / kind / split).mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def street(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def data_dir(street, tmp_path_factory) -> str:
-  """Where the tiny data set is prepared, under the name `camvid`."""
+  """The data_dir of the tiny data set, prepared as `camvid`."""
   from data.prepare import prepare
 
   target = str(tmp_path_factory.mktemp("data"))
@@ -53,7 +53,7 @@ def data_dir(street, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def class_data_dir(tmp_path_factory) -> str:
-  """Where a tiny `class_folder` is prepared: 3 classes told by colour, with 8 pictures to train on and 3 to score."""
+  """The data_dir of a tiny `class_folder`: 3 classes of different colour, 8 images to train on and 3 to validate."""
   from data.prepare import prepare
 
   root, target = tmp_path_factory.mktemp("classes"), str(tmp_path_factory.mktemp("class_data"))
@@ -71,7 +71,7 @@ def class_data_dir(tmp_path_factory) -> str:
 
 @pytest.fixture
 def class_config(class_data_dir):
-  """A config of a tiny classifier; it takes 2 steps."""
+  """A config that trains a tiny classifier for 2 steps."""
   from configs import silhouettes
 
   config = silhouettes.get_config()
@@ -86,7 +86,7 @@ def class_config(class_data_dir):
 
 @pytest.fixture
 def config(data_dir):
-  """A config of a tiny run on the tiny data set; it takes 4 steps."""
+  """A config that trains on the tiny data set for 4 steps."""
   from configs import camvid
 
   config = camvid.get_config()
@@ -107,7 +107,7 @@ def config(data_dir):
 
 @pytest.fixture
 def partitioner():
-  """Puts back what a mesh that splits rows chooses for the whole process."""
+  """Restores the partitioner, which a mesh with spatial sharding changes for the whole process."""
   import jax
 
   before = jax.config.jax_use_shardy_partitioner

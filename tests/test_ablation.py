@@ -1,6 +1,5 @@
-"""The paper's tables: names of the cells, and the runner that trains what is missing."""
+"""The paper's tables: the names of their cells, and the runner that trains the missing ones."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -12,12 +11,11 @@ import time
 import pytest
 
 from configs import ablation, camvid, pascal_voc, quickstart
-from gcn_flax import validation
+from gcn_flax import config as config_lib
+from launch import ablation as runner
+from launch import ablation_table as results
 
 ROOT = pathlib.Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("launch_ablation", ROOT / "launch" / "ablation.py")
-runner = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runner)
 
 
 @pytest.mark.parametrize("data", ablation.DATA)
@@ -25,7 +23,7 @@ def test_a_cell_changes_only_the_network(data):
   recipe = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}[data].get_config()
   for name in ablation.CELLS:
     config = ablation.get_config(f"{name}:{data}")
-    validation.validate(config)
+    config_lib.validate(config)
     ours, theirs = config.to_dict(), recipe.to_dict()
     model = ours.pop("model")
     del theirs["model"]
@@ -33,21 +31,21 @@ def test_a_cell_changes_only_the_network(data):
     assert (model["backbone"] == recipe.model.backbone) != name.startswith("table6")
 
 
-def test_table_4_has_the_papers_widths():
+def test_table_4_has_the_widths_of_the_paper():
   widths = [ablation.get_config(f"table4-stack-{name}").model.stack_width for name in ("full", "half", "tenth")]
-  assert widths == [0, 1024, 210]  # 0 is that of its input, 2048 of res-5.
+  assert widths == [0, 1024, 210]  # 0 is the width of the input, 2048 at res-5.
   assert ablation.get_config("table4-stack-tenth:shapes").model.stack_width == 13
 
 
 @pytest.mark.parametrize("argument", ["table1-k4", "table9-base", "table1-k3:imagenet"])
-def test_an_unknown_cell_is_refused(argument):
+def test_an_unknown_cell_is_rejected(argument):
   with pytest.raises(ValueError, match="is unknown; choose a cell of table1-base, "):
     ablation.get_config(argument)
 
 
-def test_cells_of_the_same_network_share_a_run(tmp_path):
+def test_cells_with_the_same_network_share_a_run(tmp_path):
   def where(cell):
-    return runner.workdir_of(tmp_path, "shapes", cell, 1)
+    return results.workdir_of(tmp_path, "shapes", cell, 1)
 
   assert where("table1-k15") == where("table5-gcn") == tmp_path / "shapes" / "gcn-k15" / "seed1"
   assert where("table1-base") == where("table5-base") and where("table2-gcn-k3") == where("table3-gcn-k3")
@@ -62,21 +60,21 @@ def write_run(workdir, step=600, flip=False, **figures):
   (workdir / "run.json").write_text(json.dumps({"devices": {"count": 2, "kind": "abacus"}, "commit": "c0ffee"}))
 
 
-def test_the_table_stands_beside_the_papers(tmp_path):
+def test_the_table_shows_measured_values_beside_the_papers(tmp_path):
   for seed, value in enumerate((0.7, 0.8)):
     write_run(tmp_path / "shapes" / "gcn-k3" / f"seed{seed}", mean_iou=value)
   write_run(tmp_path / "shapes" / "gcn-k5" / "seed0", step=300, mean_iou=0.9)
   write_run(tmp_path / "shapes" / "gcn-k7" / "seed0", flip=True, mean_iou=0.9)
-  text = runner.markdown(1, "shapes", tmp_path, 3, "the command")
+  text = results.markdown(1, "shapes", tmp_path, 3, "the command")
   assert "| GCN, k = 3 | mean IoU | 75.0 (7.1) | 70.0 / 80.0 | 70.1 |" in text
-  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "an earlier step is not the run's score"
-  assert "| GCN, k = 7 | mean IoU | - |  | 72.8 |" in text, "nor is one of mirror images, which were not asked for"
-  assert "`the command`" in text and "600 steps of 4 images on 2 x abacus by commit c0ffee" in text
-  assert runner.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and runner.chart(4, "shapes", tmp_path, 3) is None
-  assert runner.chart(5, "shapes", tmp_path, 3) is None
+  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "the metrics are of an earlier step"
+  assert "| GCN, k = 7 | mean IoU | - |  | 72.8 |" in text, "the metrics are of an evaluation with flip"
+  assert "`the command`" in text and "600 steps of 4 images on 2 x abacus at commit c0ffee" in text
+  assert results.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and results.chart(4, "shapes", tmp_path, 3) is None
+  assert results.chart(5, "shapes", tmp_path, 3) is None
   curve = {str(pixels): pixels / 40 for pixels in range(1, 41)}
   write_run(tmp_path / "shapes" / "pointwise" / "seed2", mean_iou=0.9, accuracy_within_pixels=curve)
-  assert "<svg" in runner.chart(5, "shapes", tmp_path, 3)
+  assert "<svg" in results.chart(5, "shapes", tmp_path, 3)
 
 
 def started(root, data_dir, *flags):
@@ -92,13 +90,13 @@ def started(root, data_dir, *flags):
 
 
 @pytest.mark.slow
-def test_a_killed_runner_goes_on(data_dir, tmp_path):
-  """Killed hard while a cell trains, whose process goes with it, then stopped by SIGTERM, then run to the end."""
+def test_a_killed_runner_continues(data_dir, tmp_path):
+  """SIGKILL while a cell trains, which ends its process too; then SIGTERM; then run to the end."""
   flags = ["--config.total_steps=200", "--config.checkpoint_every_steps=20", "--config.log_every_steps=10"]
   first = tmp_path / "camvid" / "pointwise" / "seed0"
 
   def wait_for(step):
-    """Until the first cell has passed a step."""
+    """Waits until the first cell has reached a step."""
     for _ in range(1200):
       lines = (first / "metrics.jsonl").read_text().splitlines() if (first / "metrics.jsonl").exists() else []
       if any(json.loads(line)["step"] >= step for line in lines):
@@ -126,10 +124,10 @@ def test_a_killed_runner_goes_on(data_dir, tmp_path):
   assert " | - | " not in table
   repeated = started(tmp_path, data_dir, *flags)
   output, _ = repeated.communicate(timeout=120)
-  assert repeated.returncode == 0 and "3 of 3 runs are there" in output
+  assert repeated.returncode == 0 and "3 of 3 runs are complete" in output
 
 
-def test_what_was_scored_otherwise_is_scored_again_and_what_stopped_is_told(tmp_path, monkeypatch):
+def test_a_cell_evaluated_with_other_settings_is_evaluated_again(tmp_path, monkeypatch):
   workdir, commands = tmp_path / "gcn-k3", []
   write_run(workdir, step=300, mean_iou=0.5)
 
@@ -138,26 +136,26 @@ def test_what_was_scored_otherwise_is_scored_again_and_what_stopped_is_told(tmp_
     if "--mode=eval" in command:
       (workdir / "eval_validation.json").write_text(json.dumps({"step": 600, "eval": {"flip": False}}))
 
-  monkeypatch.setattr(runner, "_start", start)
+  monkeypatch.setattr(runner, "_run_command", start)
   runner.run_cell("table1-k3", "shapes", 0, workdir, ["--config.batch_size=4"])
   assert len(commands) == 1 and commands[0][-3:] == ["--config.batch_size=4", "--mode=eval", "--checkpoint=last"]
   runner.run_cell("table1-k3", "shapes", 0, workdir, [])
   assert len(commands) == 1
-  with pytest.raises(RuntimeError, match="table1-k3, seed 0, was stopped before its end"):
+  with pytest.raises(RuntimeError, match="table1-k3, seed 0, was stopped before its last step"):
     runner.run_cell("table1-k3", "shapes", 0, tmp_path / "new", [])
   assert "--mode=eval" not in commands[-1]
 
 
-def test_other_flags_than_the_runs_were_begun_with_are_refused(tmp_path):
+def test_flags_must_stay_the_same_for_all_runs(tmp_path):
   runner.check_flags(tmp_path / "shapes", ["--config.total_steps=4"])
   runner.check_flags(tmp_path / "shapes", ["--config.total_steps=4"])
-  with pytest.raises(ValueError, match="begun with --config.total_steps=4, now there are none: give the same ones"):
+  with pytest.raises(ValueError, match="begun with --config.total_steps=4, but this command has none."):
     runner.check_flags(tmp_path / "shapes", [])
   assert runner.main(["--table=1", "--data=shapes", f"--root={tmp_path}"]) == 1
   assert runner.main(["--table=1", "--data=shapes", "--root=/proc/nowhere"]) == 1
 
 
-def test_each_encoder_of_table_6_has_its_own_weights(tmp_path, monkeypatch):
+def test_each_encoder_of_table_6_starts_from_its_own_weights(tmp_path, monkeypatch):
   given = {}
   monkeypatch.setattr(runner, "run_cell", lambda cell, data, seed, workdir, flags: given.update({cell: flags}))
   runner.run_table(6, "camvid", tmp_path, 1, [], {"resnet50": "a", "resnet50_gcn": "b"})
@@ -165,11 +163,11 @@ def test_each_encoder_of_table_6_has_its_own_weights(tmp_path, monkeypatch):
   assert given["table6-resnet50_gcn-gcn-br"] == ["--config.model.pretrained=b"]
 
 
-def test_a_failing_cell_ends_in_one_line_and_a_table(data_dir, tmp_path):
+def test_a_failing_cell_still_gives_a_table(data_dir, tmp_path):
   process = started(tmp_path, data_dir, "--config.model.dtype=float8")
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 1
   assert (
-    "config.model.dtype='float8' is unknown" in output and "error: the table is not complete: exit status 1" in output
+    "config.model.dtype='float8' is unknown" in output and "error: the table is incomplete: exit status 1" in output
   )
   assert "| - |" in (tmp_path / "camvid" / "table5.md").read_text()

@@ -1,4 +1,4 @@
-"""The benchmarks run from end to end; what they measure is no test's business."""
+"""The benchmarks run from end to end; the figures themselves are not tested."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def test_benchmarks_against_pytorch(script, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_tpus_goes_on_where_it_stopped(tmp_path):
+def test_the_tpu_benchmark_continues_where_it_stopped(tmp_path):
   command = [sys.executable, "benchmarks/compile_tpu.py", "--topologies=v5e:2x4", "--backbones=resnet_tiny"]
   command += ["--kernel_sizes=3", "--crops=64", f"--json={tmp_path / 'found.json'}"]
   first = subprocess.run([*command, "--batches=1"], capture_output=True, text=True)

@@ -1,5 +1,6 @@
-"""Several processes are one run, or none."""
+"""Several processes form one run, or none at all."""
 
+import importlib.util
 import io
 import json
 import os
@@ -13,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build, distributed
+from gcn_flax import distributed
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
+from tests.runs import build_setup
 from tests.test_main import ROOT, SMALL
 
 STEPS = 30
@@ -25,6 +27,31 @@ def free_address():
   with socket.socket() as free:
     free.bind(("localhost", 0))
     return f"localhost:{free.getsockname()[1]}"
+
+
+def test_libtpu_is_not_loaded_without_a_tpu():
+  """It is installed for the tests, and would print five lines of errors to every user of this environment."""
+  assert importlib.util.find_spec("libtpu")
+  code = "from gcn_flax import distributed; import jax; distributed.join('', None, None, 1); print(jax.devices())"
+  environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+  assert done.returncode == 0 and done.stderr == ""
+  assert "Tpu" not in done.stdout and "id=0" in done.stdout
+
+
+@pytest.mark.parametrize(
+  "platforms, device_files, skipped",
+  [(None, [], True), ("", [], True), ("tpu,cpu", [], False), (None, ["/dev/vfio/0"], False)],
+)
+def test_libtpu_is_left_to_a_tpu_and_to_the_user_who_asks_for_it(monkeypatch, platforms, device_files, skipped):
+  replaced = []
+  monkeypatch.setattr(distributed, "register_backend_factory", lambda name, *_, **__: replaced.append(name))
+  monkeypatch.setattr(distributed.glob, "glob", lambda pattern: device_files)
+  before = jax.config.jax_platforms
+  jax.config.update("jax_platforms", platforms)
+  distributed.skip_libtpu()
+  jax.config.update("jax_platforms", before)
+  assert replaced == (["tpu"] if skipped else [])
 
 
 def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main")):
@@ -49,14 +76,14 @@ def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main"))
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    (("here:1", 2, None), "give all three, or none"),
-    (("", 2, 0), "give all three, or none"),
-    (("here", 2, 0), "--coordinator='here' must be HOST:PORT"),
-    (("here:1", 2, 2), "--process_id=2 must be from 0 to 1"),
-    (("here:1", 0, 0), "--process_id=0 must be from 0 to -1"),
+    (("here:1", 2, None), "all three, or none"),
+    (("", 2, 0), "all three, or none"),
+    (("here", 2, 0), "--coordinator='here': must be HOST:PORT"),
+    (("here:1", 2, 2), "--process_id=2: must be from 0 to 1"),
+    (("here:1", 0, 0), "--num_processes=0: must be at least 1"),
   ],
 )
-def test_flags_that_do_not_fit_are_refused(arguments, message):
+def test_inconsistent_flags_are_rejected(arguments, message):
   with pytest.raises(ValueError, match=message):
     distributed.join(*arguments, timeout=1)
 
@@ -72,7 +99,7 @@ def test_flags_that_do_not_fit_are_refused(arguments, message):
     ({"TPU_WORKER_HOSTNAMES": "a,b,c"}, ("Cloud TPU", 3)),
   ],
 )
-def test_the_environment_tells_how_many_processes_there_are(monkeypatch, variables, expected):
+def test_the_number_of_processes_is_read_from_the_environment(monkeypatch, variables, expected):
   for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
     monkeypatch.delenv(name, raising=False)
   for name, value in variables.items():
@@ -81,7 +108,7 @@ def test_the_environment_tells_how_many_processes_there_are(monkeypatch, variabl
 
 
 def test_a_tpu_vm_asks_the_metadata_server(monkeypatch):
-  """Of a machine with TPU chips alone, and one that does not answer is alone."""
+  """Only on a machine with TPU devices; without an answer, the process is the only one."""
   for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_SKIP_MDS_QUERY"):
     monkeypatch.delenv(name, raising=False)
   asked = []
@@ -105,19 +132,19 @@ def test_a_tpu_vm_asks_the_metadata_server(monkeypatch):
   assert distributed.expected_processes() is None
 
 
-def test_a_count_that_is_no_number_is_refused(monkeypatch):
+def test_a_process_count_that_is_not_a_number_is_rejected(monkeypatch):
   monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "many")
-  with pytest.raises(ValueError, match="SLURM_STEP_NUM_TASKS='many'"):
+  with pytest.raises(ValueError, match="SLURM_STEP_NUM_TASKS='many': must be a number"):
     distributed.expected_processes()
 
 
-def test_a_process_whose_others_do_not_come_ends_with_a_message(data_dir, tmp_path):
+def test_a_process_that_waits_in_vain_for_the_others_ends_with_a_message(data_dir, tmp_path):
   flags = [f"--coordinator={free_address()}", "--num_processes=2", "--process_id=0", "--join_timeout=3"]
   started = time.monotonic()
   process = start(tmp_path, data_dir, *flags)
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 1 and time.monotonic() - started < 40
-  assert "error: --num_processes asks for 2 processes, but they did not come together within 3 s" in errors
+  assert "error: --num_processes asks for 2 processes, but they did not all connect within 3 s" in errors
   assert "Traceback" not in errors and not any(tmp_path.iterdir())
 
 
@@ -137,13 +164,13 @@ def final_state(config, workdir, step=STEPS):
   config.model.kernel_size = 3
   with open_checkpoints(workdir) as checkpoints:
     assert checkpoints.latest() == step
-    state = checkpoints.restore(step, build.build(config, jax.devices()[:1]).state_shapes)
+    state = checkpoints.restore(step, build_setup(config, jax.devices()[:1]).state_shapes)
   return state
 
 
 @pytest.mark.slow
-def test_two_processes_train_stop_and_go_on_as_one(config, data_dir, tmp_path):
-  """One of the two gets SIGTERM: both stop at the same step, and a single process goes on to the same weights."""
+def test_two_processes_stop_together_and_one_continues_their_run(config, data_dir, tmp_path):
+  """SIGTERM to one of them stops both at the same step; a single process then reaches the same weights."""
   alone = start(tmp_path / "alone", data_dir)
   _, errors = alone.communicate(timeout=300)
   assert alone.returncode == 0, errors
@@ -163,15 +190,15 @@ def test_two_processes_train_stop_and_go_on_as_one(config, data_dir, tmp_path):
   assert rest.returncode == 0 and f"going on from step {next(iter(steps))} of {STEPS}" in errors
   seen = [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
   assert seen == list(range(1, STEPS + 1))
-  for kind, tolerance in (("params", 1e-5), ("batch_stats", 1e-3)):  # Statistics of two images magnify any rounding.
+  for kind, tolerance in (("params", 1e-5), ("batch_stats", 1e-3)):  # Batch statistics of two images magnify rounding.
     one, other = (getattr(final_state(config, path), kind) for path in (tmp_path / "alone", workdir))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
       np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.slow
-def test_a_signal_in_an_evaluation_breaks_it_off_on_both(data_dir, tmp_path):
-  """The longest wait there is: of two processes that score 5 images in tiles, again and again."""
+def test_a_signal_interrupts_an_evaluation_on_both_processes(data_dir, tmp_path):
+  """Evaluation is the longest wait between two steps: here 5 images at four scales, flipped, after each step."""
   flags = ["--config.eval_every_steps=1", "--config.eval.scales=(0.5,1.0,1.5,2.0)", "--config.eval.flip=True"]
   hosts = start_two(tmp_path, data_dir, *flags, "--config.eval.num_pictures=0")
   await_step(tmp_path, 2, hosts)
@@ -184,8 +211,8 @@ def test_a_signal_in_an_evaluation_breaks_it_off_on_both(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_three_steps_of_two_processes_with_split_rows_agree_with_one_device(config, data_dir, tmp_path):
-  """Two processes of four devices, an image's rows on four or two of them; and what does not fit is refused."""
+def test_spatial_sharding_over_two_processes_equals_one_device(config, data_dir, tmp_path):
+  """Two processes of four devices split the rows of an image over 4 or 2 of them; 8 do not fit and are rejected."""
   flags = ["--config.data.crop_size=(128,64)", "--config.batch_size=4", "--config.total_steps=3"]
   alone = start(tmp_path / "alone", data_dir, *flags)
   _, errors = alone.communicate(timeout=300)
@@ -208,8 +235,8 @@ def test_three_steps_of_two_processes_with_split_rows_agree_with_one_device(conf
 
 
 @pytest.mark.slow
-def test_two_processes_set_a_damaged_checkpoint_aside_together(data_dir, tmp_path):
-  """Also where only one of them cannot read it: then both say so, and nothing is set aside."""
+def test_two_processes_agree_on_a_damaged_checkpoint(data_dir, tmp_path):
+  """Both set it aside if it is damaged. If only one process cannot read it, both report that and nothing is moved."""
   flags = ["--config.total_steps=3", "--config.checkpoint_every_steps=1", "--config.keep_checkpoints=3"]
   for host in start_two(tmp_path, data_dir, *flags):
     _, errors = host.communicate(timeout=200)
@@ -240,19 +267,19 @@ runpy.run_module("gcn_flax.main", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_others_in_time_with_the_reason(data_dir, tmp_path):
+def test_a_killed_process_ends_the_others_with_the_reason(data_dir, tmp_path):
   hosts = start_two(tmp_path, data_dir, "--config.total_steps=100000")
   await_step(tmp_path, 3, hosts)
   hosts[1].kill()
   killed = time.monotonic()
   _, errors = hosts[0].communicate(timeout=120)
-  assert hosts[0].returncode == distributed.STOPPED and time.monotonic() - killed < distributed.SILENCE + 10
-  assert f"error: process 1 of 2 has given no sign of life for {distributed.SILENCE} s: all stop." in errors
+  assert hosts[0].returncode == distributed.STOPPED and time.monotonic() - killed < distributed.HEARTBEAT_TIMEOUT + 10
+  assert f"error: process 1 of 2 has given no sign of life for {distributed.HEARTBEAT_TIMEOUT} s: all" in errors
   assert "Traceback" not in errors
 
 
 @pytest.mark.slow
-def test_a_worker_with_a_mistake_ends_the_others_with_its_words(data_dir, tmp_path):
+def test_a_failing_process_ends_the_others_with_its_message(data_dir, tmp_path):
   address = free_address()
   joined = [f"--coordinator={address}", "--num_processes=2"]
   hosts = [

@@ -1,4 +1,4 @@
-"""A run killed at any moment and started again ends with the numbers of one that was left alone."""
+"""A run that is killed and restarted ends like an uninterrupted one."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
+from tests.runs import build_setup
 from tests.test_main import ROOT, SMALL
 
 STEPS = 12
@@ -27,7 +27,7 @@ def start(data_dir, workdir):
 
 
 def kill_at(process, workdir, step):
-  """Sends SIGKILL when the metrics of `step` are on disk: some moment of a step, a save or an evaluation."""
+  """Sends SIGKILL once the metrics of `step` are on disk, at some moment of a step, a save or an evaluation."""
   while process.poll() is None and not any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl")):
     time.sleep(0.01)
   process.send_signal(signal.SIGKILL)
@@ -39,19 +39,19 @@ def final_leaves(config, workdir):
   config.model.kernel_size = 3
   with open_checkpoints(workdir) as checkpoints:
     assert checkpoints.latest() == STEPS
-    return jax.tree.leaves(checkpoints.restore(STEPS, build.build(config, jax.devices()[:1]).state_shapes))
+    return jax.tree.leaves(checkpoints.restore(STEPS, build_setup(config, jax.devices()[:1]).state_shapes))
 
 
 def numbers(workdir):
-  """Every number of metrics.jsonl that does not depend on the clock, by step."""
+  """Returns the lines of metrics.jsonl without what depends on the clock."""
   keep = ("step", "loss", "grad_norm", "learning_rate", "validation/mean_iou")
   return [{key: line[key] for key in keep if key in line} for line in read_metrics(workdir / "metrics.jsonl")]
 
 
 @pytest.mark.slow
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(config, data_dir, tmp_path):
-  whole, killed = tmp_path / "whole", tmp_path / "killed"
-  process = start(data_dir, whole)
+  uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+  process = start(data_dir, uninterrupted)
   _, errors = process.communicate()
   assert process.returncode == 0, errors
 
@@ -61,6 +61,6 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(config, data_dir, tm
   _, errors = process.communicate()
   assert process.returncode == 0, errors
 
-  assert numbers(whole) == numbers(killed)
-  for one, other in zip(final_leaves(config, whole), final_leaves(config, killed), strict=True):
+  assert numbers(uninterrupted) == numbers(killed)
+  for one, other in zip(final_leaves(config, uninterrupted), final_leaves(config, killed), strict=True):
     np.testing.assert_array_equal(np.asarray(one), np.asarray(other))

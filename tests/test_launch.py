@@ -1,4 +1,4 @@
-"""The launchers say what they do, do what they say, and tell a stopped training from a failed one."""
+"""The launchers: their help, the commands they run, and what they do when training stops or fails."""
 
 import os
 import pathlib
@@ -21,20 +21,20 @@ FLAGS = ["--", "--config=configs/cityscapes.py", "--workdir=gs://b/run", "--conf
 
 
 def launch(name, *arguments, path=None, **environment):
-  """The finished process of a launcher; `path` is a folder of programs that come before the system's."""
+  """Runs a launcher; `path` is a folder of programs that take precedence over the system's."""
   variables = {**os.environ, **environment, "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
   return subprocess.run([LAUNCH / name, *arguments], capture_output=True, text=True, timeout=60, env=variables)
 
 
 def commands(name, *arguments):
-  """The commands of a dry run, as lists of words."""
+  """Returns the commands of a dry run, each as a list of words."""
   done = launch(name, *arguments, "--dry_run") if "--" not in arguments else launch(name, "--dry_run", *arguments)
   assert done.returncode == 0, done.stderr
   return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
 def program(folder, name, text):
-  """Writes a program in place of one of the system's."""
+  """Writes a program that stands in for one of the system's."""
   path = folder / name
   path.write_text(f"#!/usr/bin/env bash\n{text}\n")
   path.chmod(0o755)
@@ -48,34 +48,34 @@ def test_shellcheck_finds_nothing():
 
 
 @pytest.mark.parametrize("name", ["data.sh", "gpus.sh", "gke.sh", "tpu_vm.sh"])
-def test_help_and_mistakes(name):
+def test_help_and_unknown_flags(name):
   told = launch(name, "--help")
   assert told.returncode == 0 and f"launch/{name}" in told.stdout and "source" not in told.stdout
   assert launch(name).returncode == 1
   wrong = launch(name, "--colour=red")
-  assert wrong.returncode == 1 and "error: unknown flag --colour; there are: --" in wrong.stderr
+  assert wrong.returncode == 1 and "error: --colour: unknown flag. Choose from: --" in wrong.stderr
 
 
 @pytest.mark.parametrize(
   "name, arguments, message",
   [
-    ("data.sh", ["mount", "b/p", "/data"], "b/p must be gs://BUCKET/PREFIX"),
-    ("data.sh", ["copy", "gs://b/p", "/data"], "copy is unknown; there are: mount stage"),
+    ("data.sh", ["mount", "b/p", "/data"], "b/p: must be gs://BUCKET/PREFIX"),
+    ("data.sh", ["copy", "gs://b/p", "/data"], "copy: unknown command. Choose from: mount stage"),
     ("tpu_vm.sh", ["create", "n", "--zone=z"], "--project= is missing"),
-    ("tpu_vm.sh", ["create", "n", *CLOUD, "--type=v9-8", "--dry_run"], "--type=v9-8 is unknown"),
-    ("tpu_vm.sh", ["run", "n", *CLOUD, "--data=gs://b/d", "--dry_run"], "the flags of the training are missing"),
-    ("tpu_vm.sh", ["run", "n", *CLOUD, "--bring=carry"], "--bring=carry must be mount or stage"),
-    ("tpu_vm.sh", ["destroy", "n", *CLOUD], "destroy is unknown; there are: up create"),
-    ("gke.sh", ["submit", "--cluster=c", *CLOUD], "submit needs the name of the training"),
-    ("gke.sh", ["data", "--cluster=c", *CLOUD, "--data=b/d"], "--data=b/d must be gs://BUCKET/PREFIX"),
+    ("tpu_vm.sh", ["create", "n", *CLOUD, "--type=v9-8", "--dry_run"], "--type=v9-8: unknown type"),
+    ("tpu_vm.sh", ["run", "n", *CLOUD, "--data=gs://b/d", "--dry_run"], "no training flags"),
+    ("tpu_vm.sh", ["run", "n", *CLOUD, "--bring=carry"], "--bring=carry: must be mount or stage"),
+    ("tpu_vm.sh", ["destroy", "n", *CLOUD], "destroy: unknown command. Choose from: up create"),
+    ("gke.sh", ["submit", "--cluster=c", *CLOUD], "submit: NAME of the training is missing"),
+    ("gke.sh", ["data", "--cluster=c", *CLOUD, "--data=b/d"], "--data=b/d: must be gs://BUCKET/PREFIX"),
   ],
 )
-def test_mistakes_name_their_cure(name, arguments, message):
+def test_errors_name_the_argument_and_the_fix(name, arguments, message):
   done = launch(name, *arguments)
   assert done.returncode == 1 and f"error: {message}" in done.stderr
 
 
-def test_a_bucket_is_mounted_for_random_reads_or_copied():
+def test_a_bucket_is_mounted_with_a_cache_or_copied():
   made, mounted = commands("data.sh", "mount", "gs://b/p/q/", "/data", "--cache=/c")
   assert made == ["mkdir", "-p", "/data", "/c"]
   assert mounted[0] == "gcsfuse" and mounted[-2:] == ["b", "/data"]
@@ -86,7 +86,7 @@ def test_a_bucket_is_mounted_for_random_reads_or_copied():
   ]  # fmt: skip
 
 
-def test_a_slice_is_made_filled_watched_and_removed():
+def test_a_slice_is_created_set_up_watched_and_deleted():
   lines = commands("tpu_vm.sh", "up", "n", *CLOUD, "--type=v5litepod-16", "--spot=1", "--data=gs://b/d", *FLAGS)
   verbs = [line[3:5] for line in lines if line[0] == "gcloud"]
   assert verbs == [
@@ -96,12 +96,12 @@ def test_a_slice_is_made_filled_watched_and_removed():
   created = lines[0]
   assert {"--spot", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} <= set(created)
   started = next(word for line in lines for word in line if "tpu_worker.sh start" in word)
-  # The remote shell takes the words apart once more: they must be those that were given.
+  # The remote shell splits the words again: they must come out as given.
   assert shlex.split(started)[-3:] == FLAGS[1:] and "start mount gs://b/d" in started
   assert not any("--spot" in line for line in commands("tpu_vm.sh", "create", "n", *CLOUD, "--type=v4-8"))
 
 
-def test_gke_gets_commands_that_restart_on_75_alone():
+def test_gke_restarts_training_only_after_status_75():
   common = ["--cluster=c", *CLOUD]
   (line,) = commands("gke.sh", "submit", "w", *common, "--type=v6e-16", "--image=i", "--restarts=7", *FLAGS)
   assert line[:3] == ["xpk", "workload", "create"]
@@ -113,7 +113,7 @@ def test_gke_gets_commands_that_restart_on_75_alone():
   assert [line[:2] for line in commands("gke.sh", "image", "--image=i")] == [["docker", "build"], ["docker", "push"]]
 
 
-def test_the_manifest_is_valid_and_filled_in():
+def test_the_gke_manifest_is_filled_in_and_valid():
   (line,) = commands("gke.sh", "data", "--cluster=c", *CLOUD, "--data=gs://bucket/some/data")
   path = next(word for word in line if word.startswith("--manifest=")).removeprefix("--manifest=")
   volume, claim = yaml.safe_load_all(pathlib.Path(path).read_text())
@@ -127,7 +127,7 @@ def test_the_manifest_is_valid_and_filled_in():
     kubernetes_validate.validate(volume, "1.33", strict=True)
 
 
-def test_the_image_is_made_of_what_is_there():
+def test_the_image_copies_files_that_exist():
   lines = (LAUNCH / "Dockerfile").read_text().splitlines()
   copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
   assert copied == {"requirements.txt", "requirements-tpu.txt", "constraints.txt", "gcn_flax", "configs", "data"}
@@ -138,7 +138,7 @@ def test_the_image_is_made_of_what_is_there():
   "statuses, expected, starts",
   [([0], 0, 1), ([1], 1, 1), ([75, 137, 0], 0, 3), ([75, 75, 75, 75], 75, 3), ([134, 1], 1, 2)],
 )
-def test_gpus_go_on_after_a_signal_but_not_after_a_mistake(tmp_path, statuses, expected, starts):
+def test_training_on_gpus_restarts_after_a_signal_but_not_after_an_error(tmp_path, statuses, expected, starts):
   (tmp_path / "statuses").write_text(" ".join(map(str, statuses)))
   python = program(
     tmp_path, "python",
@@ -162,7 +162,7 @@ def signalled(process, tmp_path):
   return process.wait(timeout=20)
 
 
-def test_a_signal_to_the_launcher_is_passed_on_and_ends_it(tmp_path):
+def test_a_signal_to_the_launcher_reaches_the_training_and_ends_both(tmp_path):
   python = program(tmp_path, "python", SAVES.format(tmp_path))
   process = subprocess.Popen([LAUNCH / "gpus.sh", *FLAGS], env={**os.environ, "PYTHON": str(python)})
   assert signalled(process, tmp_path) == 75
@@ -170,8 +170,8 @@ def test_a_signal_to_the_launcher_is_passed_on_and_ends_it(tmp_path):
 
 
 @pytest.mark.parametrize("notice", [False, True])
-def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path, notice):
-  """After a SIGTERM, and after Cloud's notice that the VM will be maintained."""
+def test_the_service_on_a_vm_saves_and_records_its_status(tmp_path, notice):
+  """After SIGTERM, and after Cloud has announced maintenance."""
   (tmp_path / "checkout" / "launch").mkdir(parents=True)
   for name in ("tpu_worker.sh", "common.sh"):
     shutil.copy(LAUNCH / name, tmp_path / "checkout" / "launch")
@@ -206,7 +206,7 @@ def test_the_service_of_a_vm_saves_and_leaves_its_status(tmp_path, notice):
     ("srun: error: n1: task 1: Exited with exit code 75", 20, 75, False),
   ],
 )
-def test_slurm_queues_a_stopped_job_again(tmp_path, said, restarts, status, queued):
+def test_slurm_requeues_a_stopped_job(tmp_path, said, restarts, status, queued):
   program(tmp_path, "srun", f'echo "$@" >{tmp_path}/step; echo "{said}" >&2; exit {status}')
   program(tmp_path, "scontrol", f'echo "$@" >{tmp_path}/queued')
   environment = {"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": str(restarts), "SLURM_SUBMIT_DIR": str(ROOT)}
@@ -218,14 +218,14 @@ def test_slurm_queues_a_stopped_job_again(tmp_path, said, restarts, status, queu
     assert (tmp_path / "queued").read_text() == "requeue 12\n"
 
 
-def test_slurm_says_how_it_is_started():
+def test_slurm_launcher_explains_how_to_start_it():
   done = launch("slurm.sh", SLURM_JOB_ID="")
   assert done.returncode == 1 and "sbatch --nodes=2" in done.stderr and "#SBATCH" not in done.stderr
   (line,) = [shlex.split(text) for text in launch("slurm.sh", "--dry_run", *FLAGS[1:]).stdout.splitlines()]
   assert line[0] == "srun" and line[-3:] == FLAGS[1:]
 
 
-# A cloud of one slice: `state` holds its state, each line of `ends` the statuses that its VMs say in turn.
+# Stands in for gcloud with one slice: `state` holds its state, each line of `ends` the next statuses of its VMs.
 GCLOUD = """
 cd {0}; echo "$*" >>calls
 case "$*" in
@@ -251,7 +251,7 @@ esac
     (["75 75"] * 3, 1, 3),
   ],
 )
-def test_a_slice_that_is_taken_away_is_made_again(tmp_path, ends, expected, slices):
+def test_a_preempted_slice_is_replaced(tmp_path, ends, expected, slices):
   (tmp_path / "ends").write_text("\n".join(ends) + "\n")
   program(tmp_path, "gcloud", GCLOUD.format(tmp_path))
   program(tmp_path, "sleep", "true")
@@ -270,24 +270,24 @@ def test_a_slice_that_is_taken_away_is_made_again(tmp_path, ends, expected, slic
   calls = (tmp_path / "calls").read_text().splitlines()
   assert sum("queued-resources create" in call for call in calls) == slices
   assert sum("worker.sh start mount" in call for call in calls) == slices
-  assert not (tmp_path / "state").exists()  # Nothing is left that costs money.
+  assert not (tmp_path / "state").exists()  # Nothing that costs money is left.
   for number in range(slices):
     taken = "taken" in ends and number == 0
     fetched = any(f"n:gcn_flax.log {tmp_path}/out/slice{number}-worker1.log" in call for call in calls)
     assert fetched == (not taken)
 
 
-def test_a_slice_that_cannot_be_set_up_is_named_and_a_lost_log_stops_nothing(tmp_path):
-  """And a request that is there already is waited for, not made again."""
+def test_a_failed_setup_names_the_slice_and_a_lost_log_is_tolerated(tmp_path):
+  """An existing request is waited for, not made again."""
   (tmp_path / "ends").write_text("0 0\n")
   (tmp_path / "state").write_text("ACTIVE")
   refuse = 'case "$*" in *{}*) exit 1 ;; esac\n' + GCLOUD
   arguments = ["up", "n", *CLOUD, "--type=v5litepod-16", "--data=gs://b/d", f"--output={tmp_path}/out", *FLAGS]
   program(tmp_path, "gcloud", refuse.replace("{}", "ssh*tar", 1).format(tmp_path))
   done = launch("tpu_vm.sh", *arguments, path=tmp_path)
-  assert done.returncode == 1 and "still there and costs money: launch/tpu_vm.sh delete n" in done.stderr
+  assert done.returncode == 1 and "still exists and costs money. Delete it: launch/tpu_vm.sh delete n" in done.stderr
   assert (tmp_path / "state").exists() and "queued-resources create" not in (tmp_path / "calls").read_text()
   program(tmp_path, "gcloud", refuse.replace("{}", "scp*gcn_flax.log", 1).format(tmp_path))
   done = launch("tpu_vm.sh", *arguments, path=tmp_path)
-  assert done.returncode == 0 and "the logs could not be fetched" in done.stderr
+  assert done.returncode == 0 and "could not fetch the logs" in done.stderr
   assert not (tmp_path / "state").exists()

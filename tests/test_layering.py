@@ -23,8 +23,8 @@ ALLOWED = {  # Libraries that only these parts may import.
   "orbax": {"training"},
   "flax": {"models", "training", "build"},
   "ml_collections": {
-    "config", "validation", "tasks", "build", "inference", "evaluate", "workdir", "export", "train",
-    "predict", "reporting", "search_crf", "planning", "main",
+    "config", "validation", "tasks", "build", "run_data", "inference", "workdir", "preflight", "reporting", "planning",
+    "evaluate", "export", "predict", "submission", "search_crf", "train", "command_line", "main",
   },
   "cv2": {"input_pipeline", "evaluation", "visualize"},
   "PIL": {"input_pipeline", "submission", "visualize"},

@@ -1,8 +1,7 @@
-"""The networks once more, in PyTorch: what the Flax ones are compared with.
+"""The networks in PyTorch, as a reference for the Flax ones.
 
-Written from the papers and with torchvision's parameter names; shares no code with
-`gcn_flax`. Everything takes and gives `[B, C, H, W]`. `load_flax` copies the numbers
-of a Flax network in.
+Written from the papers and with torchvision's parameter names, without code of `gcn_flax`. All modules take and
+return `[B, C, H, W]`. `load_flax` copies the variables of a Flax network.
 """
 
 import re
@@ -26,7 +25,7 @@ LARGE_KERNELS = {"resnet50_gcn": {2: (5, 85), 3: (7, 128)}}  # stage: (k, width)
 
 
 class ResidualBlock(nn.Module):
-  """relu(shortcut(x) + residual(x)), the residual being 3-3 or 1-3-1 convolutions, each normalised."""
+  """relu(shortcut(x) + residual(x)) with a residual of 3-3 or 1-3-1 convolutions, each normalised."""
 
   def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, caffe: bool):
     super().__init__()
@@ -54,7 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 class GlobalBlock(nn.Module):
-  """relu(shortcut(x) + 1 x 1 of two branches added up), each k x 1 and 1 x k or the reverse, all normalised."""
+  """relu(shortcut(x) + 1 x 1 of the sum of two branches), k x 1 then 1 x k and the reverse, all normalised."""
 
   def __init__(self, inputs: int, outputs: int, stride: int, k: int, width: int):
     super().__init__()
@@ -76,7 +75,7 @@ class GlobalBlock(nn.Module):
 
 
 class TorchResNet(nn.Module):
-  """ResNet without its classifier: the four feature maps of strides 4, 8, 16 and 32.
+  """ResNet without its classifier; returns the four feature maps of strides 4, 8, 16 and 32.
 
   `caffe` puts the stride of bottlenecks into the first 1 x 1.
   """
@@ -125,7 +124,7 @@ class TorchGlobalConv(nn.Module):
 
 
 class TorchConv(nn.Module):
-  """One k x k convolution; with k = 1 the baseline."""
+  """One k x k convolution; k = 1 is the baseline."""
 
   def __init__(self, inputs: int, outputs: int, k: int = 1, bias: bool = True):
     super().__init__()
@@ -164,7 +163,7 @@ class TorchBoundaryRefine(nn.Module):
 
 
 class TorchGCN(nn.Module):
-  """Figure 2 of the paper: images `[B, 3, H, W]` -> scores `[B, num_classes, H, W]`."""
+  """Figure 2 of the paper: images `[B, 3, H, W]` -> logits `[B, num_classes, H, W]`."""
 
   def __init__(
     self,
@@ -207,9 +206,9 @@ class TorchGCN(nn.Module):
 
 
 def load_flax(module: nn.Module, variables: Mapping) -> nn.Module:
-  """Copies parameters and running statistics of the same Flax network in; returns `module`.
+  """Copies parameters and running statistics of the same Flax network into `module` and returns it.
 
-  Raises RuntimeError where a number is left over on either side or a shape differs.
+  Raises RuntimeError if a tensor is left over on either side or a shape differs.
   """
   state = {}
   for collection in variables.values():
@@ -220,7 +219,7 @@ def load_flax(module: nn.Module, variables: Mapping) -> nn.Module:
 
 
 def torch_names(module: nn.Module, tree: Mapping) -> dict[str, torch.Tensor]:
-  """A Flax tree of parameters, gradients or statistics under PyTorch's names and in PyTorch's layouts."""
+  """Returns a Flax tree of parameters, gradients or statistics with PyTorch's names and layouts."""
   leaves = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
   result = {}
   for path, value in _flatten(tree):
@@ -229,7 +228,7 @@ def torch_names(module: nn.Module, tree: Mapping) -> dict[str, torch.Tensor]:
     value = np.asarray(value, np.float32)
     if path[-1] == "kernel":
       if isinstance(module.get_submodule(owner), nn.ConvTranspose2d):
-        value = value[::-1, ::-1].transpose(2, 3, 0, 1)  # PyTorch's turns its kernel round, Flax's does not.
+        value = value[::-1, ::-1].transpose(2, 3, 0, 1)  # PyTorch flips the kernel, Flax does not.
       else:
         value = value.transpose(3, 2, 0, 1)
     result[".".join(filter(None, (owner, leaves[path[-1]])))] = torch.from_numpy(value.copy())
@@ -245,10 +244,10 @@ def _flatten(tree: Mapping, path: tuple[str, ...] = ()):
 
 
 def to_torch(x) -> torch.Tensor:
-  """`[B, H, W, C]` array -> `[B, C, H, W]` tensor, float32."""
+  """Converts an array `[B, H, W, C]` to a float32 tensor `[B, C, H, W]`."""
   return torch.from_numpy(np.asarray(x, np.float32).transpose(0, 3, 1, 2).copy())
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
-  """`[B, C, H, W]` tensor -> `[B, H, W, C]` array."""
+  """Converts a tensor `[B, C, H, W]` to an array `[B, H, W, C]`."""
   return x.detach().numpy().transpose(0, 2, 3, 1)

@@ -1,29 +1,29 @@
-"""The encoder as a classifier of whole images: what it is pretrained as."""
+"""The encoder as a classifier of whole images, for pretraining."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.ops import Forms, of_platform
+from gcn_flax.models.ops import Ops
 from gcn_flax.models.resnet import BACKBONES
 
 
 class Classifier(nn.Module):
-  """Images `[B, H, W, 3]` (normalised) -> float32 logits `[B, num_classes]`.
+  """Global average pooling of res-5 and one dense layer, as in He et al. (CVPR 2016) and torchvision.
 
-  Global average pooling of res-5 and one dense layer, as in He et al. (CVPR 2016) and torchvision.
-  Residual blocks begin as the identity, as in Goyal et al. (2017, section 5.1).
+  Takes normalised images `[B, H, W, 3]` and returns float32 logits `[B, num_classes]`. Residual blocks begin as the
+  identity, as in Goyal et al. (2017, section 5.1).
 
   Attributes:
-    num_classes: of the scores.
-    backbone: a key of `BACKBONES`.
-    norm: batch normalisation, `sync` or `frozen`.
-    stride_in_1x1: where bottlenecks have their stride, see `ResNet`.
-    dtype: of the encoder's computation; parameters, pooling and logits are float32.
-    forms: in which the platform computes; None for those of the platform that JAX computes on.
-    remat: whether the encoder keeps less for the backward pass, see `ResNet`.
+    num_classes: number of classes.
+    backbone: key of `BACKBONES`.
+    norm: batch normalisation, `sync` (SyncBN) or `frozen`.
+    stride_in_1x1: moves the stride of bottlenecks, see `ResNet`.
+    dtype: dtype of the encoder's computation (mixed precision); parameters, pooling and logits are float32.
+    ops: implementations of operations; None for those of the platform that JAX computes on.
+    remat: gradient checkpointing in the encoder, see `ResNet`.
 
-  Raises ValueError for image sides that are no multiples of 32.
+  Raises ValueError for image sides that are not multiples of 32.
   """
 
   num_classes: int
@@ -31,19 +31,19 @@ class Classifier(nn.Module):
   norm: str = "sync"
   stride_in_1x1: bool = False
   dtype: jnp.dtype = jnp.float32
-  forms: Forms | None = None
+  ops: Ops | None = None
   remat: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     options = dict(
-      norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype,
-      forms=self.forms or of_platform(), remat=self.remat,
+      norm=self.norm, stride_in_1x1=self.stride_in_1x1, zero_init_residual=True, dtype=self.dtype, ops=self.ops,
+      remat=self.remat,
     )  # fmt: skip
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
-    return nn.Dense(self.num_classes, dtype=jnp.float32, name="fc")(pooled)  # In bfloat16 many scores would be equal.
+    return nn.Dense(self.num_classes, dtype=jnp.float32, name="fc")(pooled)  # bfloat16 would make many logits equal.
 
-  def scores(self, images: jax.Array, *, train: bool) -> jax.Array:
-    """The logits: there is nothing to fold."""
+  def raw_logits(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """Returns the logits: a vector per image has no other layout."""
     return self(images, train=train)

@@ -1,23 +1,24 @@
-"""Heads that turn a feature map into class scores, and the block that refines scores.
+"""Heads that turn feature maps into class scores (Figures 2 B and 4), and the block that refines them (Figure 2 C).
 
-`GlobalConv` is the paper's; the others are what it is measured against (Figure 4).
-None has a nonlinearity inside. All keep the size: `[B, H, W, C]` -> `[B, H, W, features]`.
+`GlobalConv` is the paper's; the others are its rivals. None has a nonlinearity inside. All keep the size:
+`[B, H, W, C]` -> `[B, H, W, features]`.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import layout
 from gcn_flax.models.layers import Conv
-from gcn_flax.models.layout import Layout
-from gcn_flax.models.ops import PLAIN, Forms
+from gcn_flax.models.layout import FeatureMap, Layout
+from gcn_flax.models.ops import current_ops
 
 
 def check_kernel_size(kernel_size: int) -> None:
   """Raises ValueError unless `kernel_size` is odd and positive: an even kernel has no centre."""
   if kernel_size < 1 or kernel_size % 2 == 0:
-    raise ValueError(f"kernel_size={kernel_size} must be odd and at least 1, for instance {abs(kernel_size) | 1}.")
+    raise ValueError(f"kernel_size={kernel_size}: must be odd and at least 1. Use {abs(kernel_size) | 1}.")
 
 
 class GlobalConv(nn.Module):
@@ -25,53 +26,49 @@ class GlobalConv(nn.Module):
 
   Every output sees a dense `k x k` window, for `O(k)` instead of `O(k^2)` weights.
 
-  Raises ValueError where `kernel_size` is even.
+  Raises ValueError for an even `kernel_size`.
   """
 
   features: int
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
+    conv = functools.partial(Conv, self.features, use_bias=self.use_bias, dtype=self.dtype)
     tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
-
-    def branch(name, first, second, axis):
-      options = dict(use_bias=self.use_bias, dtype=self.dtype, forms=self.forms)
-      fold = self.forms.head_fold(self.features, x.shape[axis])
-      # Pixels along the first kernel share most of their windows: a block of them is one pixel of many outputs.
-      folded = Layout(self.features, (fold, 1) if axis == 1 else (1, fold))
-      hidden = Conv(self.features, first, name=f"{name}_first", **options)(x, (Layout(x.shape[-1]), folded))
-      y = Conv(self.features, second, name=f"{name}_second", **options)(hidden, (folded, folded))
-      return layout.to_plain(y, folded)
-
-    return branch("left", tall, wide, 1) + branch("right", wide, tall, 2)
+    _, height, width, _ = x.shape
+    # Neighbours along the first kernel share most of their window: a block of them is one pixel of many outputs.
+    rows, columns = (current_ops().head_block(self.features, side) for side in (height, width))
+    x = FeatureMap.of(x)
+    left = conv(tall, name="left_first")(x, Layout(self.features, (rows, 1)))
+    left = conv(wide, name="left_second")(left).plain()
+    right = conv(wide, name="right_first")(x, Layout(self.features, (1, columns)))
+    right = conv(tall, name="right_second")(right).plain()
+    return left + right
 
 
 class TrivialConv(nn.Module):
-  """One dense `k x k` convolution (Figure 4 C, Table 2). Raises ValueError where `kernel_size` is even."""
+  """One dense `k x k` convolution (Figure 4 C, Table 2). Raises ValueError for an even `kernel_size`."""
 
   features: int
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
     size = (self.kernel_size, self.kernel_size)
-    return Conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name="conv")(x)
+    return Conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
 
 
 class ConvStack(nn.Module):
   """`(k - 1) / 2` convolutions 3 x 3, which together see `k x k` (Figure 4 D, Tables 3 and 4).
 
-  `width` is the number of channels between them. Raises ValueError where
-  `kernel_size` is even or below 3.
+  `width` is the number of channels between them. Raises ValueError for a `kernel_size` that is even or below 3.
   """
 
   features: int
@@ -79,17 +76,16 @@ class ConvStack(nn.Module):
   width: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
-    depth = (self.kernel_size - 1) // 2
-    if not depth:
-      raise ValueError("kernel_size=1 leaves a stack of no convolution; use 3 or more, or head 'pointwise'.")
-    for index in range(depth):
-      features = self.features if index == depth - 1 else self.width
-      x = Conv(features, (3, 3), use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name=f"conv{index}")(x)
+    if self.kernel_size == 1:
+      raise ValueError("kernel_size=1: a stack of 3 x 3 convolutions needs 3 or more. Use 3, or head 'pointwise'.")
+    last = (self.kernel_size - 1) // 2 - 1
+    for index in range(last + 1):
+      features = self.features if index == last else self.width
+      x = Conv(features, (3, 3), use_bias=self.use_bias, dtype=self.dtype, name=f"conv{index}")(x)
     return x
 
 
@@ -99,30 +95,34 @@ class PointwiseConv(nn.Module):
   features: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return Conv(self.features, (1, 1), use_bias=self.use_bias, dtype=self.dtype, forms=self.forms, name="conv")(x)
+    return Conv(self.features, (1, 1), use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
 
 
 class BoundaryRefine(nn.Module):
-  """Boundary Refinement, Figure 2 C: `S + R(S)` with `R` = 3 x 3 convolution, ReLU, 3 x 3 convolution.
+  """Boundary Refinement (BR), Figure 2 C: `S + R(S)` with `R` = 3 x 3 convolution, ReLU, 3 x 3 convolution.
 
-  Attributes:
-    dtype: of the computation; weights are float32.
-    forms: in which the platform computes.
-    layouts: in which the scores lie and in which the result is to lie, of the same block; None for plain maps.
+  Takes an array `[B, H, W, C]` or a `FeatureMap` and returns the same kind. A map in blocks loses its channel padding
+  (see `refined_layout`).
   """
 
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
-  layouts: tuple[Layout, Layout] | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    before, after = self.layouts or (Layout(x.shape[-1]),) * 2
-    options = dict(kernel_size=(3, 3), dtype=self.dtype, forms=self.forms)
-    hidden = nn.relu(Conv(before.channels, name="conv1", **options)(x, (before, before)))
-    refined = Conv(before.channels, name="conv2", **options)(hidden, (before, after))
-    return x[..., : after.width] + refined
+  def __call__(self, scores: jax.Array | FeatureMap) -> jax.Array | FeatureMap:
+    s = FeatureMap.of(scores)
+    conv = functools.partial(Conv, s.layout.channels, (3, 3), dtype=self.dtype)
+    hidden = conv(name="conv1")(s, s.layout).map(nn.relu)
+    residual = conv(name="conv2")(hidden, refined_layout(s.layout))
+    refined = s.to(residual.layout) + residual
+    return refined if isinstance(scores, FeatureMap) else refined.array
+
+
+def refined_layout(layout: Layout) -> Layout:
+  """Returns the layout that follows a BR.
+
+  Only convolutions read channel padding. What follows a BR on a map in blocks is none: depth-to-space or the loss.
+  """
+  return layout.without_padding() if layout.in_blocks else layout

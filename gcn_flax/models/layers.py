@@ -1,4 +1,7 @@
-"""The two layers that both the encoder and the decoder are made of: padded convolution and learned upsampling."""
+"""The two layers of encoder and decoder: padded convolution and learned upsampling.
+
+Both take an array `[B, H, W, C]` or a `FeatureMap` and return the same kind.
+"""
 
 from collections.abc import Sequence
 
@@ -6,24 +9,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models import layout
-from gcn_flax.models.layout import Layout
-from gcn_flax.models.ops import PLAIN, Forms, half
+from gcn_flax.models import kernels
+from gcn_flax.models.layout import FeatureMap, Layout, depth_to_space
+from gcn_flax.models.ops import current_ops
 
 
 class Conv(nn.Module):
-  """A convolution padded as PyTorch pads, `k // 2` on both sides, whatever the stride.
+  """Convolution padded as in PyTorch, by `k // 2` on both sides whatever the stride.
 
-  Flax's `SAME` pads strided convolutions unevenly, which moves every feature by a
-  pixel against public ImageNet weights. Weights and their draw are those of `nn.Conv`.
+  Flax's `SAME` pads strided convolutions unevenly, which shifts every feature by a pixel against public ImageNet
+  weights. Parameters and their initialisation are those of `nn.Conv`.
 
   Attributes:
     features: channels of the output.
-    kernel_size: (rows, columns).
-    stride: in both directions.
-    use_bias: whether a bias is added.
-    dtype: of the computation; weights are float32.
-    forms: in which the platform computes.
+    kernel_size: (rows, columns), odd.
+    stride: stride in both directions.
+    use_bias: adds a bias.
+    dtype: dtype of the computation; parameters are float32.
   """
 
   features: int
@@ -31,41 +33,42 @@ class Conv(nn.Module):
   stride: int = 1
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
 
   @nn.compact
-  def __call__(self, x: jax.Array, layouts: tuple[Layout, Layout] | None = None) -> jax.Array:
-    """`[B, H, W, I]` -> `[B, ceil(H / stride), ceil(W / stride), features]`.
+  def __call__(self, x: jax.Array | FeatureMap, layout: Layout | None = None) -> jax.Array | FeatureMap:
+    """Convolves `[B, H, W, I]` to `[B, ceil(H / stride), ceil(W / stride), features]`.
 
     Args:
-      x: the map.
-      layouts: in which the map lies in `x` and is to lie in the result, with stride 1; the blocks are the same, or
-        the map is not folded. None for plain maps.
+      x: the input; with a stride, in the plain layout.
+      layout: layout of a `FeatureMap`'s result, of the input's block or, for an input that is not in blocks, of any;
+        None for the input's block without channel padding.
 
-    Raises ValueError for layouts where there is a stride.
+    Raises ValueError for a stride with blocks, and for two different blocks.
     """
-    if layouts and self.stride != 1:
-      raise ValueError(f"a convolution with stride {self.stride} takes no layouts.")
-    before, after = layouts or (Layout(x.shape[-1]), Layout(self.features))
+    is_map, x = isinstance(x, FeatureMap), FeatureMap.of(x)
+    before, after = x.layout, layout or Layout(self.features, x.layout.block)
+    if (before.in_blocks and before.block != after.block) or (after.in_blocks and self.stride != 1):
+      raise ValueError(f"a convolution with stride {self.stride} cannot go from {before} to {after}.")
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (*self.kernel_size, before.channels, self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    strides, padding = (self.stride,) * 2, half(kernel)
+    array, kernel = x.array.astype(self.dtype), kernel.astype(self.dtype)
+    strides, padding = (self.stride, self.stride), kernels.same_padding(kernel)
     if before.block != after.block:
-      kernel, strides = layout.fold_outputs(kernel, *after.block), after.block
-    elif before.block != (1, 1):
-      kernel = layout.fold_kernel(kernel, *before.block)
-      padding = half(kernel)
-    kernel = layout.widen_kernel(kernel, before.width, after.width)
-    y = self.forms.conv(x, kernel, strides, padding)
-    return y if bias is None else y + layout.repeat(bias.astype(self.dtype), after)
+      kernel, strides = kernels.to_space_to_depth(kernel, after.block), after.block
+    elif before.in_blocks:
+      kernel = kernels.space_to_depth(kernel, before.block)
+      padding = kernels.same_padding(kernel)
+    kernel = kernels.pad_channels(kernel, before.width, after.width)
+    y = current_ops().conv(array, kernel, strides, padding)
+    y = y if bias is None else y + after.tile(bias.astype(self.dtype))
+    return FeatureMap(y, after) if is_map else y
 
 
 def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-  """Bilinear interpolation by two as the start of a 4 x 4 deconvolution, `[4, 4, C, C]`.
+  """Initialises a 4 x 4 transposed convolution `[4, 4, C, C]` as bilinear interpolation by two.
 
-  Each class begins as the interpolation of itself alone. The paper does not give
-  the start of its deconvolutions; this is FCN's (Long et al., CVPR 2015).
+  Each class begins as the interpolation of itself alone. The paper does not give the initialisation of its
+  deconvolutions; this is FCN's (Long et al., CVPR 2015).
   """
   del key
   height, width, inputs, outputs = shape
@@ -76,32 +79,37 @@ def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> 
 
 
 class Deconv(nn.Module):
-  """Learned upsampling by two: 4 x 4 deconvolution, stride 2, no bias, `[B, H, W, C]` -> `[B, 2H, 2W, C]`.
+  """Learned upsampling by two: 4 x 4 transposed convolution (deconvolution), stride 2, no bias, C to C channels.
 
-  Arithmetic and kernel layout `[4, 4, C, C]` are those of `nn.ConvTranspose` with
-  `SAME` padding. An output pixel sees only 2 x 2 of the 4 x 4 taps, and which ones
-  depends on the parity of its row and column; so one 3 x 3 convolution to `4 C`
-  channels, one group of channels per parity, gives the same sums without a dilated
-  input. What it gives is the output folded by 2, which is unfolded unless it is wanted so.
+  Arithmetic and kernel layout `[4, 4, C, C]` are those of `nn.ConvTranspose` with `SAME` padding. It is computed as
+  a sub-pixel convolution: an output pixel sees only 2 x 2 of the 4 x 4 taps, and which ones depends on the parity of
+  its row and column, so one 3 x 3 convolution to `4 C` channels, one group of channels per parity, gives the same
+  sums without a dilated input.
 
   Attributes:
-    dtype: of the computation; the kernel is float32.
-    forms: in which the platform computes.
-    layouts: in which the map lies, not folded, and in which the result is to lie; None for plain maps.
+    dtype: dtype of the computation; the kernel is float32.
   """
 
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
-  layouts: tuple[Layout, Layout] | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    before, after = self.layouts or (Layout(x.shape[-1]),) * 2
-    kernel = self.param("kernel", bilinear_kernel, (4, 4, before.channels, after.channels))
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    if after.block == (2, 2):
-      kernel = layout.widen_kernel(layout.by_parity(kernel), before.width, after.width)
-    else:  # Each pixel of a block has its own filling, which unfolding leaves in place.
-      kernel = layout.by_parity(layout.widen_kernel(kernel, before.width, after.width))
-    x = self.forms.conv(x, kernel, (1, 1), ((1, 1), (1, 1)))
-    return x if after.block == (2, 2) else layout.unfold(x, 2, 2)
+  def __call__(self, x: jax.Array | FeatureMap, layout: Layout | None = None) -> jax.Array | FeatureMap:
+    """Upsamples `[B, H, W, C]` to `[B, 2 H, 2 W, C]`.
+
+    Args:
+      x: the input.
+      layout: layout of a `FeatureMap`'s result, not in blocks or in blocks of 2 x 2; None for the plain layout.
+    """
+    is_map, x = isinstance(x, FeatureMap), FeatureMap.of(x)
+    channels = x.layout.channels
+    x = x.to(Layout(channels, width=current_ops().padded(channels)))
+    before, after = x.layout, layout or Layout(channels)
+    kernel = self.param("kernel", bilinear_kernel, (4, 4, channels, channels))
+    array, kernel = x.array.astype(self.dtype), kernel.astype(self.dtype)
+    if after.in_blocks:
+      kernel = kernels.pad_channels(kernels.sub_pixel(kernel), before.width, after.width)
+    else:  # Each of the four pixels gets its own channel padding, which depth-to-space leaves in place.
+      kernel = kernels.sub_pixel(kernels.pad_channels(kernel, before.width, after.width))
+    y = current_ops().conv(array, kernel, (1, 1), kernels.same_padding(kernel))
+    y = y if after.in_blocks else depth_to_space(y, (2, 2))
+    return FeatureMap(y, after) if is_map else y

@@ -1,4 +1,4 @@
-"""ImageNet weights for the encoders, and what each family of weights expects of its input."""
+"""ImageNet weights for the encoders, and the input normalisation of each family of weights."""
 
 import contextlib
 import dataclasses
@@ -20,12 +20,12 @@ _CLASSIFIER = ("fc.weight", "fc.bias")
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """What networks trained by one code base have in common.
+  """Conventions shared by the networks that one code base trained.
 
   Attributes:
-    mean, std: subtracted and divided by, of pixels 0 to 255, in the order of the network's channels.
-    bgr: whether its channels are blue, green, red.
-    stride_in_1x1: whether bottlenecks have their stride in the first 1 x 1.
+    mean, std: pixels 0 to 255 are normalised by them, in the order of the network's channels.
+    bgr: True if the network's channels are blue, green, red.
+    stride_in_1x1: True if bottlenecks have their stride in the first 1 x 1.
   """
 
   mean: tuple[float, float, float]
@@ -35,11 +35,11 @@ class Family:
 
   @property
   def rgb_mean(self) -> tuple[float, float, float]:
-    """The mean of a picture in RGB: what images are padded with."""
+    """Mean pixel in RGB, which images are padded with."""
     return self.mean[::-1] if self.bgr else self.mean
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """The normalisation as arrays, `mean` and `std` float32 `[3]` and the bool `bgr`: part of every train state."""
+    """Returns the normalisation as part of a train state: `mean` and `std` float32 `[3]`, and the bool `bgr`."""
     return {"mean": np.float32(self.mean), "std": np.float32(self.std), "bgr": np.bool_(self.bgr)}
 
 
@@ -47,9 +47,9 @@ class Family:
 _IMAGENET = Family((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 FAMILIES = {
   "torchvision": _IMAGENET,
-  # For its ResNets; where the config.json beside the weights has another mean or std, they are not of this family.
+  # For timm's ResNets; weights whose config.json has another mean or std do not belong to this family.
   "timm": _IMAGENET,
-  # The original ResNets (He et al.): mean subtraction alone, as detectron2's and mmsegmentation's "caffe" models.
+  # The original ResNets (He et al.): mean subtraction only, like detectron2's and mmsegmentation's "caffe" models.
   "caffe": Family((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), bgr=True, stride_in_1x1=True),
 }
 
@@ -58,20 +58,20 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
   """Reads the weights of an encoder.
 
   Args:
-    path: a `.safetensors` file or a state dict of PyTorch's, see `weights_file.read`, with the names of
-      torchvision's ResNets, which timm's have too. A classifier (`fc`) in it is left out; a prefix
-      before all names (`module.`, `backbone.`) is taken away; biases of convolutions, which some of Caffe's have,
-      go into the running mean of the normalisation behind them.
-    backbone: a key of `BACKBONES`.
-    family: a key of `FAMILIES`. The tensors are the same in all; the network that takes them must be
-      built with the family's `stride_in_1x1` and be given images normalised its way.
+    path: a `.safetensors` file or a PyTorch state dict, see `weights_file.read`, with the names of torchvision's
+      ResNets, which are timm's as well. A classifier (`fc`) is ignored, a prefix of all names (`module.`,
+      `backbone.`) is stripped, and biases of convolutions, which some Caffe networks have, are folded into the
+      running mean of the normalisation after them.
+    backbone: key of `BACKBONES`.
+    family: key of `FAMILIES`. The tensors are the same in all; the network must be built with the family's
+      `stride_in_1x1` and be given images in its normalisation.
 
   Returns:
     `{'params': ..., 'batch_stats': ...}` of the encoder, float32.
 
   Raises:
-    ValueError: where the file cannot be read, see `weights_file.read`; listing every tensor that is
-      missing, unexpected or misshapen; where the file says that it is of another family.
+    ValueError: if the file cannot be read, see `weights_file.read`; if tensors are missing, unexpected or misshapen,
+      listing all of them; if the file's metadata names another family.
   """
   return _encoder(_read(path, family, backbone), path, backbone)
 
@@ -79,7 +79,7 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
 def load_classifier(
   path: str | pathlib.Path, backbone: str, num_classes: int, family: str = "torchvision"
 ) -> dict[str, Any]:
-  """As `load_backbone`, for a `Classifier`: the encoder, and `fc` where the file has it for so many classes."""
+  """Reads the weights of a `Classifier`: the encoder as `load_backbone`, and `fc` if the file's has `num_classes`."""
   tensors = _read(path, family, backbone)
   encoder = _encoder(tensors, path, backbone)
   result = {name: {"encoder": part} for name, part in encoder.items()}
@@ -91,18 +91,18 @@ def load_classifier(
 
 
 def read_tensors(path: str | pathlib.Path, family: str) -> dict[str, np.ndarray]:
-  """The tensors of a file by name. Raises ValueError where it cannot be read, or says that it is of another family."""
+  """Returns a file's tensors by name. Raises ValueError if it cannot be read or its metadata names another family."""
   tensors, metadata = weights_file.read(path)
   recorded = metadata.get("family", family)
   if FAMILIES.get(recorded) != FAMILIES[family]:
-    raise ValueError(f"{path} is of family {recorded!r}, not {family!r}: set config.model.family={recorded}.")
+    raise ValueError(f"{path} is of family {recorded!r}, not {family!r}. Use config.model.family={recorded}.")
   return tensors
 
 
 def _read(path: str | pathlib.Path, family: str, backbone: str) -> dict[str, np.ndarray]:
   for name, value, choices in (("backbone", backbone, BACKBONES), ("family", family, FAMILIES)):
     if value not in choices:
-      raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
+      raise ValueError(f"{name}={value!r}: unknown. Choose one of {', '.join(choices)}.")
   return torch_names.fold_biases(torch_names.strip_prefix(read_tensors(path, family)))
 
 
@@ -114,7 +114,7 @@ def _encoder(tensors: dict[str, np.ndarray], path: str | pathlib.Path, backbone:
 
 
 def _what_fits(tensors: dict[str, np.ndarray], asked: str) -> str:
-  """A hint at the encoder that the tensors are of, where it is another."""
+  """Returns a hint that names the backbone whose tensors these are, or ""."""
   for backbone in BACKBONES:
     if backbone != asked:
       with contextlib.suppress(ValueError):
@@ -129,6 +129,6 @@ def _shapes(backbone: str) -> dict[str, Any]:
 
 
 def shapes_of(network: nn.Module) -> dict[str, Any]:
-  """`{'params': ..., 'batch_stats': ...}` of a network or an encoder as `jax.ShapeDtypeStruct`s."""
+  """Returns the variables `{'params': ..., 'batch_stats': ...}` of a network as `jax.ShapeDtypeStruct`s."""
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   return jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)

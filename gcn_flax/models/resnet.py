@@ -1,8 +1,7 @@
 """ResNet encoders (He et al., CVPR 2016) in torchvision's arithmetic, and the paper's own, ResNet50-GCN.
 
-The stride of a bottleneck stands in its 3 x 3 convolution, or, as in the original Caffe
-networks, in its first 1 x 1; every strided operation pads as PyTorch does, so public
-ImageNet weights give the same features.
+The stride of a bottleneck is in its 3 x 3 convolution or, as in the original Caffe networks, in its first 1 x 1;
+every strided operation pads as in PyTorch, so public ImageNet weights give the same features.
 """
 
 import functools
@@ -13,173 +12,177 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models.layers import Conv
-from gcn_flax.models.ops import PLAIN, Forms
+from gcn_flax.models.ops import Ops, current_ops, use_ops
 
 
 def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNorm:
-  """Batch normalisation with torchvision's momentum and epsilon.
+  """Returns batch normalisation with torchvision's momentum and epsilon.
 
-  `sync` takes the statistics of the global batch in training: the batch is one
-  sharded array, so no axis name is needed. `frozen` always takes the running
-  statistics; scale and bias still learn.
+  `sync` takes the statistics of the global batch in training (SyncBN): the batch is one sharded array, so no axis
+  name is needed. `frozen` always takes the running statistics; scale and bias still learn.
   """
   return nn.BatchNorm(
     use_running_average=norm == "frozen" or not train, momentum=0.9, epsilon=1e-5, dtype=dtype, **kwargs
   )
 
 
-class BasicBlock(nn.Module):
+class Block(nn.Module):
+  """A residual block: `relu(shortcut(x) + residual(x))`.
+
+  Attributes:
+    features: channels of the output.
+    stride: stride of the block.
+    conv: constructor of convolutions, `Conv` with its options bound.
+    norm: constructor of normalisation, with its options bound.
+    last_norm: constructor of the last normalisation of the residual.
+  """
+
+  features: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  last_norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    residual = self.residual(x)
+    return nn.relu(residual + self.shortcut(x))
+
+  def residual(self, x: jax.Array) -> jax.Array:
+    raise NotImplementedError
+
+  def shortcut(self, x: jax.Array) -> jax.Array:
+    """Returns `x` where its shape fits, else a strided 1 x 1 convolution of it with normalisation."""
+    if self.stride == 1 and x.shape[-1] == self.features:
+      return x
+    x = self.conv(self.features, (1, 1), self.stride, name="downsample_conv")(x)
+    return self.norm(name="downsample_bn")(x)
+
+
+class BasicBlock(Block):
   """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34)."""
 
-  features: int
-  stride: int
-  norm: Callable
-  dtype: jnp.dtype
-  forms: Forms
-  last_scale: Callable
-  stride_in_1x1: bool  # There is no 1 x 1: changes nothing.
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
-    y = Conv(self.features, (3, 3), self.stride, name="conv1", **options)(x)
+  def residual(self, x: jax.Array) -> jax.Array:
+    y = self.conv(self.features, (3, 3), self.stride, name="conv1")(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = Conv(self.features, (3, 3), name="conv2", **options)(y)
-    y = self.norm(name="bn2", scale_init=self.last_scale)(y)
-    return nn.relu(y + shortcut(self, x))
+    y = self.conv(self.features, (3, 3), name="conv2")(y)
+    return self.last_norm(name="bn2")(y)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
   """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut (ResNet-50 and deeper).
 
-  The stride stands in the 3 x 3, as in torchvision, or in the first 1 x 1.
+  Attributes:
+    stride_in_1x1: puts the stride into the first 1 x 1, as in Caffe, instead of the 3 x 3, as in torchvision.
   """
 
-  features: int
-  stride: int
-  norm: Callable
-  dtype: jnp.dtype
-  forms: Forms
-  last_scale: Callable
-  stride_in_1x1: bool
+  stride_in_1x1: bool = False
 
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
+  def residual(self, x: jax.Array) -> jax.Array:
     width = self.features // 4
     first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-    y = Conv(width, (1, 1), first, name="conv1", **options)(x)
+    y = self.conv(width, (1, 1), first, name="conv1")(x)
     y = nn.relu(self.norm(name="bn1")(y))
-    y = Conv(width, (3, 3), second, name="conv2", **options)(y)
+    y = self.conv(width, (3, 3), second, name="conv2")(y)
     y = nn.relu(self.norm(name="bn2")(y))
-    y = Conv(self.features, (1, 1), name="conv3", **options)(y)
-    y = self.norm(name="bn3", scale_init=self.last_scale)(y)
-    return nn.relu(y + shortcut(self, x))
+    y = self.conv(self.features, (1, 1), name="conv3")(y)
+    return self.last_norm(name="bn3")(y)
 
 
-class GlobalBottleneck(nn.Module):
+class GlobalBottleneck(Block):
   """A bottleneck whose first two convolutions are a GCN (Figure 5, Table 11).
 
-  Branches k x 1 then 1 x k, and 1 x k then k x 1, of `width` channels, every convolution
-  followed by normalisation and ReLU; their sum goes through the 1 x 1 that stays.
+  Branches k x 1 then 1 x k, and 1 x k then k x 1, of `width` channels, every convolution followed by normalisation
+  and ReLU; their sum goes through the 1 x 1 that stays.
 
-  The paper says of downsampling only that stride-2 convolutions do it between the stages.
-  Here the first convolution of each branch has the stride, in both directions, as the
-  first convolution of a stage has it in the original ResNet. Of the possible places this
-  one comes closest to the paper's 3700M multiply-adds, see docs/WEIGHTS.md.
+  About downsampling, the paper says only that stride-2 convolutions do it between the stages. Here the first
+  convolution of each branch has the stride, in both directions, as the first convolution of a stage has it in the
+  original ResNet. Of the possible places this one comes closest to the paper's 3700M multiply-adds, see
+  docs/WEIGHTS.md.
+
+  Attributes:
+    kernel_size: k, odd.
+    width: channels inside the branches.
   """
 
-  features: int
-  stride: int
-  norm: Callable
-  dtype: jnp.dtype
-  forms: Forms
-  last_scale: Callable
-  stride_in_1x1: bool  # The 1 x 1 that stays is the last: changes nothing.
   kernel_size: int
   width: int
 
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
+  def residual(self, x: jax.Array) -> jax.Array:
     tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
 
     def branch(side, first, second):
-      y = x
-      for place, size, stride in (("first", first, self.stride), ("second", second, 1)):
-        y = Conv(self.width, size, stride, name=f"{side}_{place}", **options)(y)
-        y = nn.relu(self.norm(name=f"{side}_{place}_bn")(y))
-      return y
+      y = self.conv(self.width, first, self.stride, name=f"{side}_first")(x)
+      y = nn.relu(self.norm(name=f"{side}_first_bn")(y))
+      y = self.conv(self.width, second, name=f"{side}_second")(y)
+      return nn.relu(self.norm(name=f"{side}_second_bn")(y))
 
     y = branch("left", tall, wide) + branch("right", wide, tall)
-    y = Conv(self.features, (1, 1), name="conv3", **options)(y)
-    y = self.norm(name="bn3", scale_init=self.last_scale)(y)
-    return nn.relu(y + shortcut(self, x))
-
-
-def shortcut(block: nn.Module, x: jax.Array) -> jax.Array:
-  """The identity where shapes allow it, else a strided 1 x 1 convolution with normalisation."""
-  if block.stride == 1 and x.shape[-1] == block.features:
-    return x
-  x = Conv(
-    block.features, (1, 1), block.stride, use_bias=False, dtype=block.dtype, forms=block.forms, name="downsample_conv"
-  )(x)
-  return block.norm(name="downsample_bn")(x)
+    y = self.conv(self.features, (1, 1), name="conv3")(y)
+    return self.last_norm(name="bn3")(y)
 
 
 class ResNet(nn.Module):
-  """The encoder: images `[B, H, W, 3]` (normalised) -> four maps of strides 4, 8, 16 and 32.
+  """ResNet encoder: normalised images `[B, H, W, 3]` -> four maps of strides 4, 8, 16 and 32.
 
   Attributes:
     stage_sizes: blocks in res-2 to res-5.
-    blocks: the kind of block of each of these stages.
+    blocks: constructor of the blocks of each of these stages.
     features: channels of res-2; each later stage has twice those of the one before.
     stem: channels of the first convolution.
     norm: `sync` or `frozen`, see `batch_norm`.
-    stride_in_1x1: whether bottlenecks have their stride in the first 1 x 1, as Caffe's networks.
-    zero_init_residual: whether the last scale of each block begins as 0, so that each block begins as the
-      identity (Goyal et al., 2017, section 5.1).
-    dtype: of the computation; parameters stay float32.
-    forms: in which the platform computes.
-    remat: whether a block keeps only its input for the backward pass, which computes the block once more: less memory,
-      more time.
+    stride_in_1x1: puts the stride of bottlenecks into their first 1 x 1, as in Caffe's networks; other blocks have no
+      1 x 1 that could take it.
+    zero_init_residual: initialises the last scale of each block to 0, so that each block begins as the identity
+      (Goyal et al., 2017, section 5.1).
+    dtype: dtype of the computation; parameters stay float32.
+    ops: implementations of operations; None for those of the network that the encoder is in, or of the platform that
+      JAX computes on.
+    remat: gradient checkpointing: each block keeps only its input for the backward pass and is computed once more,
+      for less memory and more time.
 
-  Raises ValueError where H or W is no multiple of 32.
+  Raises ValueError if H or W is not a multiple of 32.
   """
 
   stage_sizes: Sequence[int]
-  blocks: Sequence[Callable[..., nn.Module]]
+  blocks: Sequence[Callable[..., Block]]
   features: int
   stem: int = 64
   norm: str = "sync"
   stride_in_1x1: bool = False
   zero_init_residual: bool = False
   dtype: jnp.dtype = jnp.float32
-  forms: Forms = PLAIN
+  ops: Ops | None = None
   remat: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
-    height, width = images.shape[1:3]
-    if height % 32 or width % 32:
-      raise ValueError(
-        f"images are {height} x {width}, but both sides must be multiples of 32: "
-        f"pad to {-(-height // 32) * 32} x {-(-width // 32) * 32}."
-      )
+    check_sides(*images.shape[1:3])
+    conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(batch_norm, self.norm, train, self.dtype)
-    last_scale = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-    options = dict(use_bias=False, dtype=self.dtype, forms=self.forms)
-    x = Conv(self.stem, (7, 7), 2, name="conv1", **options)(images)
-    x = self.forms.max_pool(nn.relu(norm(name="bn1")(x)))
-    maps = []
-    for stage, (size, block) in enumerate(zip(self.stage_sizes, self.blocks, strict=True)):
-      block = nn.remat(block) if self.remat else block
-      for index in range(size):
-        stride = 2 if stage > 0 and index == 0 else 1
-        features, name = self.features * 2**stage, f"layer{stage + 1}_{index}"
-        x = block(features, stride, norm, self.dtype, self.forms, last_scale, self.stride_in_1x1, name=name)(x)
-      maps.append(x)
-    return tuple(maps)
+    last_norm = functools.partial(norm, scale_init=nn.initializers.zeros) if self.zero_init_residual else norm
+    with use_ops(self.ops):
+      x = conv(self.stem, (7, 7), 2, name="conv1")(images)
+      x = current_ops().max_pool(nn.relu(norm(name="bn1")(x)))
+      maps = []
+      for stage, (size, block) in enumerate(zip(self.stage_sizes, self.blocks, strict=True)):
+        if block is Bottleneck:
+          block = functools.partial(block, stride_in_1x1=self.stride_in_1x1)
+        block = nn.remat(block) if self.remat else block
+        for index in range(size):
+          stride = 2 if stage > 0 and index == 0 else 1
+          x = block(self.features * 2**stage, stride, conv, norm, last_norm, name=f"layer{stage + 1}_{index}")(x)
+        maps.append(x)
+      return tuple(maps)
+
+
+def check_sides(height: int, width: int) -> None:
+  """Raises ValueError unless both sides of an image are multiples of 32."""
+  if height % 32 or width % 32:
+    raise ValueError(
+      f"images are {height} x {width}: both sides must be multiples of 32. "
+      f"Pad to {-(-height // 32) * 32} x {-(-width // 32) * 32}."
+    )
 
 
 def _basic(*stage_sizes: int, features: int = 64) -> Callable[..., ResNet]:

@@ -1,7 +1,7 @@
-"""Between the trees of this package's networks and flat files with the names and layouts of PyTorch.
+"""Converts between this package's parameter trees and flat state dicts with PyTorch's names and layouts.
 
-Encoder and classifier get torchvision's names (`layer1.0.downsample.0.weight`), all else
-the names of its modules (`head5.left_first.weight`).
+Encoder and classifier get torchvision's names (`layer1.0.downsample.0.weight`), other modules their own
+(`head5.left_first.weight`).
 """
 
 import re
@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_COUNTER = ".num_batches_tracked"  # PyTorch's, of each normalisation; of no use here.
+_COUNTER = ".num_batches_tracked"  # In each of PyTorch's normalisations; not used here.
 
 
 def to_tensors(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """`{'params': ..., 'batch_stats': ...}` of a network or an encoder as named tensors in PyTorch's layouts."""
+  """Returns the variables `{'params': ..., 'batch_stats': ...}` as named tensors in PyTorch's layouts."""
   return {_name(path): _to_layout(path, np.asarray(leaf)) for path, leaf in _leaves(variables)}
 
 
 def from_tensors(
   tensors: Mapping[str, np.ndarray], variables: Mapping[str, Any], spare: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-  """The tree of `variables`, filled from named tensors.
+  """Returns named tensors as a tree like `variables`.
 
   Args:
-    tensors: by name.
-    variables: `{'params': ..., 'batch_stats': ...}` of arrays or shapes, for the form.
-    spare: names that may be left over; beside them only PyTorch's counters of batches.
+    tensors: tensors by name.
+    variables: `{'params': ..., 'batch_stats': ...}` of arrays or shapes, the tree to fill.
+    spare: names that may be left over, besides PyTorch's counters of batches.
 
   Raises:
     ValueError: listing every tensor that is missing, left over, or of another shape.
@@ -60,9 +60,9 @@ def from_tensors(
 
 
 def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Takes away what wrappers put before an encoder's names: `module.`, `backbone.`, `encoder.` and the like.
+  """Strips the prefix that wrappers put before an encoder's names: `module.`, `backbone.`, `encoder.` and the like.
 
-  Names that do not have it stay, and so stand out as no part of the encoder.
+  Names without it stay, and are then reported as unexpected.
   """
   marks = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
   starts = [name.removesuffix(marks[0]) for name in tensors if name.endswith(marks[0])]
@@ -73,7 +73,7 @@ def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def fold_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Takes the biases of convolutions into the normalisation behind each: `(x + b) - mean = x - (mean - b)`, exactly.
+  """Folds the biases of convolutions into the normalisation after each: `(x + b) - mean = x - (mean - b)`, exactly.
 
   The encoders here have no biases, as torchvision's; some networks converted from Caffe do.
   """
@@ -106,7 +106,7 @@ def _is_deconv(path: tuple[str, ...]) -> bool:
 
 def _to_layout(path: tuple[str, ...], leaf: np.ndarray) -> np.ndarray:
   if _is_deconv(path):
-    return leaf[::-1, ::-1].transpose(2, 3, 0, 1)  # PyTorch turns the kernel of a transposed convolution round.
+    return leaf[::-1, ::-1].transpose(2, 3, 0, 1)  # PyTorch flips the kernel of a transposed convolution.
   return np.moveaxis(leaf, (-1, -2), (0, 1)) if path[-1] == "kernel" else leaf
 
 

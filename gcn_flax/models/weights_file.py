@@ -1,4 +1,4 @@
-"""Reads and writes files of named weights: safetensors, and PyTorch's `.pth` without ever running what it holds."""
+"""Reads and writes files of named weights: safetensors, and PyTorch's `.pth` without ever running code in it."""
 
 import pathlib
 import pickle
@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from gcn_flax import files
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
-_WRAPPERS = ("state_dict", "model", "model_state_dict")  # Under which training scripts save a network's weights.
-_SAFE_TORCH = (2, 6)  # Before, weights_only could be got round.
-_PRODUCER = "gcn_flax"  # Only its own metadata is believed.
+_WRAPPERS = ("state_dict", "model", "model_state_dict")  # Keys under which training scripts save a network's weights.
+_SAFE_TORCH = (2, 6)  # In older versions weights_only can be bypassed.
+_PRODUCER = "gcn_flax"  # Only metadata of this package's own files is used.
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
@@ -23,19 +23,19 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
   """Reads every tensor of a file.
 
   Args:
-    path: a `.safetensors` file, or a state dict that PyTorch saved as `.pth`, `.pt`, `.bin` or `.tar`,
-      which is read by its `weights_only` loader: it knows tensors and nothing that could be run.
+    path: a `.safetensors` file, or a state dict that PyTorch saved as `.pth`, `.pt`, `.bin` or `.tar`. The latter is
+      read by PyTorch's `weights_only` loader, which knows tensors and nothing that could be run.
 
   Returns:
-    Name -> tensor, floats of any precision as float32; and the metadata, where this package wrote the file.
+    Name -> tensor, floats of any precision as float32; and the metadata if this package wrote the file, else {}.
 
   Raises:
-    ValueError: where the file is missing, damaged, of another kind, or holds code; where it
-      needs PyTorch and that is not installed; where a number is not finite.
+    ValueError: if the file is missing, damaged, of another kind, or holds code; if it needs PyTorch, which is not
+      installed; if a number is not finite.
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
-    raise ValueError(f"weights {str(path)!r} not found: it must be a local file.")
+    raise ValueError(f"weights {str(path)!r} not found. Use a local file.")
   if path.suffix == ".safetensors":
     tensors, metadata = _from_safetensors(
       path,
@@ -44,7 +44,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
   elif path.suffix in _TORCH_SUFFIXES:
     tensors, metadata = _read_torch(path), {}
   else:
-    raise ValueError(f"weights {path} must end in .safetensors, {', '.join(_TORCH_SUFFIXES)}.")
+    raise ValueError(f"weights {path}: the name must end in .safetensors, {', '.join(_TORCH_SUFFIXES)}.")
   tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
   broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
   if broken:
@@ -53,7 +53,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
-  """What this package wrote into a safetensors file beside its tensors; {} for others'. Raises ValueError as `read`."""
+  """Returns the metadata of a safetensors file of this package; {} for other files. Raises ValueError as `read`."""
   return _from_safetensors(path, lambda file: _ours(file.metadata()))
 
 
@@ -62,10 +62,10 @@ def _ours(metadata: dict[str, str] | None) -> dict[str, str]:
 
 
 def write(path: files.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
-  """Writes a safetensors file in one move, so that a kill leaves the old one or the new one; returns its bytes."""
+  """Writes a safetensors file atomically, so that a kill leaves the old or the new one; returns its size in bytes."""
   content = safetensors.numpy.save(
     {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
-    # PyTorch's readers want "format": "pt" to take it as theirs.
+    # PyTorch's readers require "format": "pt".
     {"format": "pt", "producer": _PRODUCER, **metadata},
   )
   files.write(path, content)
@@ -80,8 +80,10 @@ def _from_safetensors(path: pathlib.Path, take: Callable[[Any], Any]) -> Any:
   try:
     with safe_open(path, framework="numpy") as file:
       return take(file)
-  except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:  # The latter for unknown dtypes.
-    raise ValueError(f"{path} is no whole safetensors file of plain floats ({error}): get it again.") from error
+  except (SafetensorError, OSError, TypeError, AttributeError, KeyError) as error:  # KeyError: an unknown dtype.
+    raise ValueError(
+      f"{path} is not a complete safetensors file of plain floats ({error}). Download it again."
+    ) from error
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -89,22 +91,22 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     import torch
   except ImportError as error:
     raise ValueError(
-      f"{path} is a file of PyTorch's, which is not installed: install torch, or save the weights as .safetensors."
+      f"{path} is a PyTorch file, but PyTorch is not installed. Install torch, or save the weights as .safetensors."
     ) from error
   if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_TORCH:
     raise ValueError(
-      f"{path} is not read by PyTorch {torch.__version__}, whose weights_only loader can be made to run code "
-      "(CVE-2025-32434): install 2.6 or newer, or save the weights as .safetensors."
+      f"{path}: PyTorch {torch.__version__} is not safe, its weights_only loader can be made to run code "
+      "(CVE-2025-32434). Install 2.6 or newer, or save the weights as .safetensors."
     )
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:  # Whose text advises to run it all the same: it is not passed on.
+  except pickle.UnpicklingError as error:  # Its text is not shown: it advises to run the file's code.
     raise ValueError(
-      f"{path} holds more than tensors, or is damaged; nothing of it was run. Save the network's state_dict() alone, "
+      f"{path} holds more than tensors, or is damaged; no code in it was run. Save the network's state_dict() alone, "
       "best as .safetensors."
     ) from error
-  except Exception as error:  # Whatever PyTorch's readers stumble over.
-    raise ValueError(f"{path} is no whole file of PyTorch weights ({_first_line(error)}).") from error
+  except Exception as error:  # PyTorch's readers raise many kinds of errors.
+    raise ValueError(f"{path} is not a complete file of PyTorch weights ({_first_line(error)}).") from error
   for key in _WRAPPERS:
     if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
       content = content[key]
@@ -112,11 +114,13 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   if not isinstance(content, Mapping) or not all(
     isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
   ):
-    raise ValueError(f"{path} is no state dict, a mapping of names to tensors: save the network's state_dict() alone.")
+    raise ValueError(
+      f"{path} is not a state dict, a mapping of names to tensors. Save the network's state_dict() alone."
+    )
   try:
     return {name: _to_numpy(tensor) for name, tensor in content.items()}
-  except (TypeError, RuntimeError) as error:  # Sparse, quantised and other tensors that are no plain arrays.
-    raise ValueError(f"{path} holds tensors that are no plain arrays ({_first_line(error)}).") from error
+  except (TypeError, RuntimeError) as error:  # Sparse and quantised tensors, for instance.
+    raise ValueError(f"{path} holds tensors that are not plain arrays ({_first_line(error)}).") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -125,4 +129,4 @@ def _first_line(error: Exception) -> str:
 
 def _to_numpy(tensor) -> np.ndarray:
   tensor = tensor.detach()
-  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy knows no bfloat16 of PyTorch's.
+  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy cannot read PyTorch's bfloat16.

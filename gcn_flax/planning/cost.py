@@ -127,7 +127,7 @@ def _num_bytes(element: str, dimensions: str) -> int:
 
 
 def flops(jaxpr: core.Jaxpr) -> int:
-  """Counts multiplications and additions of convolutions and matrix products, a scan's body once per iteration."""
+  """Counts multiplications and additions of convolutions and matrix products, once per iteration of a scan."""
   total = 0
   for equation in jaxpr.eqns:
     count = equation.params["length"] if equation.primitive.name == "scan" else 1

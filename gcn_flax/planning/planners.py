@@ -58,7 +58,7 @@ class Planner(abc.ABC):
     # FLOPs are counted without the zeros of space-to-depth kernels, and without what `remat` computes twice.
     plain = ml_collections.ConfigDict(config)
     plain.model.remat = False
-    self._reference = build.build(plain, num_classes=num_classes, devices=devices, platform="plain")
+    self._reference = build.build(plain, num_classes=num_classes, devices=devices, platform="reference")
 
   def estimate(self, batch_per_group: int) -> dict[str, Any]:
     """Returns the cost of a step as `plan.run` does.

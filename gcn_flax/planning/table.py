@@ -51,15 +51,12 @@ def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, st
   if result["cycles"] is not None:
     pixels = _number(result["cycles_per_pixel"], ".1f")
     utilization = result["flops"] / result["seconds"] / hardware.TPUS[target.generation].peak
-    rate = result["batch_size"] / result["seconds"]
+    rate, on_host = result["batch_size"] / result["seconds"], result["devices_per_host"]
     rows += [
       ("cycles per step, compiler's estimate", f"{result['cycles'] / 1e6:.1f} M, {pixels} per pixel"),
       *_parts(result),
       ("step time, estimated", f"{result['seconds']:.3f} s, {rate:.1f} images/s, {utilization:.0%} of peak FLOP/s"),
-      (
-        "scaling, estimated",
-        f"{result['scaling']:.1%} of linear, from one host ({result['devices_per_host']} devices)",
-      ),
+      ("scaling efficiency, estimated", f"{result['scaling']:.1%} relative to one host ({on_host} devices)"),
     ]
   if result["collective_bytes"] is not None:
     count = f" in {result['collectives']} collectives" if result["collectives"] else ""

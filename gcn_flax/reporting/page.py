@@ -123,11 +123,8 @@ def _split_charts(content: Mapping[str, Any], title: str) -> Iterator[tuple[str,
       "a boundary, too."
     )
     series = {"accuracy": tuple(zip(*points, strict=True))}
-    yield (
-      "accuracy near boundaries",
-      note,
-      charts.lines(series, "distance to the nearest boundary, pixels", "accuracy, %"),
-    )
+    chart = charts.lines(series, "distance to the nearest boundary, pixels", "accuracy, %")
+    yield "accuracy near boundaries", note, chart
   by_image = [100 * score for score in content["image_scores"] if score is not None]
   if by_image:
     note = "Each image is scored by itself; the metrics above are those of all images together."

@@ -13,7 +13,7 @@ from gcn_flax.evaluation import accuracy
 from gcn_flax.input_pipeline import transforms
 from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.models.classifier import Classifier
-from gcn_flax.models.ops import of_platform
+from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
@@ -34,7 +34,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     dtype=jnp.dtype(model.dtype),
-    forms=of_platform(platform),
+    ops=ops_for(platform),
     remat=model.remat,
   )
 

@@ -14,7 +14,7 @@ from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import transforms
 from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.models.gcn import GCN
-from gcn_flax.models.ops import of_platform
+from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
@@ -22,7 +22,7 @@ from gcn_flax.visualize import overlay, sheets, tables
 
 IGNORE = labels.IGNORE
 BEST_METRIC = "mean_iou"
-loss = losses.of_scores
+loss = losses.segmentation_loss
 
 
 def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> GCN:
@@ -38,7 +38,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     dtype=jnp.dtype(model.dtype),
     norm=model.norm,
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
-    forms=of_platform(platform),
+    ops=ops_for(platform),
     remat=model.remat,
   )
 
@@ -83,9 +83,9 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       pixel=padding_pixel(config),
     )
     if views.one and not settings.crf.iterations:
-      return apply(images).classes()  # Softmax would not change the order.
+      return apply(images).argmax()  # Softmax keeps the order, but for logits that differ by less than its rounding.
     find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
-    return find(lambda tiles: apply(tiles).logits(), images, sizes, views)
+    return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, views)
 
   return infer
 
@@ -161,7 +161,7 @@ class Metrics(metrics.Metrics):
       "boundary_iou_by_class": self.by_class(regions.boundary_iou(self.counts["boundaries"])),
       **{name: metrics.named(values, values.values()) for name, values in self._cityscapes().items()},
       "accuracy_within_pixels": metrics.named(
-        map(str, range(1, regions.FARTHEST + 1)), regions.accuracy_curve(self.counts["distance"])
+        map(str, range(1, regions.MAX_DISTANCE + 1)), regions.accuracy_curve(self.counts["distance"])
       ),
       "confusion": matrix.tolist(),
     }

@@ -1,4 +1,4 @@
-"""The two functions that run on the devices: one update of the weights, one batch of scores."""
+"""The two functions that run on the devices: `train_step` updates the weights, `eval_step` predicts a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,9 @@ Batch = dict[str, jax.Array]  # image uint8 [B, H, W, 3]; label uint8 [B, H, W],
 
 
 def normalize(images: jax.Array, normalization: dict[str, jax.Array]) -> jax.Array:
-  """uint8 RGB `[B, H, W, 3]` -> float32 `(images - mean) / std` by channel, in the order of the network's channels.
+  """Normalises uint8 RGB `[B, H, W, 3]` to float32 `(images - mean) / std` in the network's order of channels.
 
-  `normalization` is `{'mean': [3], 'std': [3], 'bgr': bool}`; with `bgr` the channels are turned round first.
+  `normalization` is `{'mean': [3], 'std': [3], 'bgr': bool}`; `bgr` reverses the channels first.
   """
   images = images.astype(jnp.float32)
   images = jnp.where(normalization["bgr"], images[..., ::-1], images)
@@ -34,43 +34,43 @@ def make_train_step(
   """Returns `(state, batch) -> (state, metrics)`, to be compiled.
 
   Args:
-    network: with a method `scores` that takes images and `train`.
-    optimizer: of its weights.
-    loss: `(scores, labels) -> (sum, weight)`.
-    accumulate_steps: parts that a batch is worked off in. The loss stays sum / weight of the global
-      batch; only the statistics of batch normalisation, and what is hardest, are then those of a part.
-    ema_decay: of the moving average; 0 for none.
+    network: module with a method `raw_logits(images, train)`.
+    optimizer: updates the network's parameters.
+    loss: `(logits, labels) -> (sum, weight)`.
+    accumulate_steps: number of micro-batches over which gradients are accumulated. The loss stays sum / weight of the
+      global batch; only the statistics of batch normalisation and the hardest pixels are then those of a micro-batch.
+    ema_decay: decay of the moving average of the weights; 0 for none.
 
-  Metrics are float32 scalars: `loss`, `grad_norm` (before clipping), and the bool
-  `finite`, whether loss, gradient and the new state are all finite.
+  Metrics are float32 scalars: `loss`, `grad_norm` (before clipping), and the bool `finite`, True if loss, gradient
+  and the new state are all finite.
   """
 
-  def loss_of_part(params, batch_stats, part: Batch, normalization):
+  def micro_batch_loss(params, batch_stats, batch: Batch, normalization):
     variables = {"params": params, "batch_stats": batch_stats}
-    images = normalize(part["image"], normalization)
-    scores, updates = network.apply(variables, images, train=True, mutable=["batch_stats"], method="scores")
-    total, weight = loss(scores, part["label"])
+    images = normalize(batch["image"], normalization)
+    logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"], method="raw_logits")
+    total, weight = loss(logits, batch["label"])
     return total, (weight, updates["batch_stats"])
 
-  gradient_of_part = jax.value_and_grad(loss_of_part, has_aux=True)
+  value_and_gradient = jax.value_and_grad(micro_batch_loss, has_aux=True)
 
   def train_step(state: TrainState, batch: Batch):
-    def add_part(carry, part):
+    def add_micro_batch(carry, micro_batch):
       total, weight, batch_stats, gradient = carry
-      (part_total, (part_weight, batch_stats)), part_gradient = gradient_of_part(
-        state.params, batch_stats, part, state.normalization
+      (new_total, (new_weight, batch_stats)), new_gradient = value_and_gradient(
+        state.params, batch_stats, micro_batch, state.normalization
       )
-      gradient = jax.tree.map(jnp.add, gradient, part_gradient)
-      return (total + part_total, weight + part_weight, batch_stats, gradient), None
+      gradient = jax.tree.map(jnp.add, gradient, new_gradient)
+      return (total + new_total, weight + new_weight, batch_stats, gradient), None
 
     if accumulate_steps == 1:
-      (total, (weight, batch_stats)), gradient = gradient_of_part(
+      (total, (weight, batch_stats)), gradient = value_and_gradient(
         state.params, state.batch_stats, batch, state.normalization
       )
     else:
       start = (jnp.float32(0), jnp.float32(0), state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
-      parts = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
-      (total, weight, batch_stats, gradient), _ = jax.lax.scan(add_part, start, parts)
+      micro_batches = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
+      (total, weight, batch_stats, gradient), _ = jax.lax.scan(add_micro_batch, start, micro_batches)
 
     scale = jnp.where(weight > 0, 1.0 / weight, 0.0)  # A batch that is all void, or of no weight, changes nothing.
     mean_loss = total * scale
@@ -92,21 +92,22 @@ def make_train_step(
 
 
 def _split(leaf: jax.Array, parts: int) -> jax.Array:
-  """`[B, ...]` -> `[parts, B / parts, ...]`; every part takes its share from each device, so nothing moves."""
+  """Splits `[B, ...]` into `[parts, B / parts, ...]`; every part takes its share from each device, so nothing moves."""
   return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)
 
 
 def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, Any], Batch], jax.Array]:
   """Returns `(weights, batch) -> infer(apply, images, sizes)`, to be compiled.
 
-  `weights` are those of `TrainState.weights`; `apply` takes RGB images of any type, 0 to 255, to the network's scores.
+  `weights` are those of `TrainState.weights`; `apply` takes RGB images of any dtype, 0 to 255, to the network's
+  `raw_logits`.
   """
 
   def eval_step(weights, batch: Batch):
     variables = {"params": weights["params"], "batch_stats": weights["batch_stats"]}
 
     def apply(images):
-      return network.apply(variables, normalize(images, weights["normalization"]), train=False, method="scores")
+      return network.apply(variables, normalize(images, weights["normalization"]), train=False, method="raw_logits")
 
     return infer(apply, batch["image"], batch["size"])
 

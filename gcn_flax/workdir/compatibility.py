@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from gcn_flax import files
 from gcn_flax.config import get_config
 from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.record import TrainingData
@@ -88,12 +89,13 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
       )
 
 
-def check_classes(classes: Sequence[str], trained: Any, dataset: str) -> None:
-  """Raises ValueError if a workdir or an exported file was trained with other classes than a data set has."""
+def check_classes(config: ml_collections.ConfigDict, classes: Sequence[str], trained: files.Path) -> None:
+  """Raises ValueError if a workdir or an exported file was trained with other classes than the data set has."""
   before = TrainingData.read(trained).classes
   if before and tuple(before) != tuple(classes):
     raise ValueError(
-      f"{trained} was trained with the classes {', '.join(before[:30])}, but {dataset} has {', '.join(classes[:30])}."
+      f"{trained} was trained with the classes {', '.join(before[:30])}, but {config.data.dataset} in "
+      f"{config.data.data_dir} has {', '.join(classes[:30])}. Use a workdir that was trained on these."
     )
 
 

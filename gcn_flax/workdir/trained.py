@@ -61,7 +61,7 @@ def load_trained(
       weights = checkpoints.restore_weights(step, setup.state_shapes.replace(ema={}).weights())
     return Trained(setup, weights, step, label_set, TrainingData.read(workdir.path))
   if config.init_from:
-    check_classes(label_set.classes, source, config.data.dataset)
+    check_classes(config, label_set.classes, source)
   weights = load_init_weights(config, setup, label_set.classes)
   lacking = [name for name in setup.state_shapes.params if name not in weights["params"]]
   if lacking:

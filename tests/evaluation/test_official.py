@@ -55,7 +55,7 @@ class Labelled:
 
 def scores_of(counts):
   totals = {name: sum(part[name] for part in counts) for name in counts[0]}
-  return segmentation.Scores(totals, np.zeros(len(counts)), CITYSCAPES, [], [], [])
+  return segmentation.Metrics(totals, np.zeros(len(counts)), CITYSCAPES, [], [], [])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,4 +1,4 @@
-"""Augmentation keeps image and label together, and pads with void."""
+"""Augmentation transforms image and label alike, and pads with void."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from gcn_flax.input_pipeline import transforms
 
 
 def example(height, width):
-  """A picture whose red channel is its label: what moves one must move the other."""
+  """Returns an image whose channels equal its label, so that both must move alike."""
   label = np.random.default_rng(0).integers(0, 20, (height // 8 + 1, width // 8 + 1))
   label = np.kron(label, np.ones((8, 8)))[:height, :width].astype(np.uint8)
   return {"image": np.stack([label, label, label], -1), "label": label, "image_id": "street"}
@@ -80,7 +80,7 @@ def test_scales_cover_their_range():
 
 
 def test_a_scaled_crop_is_a_window_of_the_scaled_image():
-  """A ramp of 2 a pixel rises by 2 / factor, and the label with it."""
+  """A ramp of 2 per pixel becomes one of 2 / factor, in image and label."""
   ramp = np.repeat(2 * np.arange(120, dtype=np.uint8)[:, None], 160, 1)
   before = {"image": np.stack([ramp] * 3, -1), "label": ramp}
   for seed in range(20):
@@ -102,7 +102,7 @@ def test_colour_changes_the_image_alone_and_by_no_more_than_asked():
 
 
 def test_colour_keeps_grey_grey():
-  """Saturation and hue turn colours about the grey axis: on it only brightness and contrast are left."""
+  """Saturation and hue rotate colours around the grey axis, where only brightness and contrast have an effect."""
   grey = {"image": np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, -1).repeat(4, 1)}
   for seed in range(20):
     image = transforms.color_jitter(grey, 0.5, np.random.default_rng(seed))["image"].astype(int)
@@ -128,7 +128,7 @@ def test_hue_turns_by_at_most_a_fifth_of_the_strength():
     image = transforms.color_jitter(red, 0.4, np.random.default_rng(seed))["image"]
     hues.append(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[0, 0, 0] * 2.0)
   turned = np.minimum(np.array(hues), 360 - np.array(hues))
-  assert 15 < turned.max() < 50  # 0.4 / 5 of a turn are 29 degrees in YIQ; hexagonal hue stretches them.
+  assert 15 < turned.max() < 50  # 0.4 / 5 of a turn is 29 degrees in YIQ; the hexagonal hue of HSV stretches it.
 
 
 def test_crops_reach_every_corner():
@@ -148,22 +148,25 @@ def test_the_paper_recipe_pads_and_flips_alone():
 
 
 def test_an_image_too_large_to_pad_is_named():
-  with pytest.raises(ValueError, match="image street is 40 x 50, larger than 32 x 64"):
+  with pytest.raises(
+    ValueError,
+    match="image street: its size 40 x 50 is larger than 32 x 64. .* to .64, 64. or more",
+  ):
     transforms.augment(example(40, 50), np.random.default_rng(0), **options())
 
 
-# Whole images.
+# Images with one class.
 
 
 def photo(height, width, seed=0):
-  """Smooth colours with edges, as a photo has them."""
+  """Returns smooth colours with edges, similar to a photo."""
   small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
   return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture(scope="module")
 def functional():
-  """torchvision's transforms; beside torch without CUDA it imports only where two of its operators are declared."""
+  """Returns torchvision's transforms, which with a CPU build of torch import only after declaring two operators."""
   import torch
 
   for operator in ("nms", "qnms"):
@@ -178,7 +181,7 @@ def functional():
   [((375, 500), (224, 224), 256), ((500, 333), (224, 224), 256), ((64, 64), (64, 64), 64), ((120, 70), (96, 64), 99)],
 )
 def test_center_crop_equals_torchvisions_presets(shape, size, shorter_side, functional):
-  """Resize(256), then CenterCrop(224), on Pillow images, as torchvision's weights were scored."""
+  """torchvision evaluates its weights with Resize(256) and CenterCrop(224) on Pillow images."""
   image = photo(*shape)
   resized = functional.resize(Image.fromarray(image), shorter_side)
   expected = np.asarray(functional.center_crop(resized, size))
@@ -188,13 +191,13 @@ def test_center_crop_equals_torchvisions_presets(shape, size, shorter_side, func
 
 
 def test_random_resized_crop_draws_area_and_ratio():
-  """A picture whose channels hold row and column tells which window was cut."""
+  """The channels of the image contain row and column, which identifies the window."""
   rows, columns = np.mgrid[0:240, 0:200]
   image = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
   areas, ratios, tops = [], [], []
   for seed in range(400):
     result = transforms.random_resized_crop(image, (8, 8), (0.1, 0.6), np.random.default_rng(seed)).astype(float)
-    # Means of eighths of the window: seven eighths lie between the first and the last.
+    # Each pixel averages an eighth of the window; the first and the last are seven eighths apart.
     height, width = ((result[-1, -1, channel] - result[0, 0, channel]) * 8 / 7 for channel in (0, 1))
     areas.append(height * width / (240 * 200))
     ratios.append(width / height)

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from gcn_flax.models.gcn import GCN, HEADS
-from gcn_flax.models.ops import PLAIN
+from gcn_flax.models.layout import FeatureMap
+from gcn_flax.models.ops import REFERENCE
 from gcn_flax.training.losses import cross_entropy
-from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
+from tests.models.comparison import assert_close, quick_jit, random_array, random_labels, random_variables
 from tests.torch_reference import TorchGCN, load_flax, to_numpy, to_torch, torch_names
 
 CLASSES = 5
@@ -29,61 +30,54 @@ VARIANTS = {
 
 @functools.cache
 def network_and_variables(variant: str):
-  """A network, and random numbers for its every parameter."""
+  """Returns a network and random values for all of its variables."""
   network = GCN(CLASSES, **VARIANTS[variant])
   return network, random_variables(network, IMAGES, train=False)
 
 
 def torch_network(variant: str) -> TorchGCN:
-  """The same network with the same numbers."""
+  """Returns the same network with the same values."""
   return load_flax(TorchGCN(CLASSES, **VARIANTS[variant]), network_and_variables(variant)[1])
 
 
-def torch_scores(variant: str) -> np.ndarray:
+def torch_logits(variant: str) -> np.ndarray:
   with torch.no_grad():
     return to_numpy(torch_network(variant).eval()(to_torch(IMAGES)))
 
 
-def random_labels() -> np.ndarray:
-  """Labels with a quarter of void."""
-  rng = np.random.default_rng(3)
-  labels = rng.integers(0, CLASSES, IMAGES.shape[:3])
-  return np.where(rng.random(labels.shape) < 0.25, 255, labels)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_scores_equal_torch(variant):
+def test_logits_equal_torch(variant):
   network, variables = network_and_variables(variant)
-  scores = quick_jit(lambda variables, images: network.apply(variables, images, train=False))(variables, IMAGES)
-  assert scores.shape == (*IMAGES.shape[:3], CLASSES)
-  assert_close(scores, torch_scores(variant), 1e-4)
+  logits = quick_jit(lambda variables, images: network.apply(variables, images, train=False))(variables, IMAGES)
+  assert logits.shape == (*IMAGES.shape[:3], CLASSES)
+  assert_close(logits, torch_logits(variant), 1e-4)
 
 
 @pytest.mark.parametrize("variant", ["tiny", "tiny_stack", "resnet18"])
 def test_training_equals_torch(variant):
-  """Scores under batch statistics, the new running means, and the gradient of every parameter.
+  """Logits under batch statistics, the new running means, and the gradient of every parameter.
 
-  In float64: in float32 a value near zero falls on the other side of a ReLU now and
-  then, which moves gradients by percents, in either framework.
+  In float64: in float32, values near zero sometimes fall on the other side of a ReLU, which moves gradients by
+  percents in either framework.
   """
   network, variables = network_and_variables(variant)
   network = network.clone(dtype=jnp.float64)
-  labels = random_labels()
+  labels = random_labels(*IMAGES.shape[:3], num_classes=CLASSES)
 
   def loss(params):
-    scores, updates = network.apply({**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"])
-    return cross_entropy(scores, jnp.asarray(labels))[0], (scores, updates["batch_stats"])
+    logits, updates = network.apply({**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"])
+    return cross_entropy(logits, jnp.asarray(labels))[0], (logits, updates["batch_stats"])
 
   with jax.enable_x64(True):
-    (value, (scores, statistics)), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    (value, (logits, statistics)), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
   reference = torch_network(variant).double().train()
-  expected_scores = reference(to_torch(IMAGES).double())
-  expected = F.cross_entropy(expected_scores, torch.from_numpy(labels), ignore_index=255, reduction="sum")
+  expected_logits = reference(to_torch(IMAGES).double())
+  expected = F.cross_entropy(expected_logits, torch.from_numpy(labels).long(), ignore_index=255, reduction="sum")
   expected.backward()
 
   np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
-  assert_close(scores, to_numpy(expected_scores), 1e-5)
+  assert_close(logits, to_numpy(expected_logits), 1e-5)
   for name, mean in torch_names(reference, statistics).items():
     if name.endswith("running_mean"):
       assert_close(mean, reference.get_buffer(name), 1e-5)
@@ -114,30 +108,28 @@ def test_boundary_refine_off_leaves_out_the_nine_blocks_only():
 
 
 def test_sizes_of_figure_2():
-  network = GCN(21, "resnet152", 15, forms=PLAIN)
+  network = GCN(21, "resnet152", 15)
   images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
 
   def intermediates(images):
-    scores, variables = network.init_with_output(
+    logits, variables = network.init_with_output(
       jax.random.key(0), images, train=False, capture_intermediates=True, mutable=True
     )
-    return scores, variables["intermediates"]
+    parts = {name: part for name, part in variables["intermediates"].items() if re.search(r"\w\d$", name)}
+    return logits, {name: FeatureMap.of(part["__call__"][0]).plain() for name, part in parts.items()}
 
-  scores, parts = jax.eval_shape(intermediates, images)
-  sizes = {
-    name: part["__call__"][0].shape for name, part in parts.items() if name not in ("__call__", "scores", "encoder")
-  }
+  logits, maps = jax.eval_shape(intermediates, images)
   expected = {"refine1": 256, "refine0": 512, "deconv1": 512}
   for level, size in {5: 16, 4: 32, 3: 64, 2: 128}.items():
     expected |= {f"head{level}": size, f"refine_head{level}": size, f"deconv{level}": 2 * size}
     if level < 5:
       expected[f"refine{level}"] = size
-  assert sizes == {name: (1, size, size, 21) for name, size in expected.items()}
-  assert scores.shape == (1, 512, 512, 21)
+  assert jax.tree.map(jnp.shape, maps) == {name: (1, size, size, 21) for name, size in expected.items()}
+  assert logits.shape == (1, 512, 512, 21)
 
 
-def test_shifted_input_shifts_the_scores():
-  """Rows that no border reaches: one score depends on less than 320 rows to each side."""
+def test_a_shifted_input_shifts_the_logits():
+  """In rows that no border reaches: a logit depends on fewer than 320 rows to each side."""
   network = GCN(3, "resnet_tiny", 3)
   picture = random_array(1, 800, 32, 3)
   above, below = picture[:, :-32], picture[:, 32:]
@@ -160,42 +152,42 @@ def test_running_statistics_move_unless_frozen(norm):
 
 
 class TestBfloat16:
-  network = GCN(CLASSES, dtype=jnp.bfloat16, forms=PLAIN, **VARIANTS["tiny"])
+  network = GCN(CLASSES, dtype=jnp.bfloat16, ops=REFERENCE, **VARIANTS["tiny"])
 
   def apply(self, variables):
     return self.network.apply(variables, IMAGES, train=False)
 
   def test_parameters_and_logits_are_float32(self):
-    scores, variables = jax.eval_shape(lambda: self.network.init_with_output(jax.random.key(0), IMAGES, train=False))
+    logits, variables = jax.eval_shape(lambda: self.network.init_with_output(jax.random.key(0), IMAGES, train=False))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    assert scores.dtype == jnp.float32
+    assert logits.dtype == jnp.float32
 
   def test_every_convolution_is_in_bfloat16(self):
     program = str(jax.make_jaxpr(self.apply)(network_and_variables("tiny")[1]))
     results = re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated\[", program)
     assert len(results) > 40 and set(results) == {"bf16"}
 
-  def test_scores_are_close_to_those_in_float32(self):
+  def test_logits_are_close_to_those_in_float32(self):
     _, variables = network_and_variables("tiny")
-    assert_close(quick_jit(self.apply)(variables), torch_scores("tiny"), 0.05)
+    assert_close(quick_jit(self.apply)(variables), torch_logits("tiny"), 0.05)
 
 
 @pytest.mark.parametrize("head", sorted(set(HEADS) - {"pointwise"}))
 def test_even_kernel_size_is_refused(head):
   network = GCN(CLASSES, "resnet_tiny", 6, head)
-  with pytest.raises(ValueError, match="kernel_size=6 must be odd"):
+  with pytest.raises(ValueError, match="kernel_size=6: must be odd"):
     jax.eval_shape(lambda: network.init(jax.random.key(0), IMAGES, train=False))
 
 
 @pytest.mark.parametrize(
   "options, size, message",
   [
-    (dict(backbone="resnet19"), (64, 64), "'resnet19' is unknown.*resnet18"),
-    (dict(head="aspp"), (64, 64), "'aspp' is unknown.*gcn, trivial, stack, pointwise"),
-    (dict(), (65, 64), "65 x 64.*pad to 96 x 64"),
+    (dict(backbone="resnet19"), (64, 64), "backbone='resnet19': unknown.*resnet18"),
+    (dict(head="aspp"), (64, 64), "head='aspp': unknown.*gcn, trivial, stack, pointwise"),
+    (dict(), (65, 64), "65 x 64.*Pad to 96 x 64"),
   ],
 )
-def test_what_cannot_be_built_is_refused_with_the_cure(options, size, message):
+def test_errors_name_the_fix(options, size, message):
   network = GCN(CLASSES, **{**VARIANTS["tiny"], **options})
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, *size, 3)), train=False))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcn_flax.models.heads import BoundaryRefine, ConvStack, GlobalConv, PointwiseConv, TrivialConv
-from tests.models.comparison import assert_close, random_array, random_variables
+from tests.models.comparison import TOLERANCE, assert_close, random_array, random_variables
 from tests.torch_reference import (
   TorchBoundaryRefine,
   TorchConv,
@@ -14,8 +14,6 @@ from tests.torch_reference import (
   to_numpy,
   to_torch,
 )
-
-TOLERANCE = 1e-5
 
 
 def count_parameters(module, channels: int) -> int:
@@ -42,7 +40,7 @@ def test_parameters_of_conv_stack_in_table_4(width, expected):
   "module, biases",
   [(GlobalConv(21, 7), 4 * 21), (TrivialConv(21, 7), 21), (ConvStack(21, 7, 8), 2 * 8 + 21), (PointwiseConv(21), 21)],
 )
-def test_biases_are_there_unless_switched_off(module, biases):
+def test_heads_have_biases_unless_switched_off(module, biases):
   assert count_parameters(module, 16) - count_parameters(module.clone(use_bias=False), 16) == biases
 
 
@@ -106,11 +104,11 @@ def test_boundary_refine_equals_torch():
 
 @pytest.mark.parametrize("k", [2, 4, 0, -3])
 @pytest.mark.parametrize("make", [GlobalConv, TrivialConv, lambda features, k: ConvStack(features, k, 4)])
-def test_kernel_without_a_centre_is_refused(make, k):
-  with pytest.raises(ValueError, match=f"kernel_size={k} must be odd"):
+def test_a_kernel_without_a_centre_is_refused(make, k):
+  with pytest.raises(ValueError, match=f"kernel_size={k}: must be odd"):
     make(3, k).init(jax.random.key(0), np.zeros((1, 8, 8, 2)))
 
 
-def test_stack_of_no_convolution_is_refused():
+def test_a_stack_without_convolutions_is_refused():
   with pytest.raises(ValueError, match="kernel_size=1"):
     ConvStack(3, 1, 4).init(jax.random.key(0), np.zeros((1, 8, 8, 2)))

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gcn_flax.models.heads import BoundaryRefine
 from gcn_flax.models.layers import Conv, Deconv, bilinear_kernel
-from gcn_flax.models.layout import Layout
-from tests.models.comparison import assert_close, random_array, random_variables
+from gcn_flax.models.layout import FeatureMap, Layout
+from tests.models.comparison import TOLERANCE, assert_close, random_array, random_variables
 from tests.torch_reference import load_flax, to_numpy, to_torch
-
-TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("kernel_size", [(7, 7), (3, 3), (1, 1), (5, 1), (1, 7)])
@@ -26,14 +25,33 @@ def test_conv_pads_as_torch_does(kernel_size, stride, size):
   assert_close(module.apply(variables, x), to_numpy(reference(to_torch(x))), TOLERANCE)
 
 
-def test_a_strided_convolution_takes_no_layouts():
-  with pytest.raises(ValueError, match="stride 2 takes no layouts"):
-    Conv(4, (3, 3), 2).init(jax.random.key(0), random_array(1, 8, 8, 3), (Layout(3), Layout(4)))
+@pytest.mark.parametrize(
+  "stride, before, after",
+  [
+    pytest.param(2, Layout(3), Layout(4, (2, 2)), id="stride to blocks"),
+    pytest.param(2, Layout(3, (2, 2)), None, id="stride in blocks"),
+    pytest.param(1, Layout(3, (2, 2)), Layout(4, (2, 1)), id="other blocks"),
+    pytest.param(1, Layout(3, (2, 2)), Layout(4), id="out of blocks"),
+  ],
+)
+def test_layouts_that_no_kernel_connects_are_refused(stride, before, after):
+  x = FeatureMap.of(random_array(1, 8, 8, 3)).to(before)
+  with pytest.raises(ValueError, match=f"stride {stride} cannot go from Layout"):
+    Conv(4, (3, 3), stride).init(jax.random.key(0), x, after)
+
+
+def test_a_map_gives_a_map_and_an_array_an_array():
+  x = random_array(1, 8, 8, 3)
+  for module in (Conv(4, (3, 3)), Deconv(), BoundaryRefine()):
+    variables = random_variables(module, x)
+    y, expected = module.apply(variables, FeatureMap.of(x)), module.apply(variables, x)
+    np.testing.assert_array_equal(y.plain(), expected)
+    assert y.layout == Layout(expected.shape[-1]) and not isinstance(expected, FeatureMap)
 
 
 @pytest.fixture(scope="module")
 def deconv():
-  """Input, variables and output of a `Deconv` with a random kernel, dense in channels."""
+  """Returns input, variables and output of a `Deconv` with a random kernel, dense in channels."""
   x = random_array(2, 5, 8, 3)
   variables = random_variables(Deconv(), x)
   return x, variables, np.asarray(Deconv().apply(variables, x))
@@ -46,11 +64,11 @@ def test_deconv_equals_flax_conv_transpose(deconv):
   assert_close(y, reference.apply(variables, x), TOLERANCE)
 
 
-def test_deconv_equals_torch_with_the_kernel_turned_round(deconv):
+def test_deconv_equals_torch_with_the_kernel_flipped(deconv):
   x, variables, y = deconv
   kernel = variables["params"]["kernel"]
-  turned = torch.from_numpy(kernel[::-1, ::-1].transpose(2, 3, 0, 1).copy())
-  assert_close(y, to_numpy(F.conv_transpose2d(to_torch(x), turned, stride=2, padding=1)), TOLERANCE)
+  flipped = torch.from_numpy(kernel[::-1, ::-1].transpose(2, 3, 0, 1).copy())
+  assert_close(y, to_numpy(F.conv_transpose2d(to_torch(x), flipped, stride=2, padding=1)), TOLERANCE)
 
 
 def test_deconv_gradients_equal_flax_conv_transpose(deconv):
@@ -64,21 +82,21 @@ def test_deconv_gradients_equal_flax_conv_transpose(deconv):
   jax.tree.map(lambda ours, theirs: assert_close(ours, theirs, TOLERANCE), gradients(Deconv()), gradients(reference))
 
 
-def _upsample_at_start(x: np.ndarray) -> np.ndarray:
+def upsample_at_initialisation(x: np.ndarray) -> np.ndarray:
   module = Deconv()
   return np.asarray(module.apply(module.init(jax.random.key(0), x), x))
 
 
-def test_deconv_starts_as_bilinear_interpolation():
-  """Half-pixel centres; at the border the zeros outside count, so the frame of one pixel is left out."""
+def test_deconv_is_initialised_as_bilinear_interpolation():
+  """Half-pixel centres; the border of one pixel, which sees the zeros outside, is left out."""
   x = random_array(2, 6, 9, 4)
   expected = F.interpolate(to_torch(x), scale_factor=2, mode="bilinear", align_corners=False)
-  assert_close(_upsample_at_start(x)[:, 1:-1, 1:-1], to_numpy(expected)[:, 1:-1, 1:-1], 1e-6)
+  assert_close(upsample_at_initialisation(x)[:, 1:-1, 1:-1], to_numpy(expected)[:, 1:-1, 1:-1], 1e-6)
 
 
-def test_deconv_start_keeps_a_constant_map():
+def test_deconv_at_initialisation_keeps_a_constant_map():
   constants = np.array([1.0, -2.0, 3.5], np.float32)
-  y = _upsample_at_start(np.broadcast_to(constants, (1, 5, 7, 3)))
+  y = upsample_at_initialisation(np.broadcast_to(constants, (1, 5, 7, 3)))
   np.testing.assert_allclose(y[:, 1:-1, 1:-1], np.broadcast_to(constants, (1, 8, 12, 3)), rtol=1e-6)
 
 

@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import encoder_cost
-from gcn_flax.models.ops import PLAIN
+from gcn_flax.models.ops import CPU, REFERENCE
 from gcn_flax.models.resnet import BACKBONES, batch_norm
 from gcn_flax.planning import cost
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
 from tests.torch_reference import TorchResNet, load_flax, to_numpy, to_torch
 
-# Parameters of torchvision's networks less their classifiers of 1000 classes.
+# Parameters of torchvision's networks, without their classifiers of 1000 classes.
 PARAMETERS = {
   "resnet18": 11_689_512 - 513_000,
   "resnet34": 21_797_672 - 513_000,
@@ -23,7 +23,7 @@ PARAMETERS = {
 
 
 def encoder_shapes(name: str, size=(64, 96), **options):
-  """Variables and features of an encoder, as shapes and dtypes."""
+  """Returns variables and features of an encoder as shapes and dtypes."""
   images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
   encoder = BACKBONES[name](**options)
   variables = jax.eval_shape(lambda images: encoder.init(jax.random.key(0), images, train=False), images)
@@ -42,7 +42,7 @@ def test_strides_of_the_features(name):
 
 
 def test_resnet50_gcn_is_table_11():
-  """Kernels of res-4 and res-5 by hand: k, channels within, blocks, channels without; the rest is ResNet-50's."""
+  """Kernels of res-4 and res-5 by hand: k, inner channels, blocks, outer channels; the rest is ResNet-50's."""
   variables, _ = encoder_shapes("resnet50_gcn")
   plain, _ = encoder_shapes("resnet50")
   params = variables["params"]
@@ -64,8 +64,8 @@ def test_resnet50_gcn_is_table_11():
 
 
 @pytest.mark.parametrize("name, published", [("resnet18", 1.814e9), ("resnet50", 4.089e9), ("resnet152", 11.514e9)])
-def test_counted_multiply_adds_are_torchvisions_less_the_classifier(name, published):
-  """Of torchvision's weights' metadata, `_ops`, in thousand million."""
+def test_multiply_adds_are_torchvisions_without_the_classifier(name, published):
+  """`_ops` in the metadata of torchvision's weights, in units of 1e9."""
   found = encoder_cost.cost(name, False, 224)["multiply_adds"]
   np.testing.assert_allclose(found + 1000 * (512 if name == "resnet18" else 2048), published, atol=5e5)
 
@@ -82,7 +82,7 @@ def test_zero_init_residual_begins_as_the_identity():
   assert not variables["params"]["layer1_0"]["bn2"]["scale"].any() and variables["params"]["bn1"]["scale"].all()
   _, state = encoder.apply(variables, images, train=False, capture_intermediates=True)
   block = state["intermediates"]["layer1_0"]["__call__"][0]
-  stem = PLAIN.max_pool(jax.nn.relu(state["intermediates"]["bn1"]["__call__"][0]))
+  stem = CPU.max_pool(jax.nn.relu(state["intermediates"]["bn1"]["__call__"][0]))
   np.testing.assert_array_equal(block, stem)
 
 
@@ -105,7 +105,7 @@ def test_features_equal_torch(name, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50_gcn"])
-def test_rematerialised_blocks_are_the_same_network_in_less_memory(name):
+def test_gradient_checkpointing_is_the_same_network_in_less_memory(name):
   images = random_array(2, 64, 96, 3)
   variables = random_variables(BACKBONES[name](), images, train=True)
   results, memory = [], []
@@ -125,17 +125,18 @@ def test_rematerialised_blocks_are_the_same_network_in_less_memory(name):
 
 
 @pytest.mark.parametrize("size", [(33, 64), (64, 100)])
-def test_sides_that_are_no_multiples_of_32_are_refused(size):
+def test_sides_that_are_not_multiples_of_32_are_refused(size):
   height, width = size
-  cure = {(33, 64): "pad to 64 x 64", (64, 100): "pad to 64 x 128"}[size]
-  with pytest.raises(ValueError, match=f"images are {height} x {width},.*{cure}"):
+  fix = {(33, 64): "Pad to 64 x 64", (64, 100): "Pad to 64 x 128"}[size]
+  with pytest.raises(ValueError, match=f"images are {height} x {width}:.*{fix}"):
     encoder_shapes("resnet_tiny", size)
 
 
+@pytest.mark.parametrize("ops", [REFERENCE, CPU], ids=["reference", "cpu"])
 @pytest.mark.parametrize("size", [(8, 12), (9, 7)])
-def test_max_pool_equals_torch(size):
+def test_max_pool_equals_torch(size, ops):
   x = random_array(2, *size, 3) - 5  # All negative: a border of zeros would show.
-  assert_close(PLAIN.max_pool(x), to_numpy(F.max_pool2d(to_torch(x), 3, 2, 1)), 0)
+  assert_close(ops.max_pool(x), to_numpy(F.max_pool2d(to_torch(x), 3, 2, 1)), 0)
 
 
 class TestBatchNorm:
@@ -168,7 +169,7 @@ class TestBatchNorm:
       assert_close(y[..., channel], expected[..., channel], 1e-4)
 
   def test_training_updates_the_running_statistics(self):
-    """PyTorch's running variance is fed with n / (n - 1) times the variance that Flax's is fed with."""
+    """PyTorch's running variance averages n / (n - 1) times the variance that Flax's averages."""
     _, statistics = self.apply("sync", train=True)
     self.reference.train()(to_torch(self.x))
     np.testing.assert_allclose(statistics["mean"], self.reference.running_mean, rtol=1e-5)

@@ -5,18 +5,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gcn_flax.models.layout import FeatureMap, Layout
 from gcn_flax.training import sharding
-from gcn_flax.training.losses import cross_entropy, hardest
+from gcn_flax.training.losses import cross_entropy, hardest, segmentation_loss
+from tests.models.comparison import assert_close, quick_jit, random_array, random_labels
 
 CLASSES = 6
 
 
 def example(void_share: float = 0.3, scale: float = 5.0):
-  """Random logits and uint8 labels with some void."""
-  rng = np.random.default_rng(0)
-  logits = (scale * rng.normal(size=(2, 7, 9, CLASSES))).astype(np.float32)
-  labels = rng.integers(0, CLASSES, logits.shape[:3])
-  return logits, np.where(rng.random(labels.shape) < void_share, 255, labels).astype(np.uint8)
+  """Returns random logits, and uint8 labels with some void."""
+  return scale * random_array(2, 7, 9, CLASSES), random_labels(2, 7, 9, num_classes=CLASSES, void=void_share)
 
 
 def torch_loss(logits, labels, ignore=255):
@@ -73,7 +72,7 @@ def test_all_void_gives_zero_and_no_gradient():
 
 
 @pytest.mark.parametrize("void_share", [0, 0.3, 1])
-def test_the_weight_counts_what_is_not_void(void_share):
+def test_the_weight_counts_pixels_that_are_not_void(void_share):
   logits, labels = example(void_share)
   weight = cross_entropy(logits, jnp.asarray(labels))[1]
   assert weight == sum(label != 255 for label in labels.ravel()) and weight.dtype == jnp.float32
@@ -82,10 +81,10 @@ def test_the_weight_counts_what_is_not_void(void_share):
 WEIGHTS = (0.5, 2.0, 0.0, 1.0, 3.0, 1.5)
 
 
-@pytest.mark.parametrize("weights", [(), WEIGHTS])
+@pytest.mark.parametrize("weights", [(), WEIGHTS], ids=["equal weights", "class weights"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_and_smoothing_equal_torch(weights, smoothing):
-  """The mean, in PyTorch's sense, and its gradient."""
+  """The weighted mean as in PyTorch, and its gradient."""
   logits, labels = example()
 
   def mean(logits):
@@ -106,10 +105,10 @@ def test_class_weights_and_smoothing_equal_torch(weights, smoothing):
   np.testing.assert_allclose(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
 
 
-def test_pixels_of_weight_0_take_no_share_of_the_hardest():
+def test_pixels_of_weight_0_are_never_the_hardest():
   logits, labels = example(scale=1.0)
   zero = labels == 2
-  logits[zero, 2] -= 50.0  # The hardest of all, if they counted.
+  logits[zero, 2] -= 50.0  # They would be the hardest if they counted.
   total, weight = cross_entropy(logits, labels, class_weights=(1, 1, 0, 1, 1, 1), ohem_fraction=0.25)
   assert zero.any() and weight == np.ceil(0.25 * ((labels != 255) & ~zero).sum())
   expected, _ = cross_entropy(logits, np.where(zero, 255, labels).astype(np.uint8), ohem_fraction=0.25)
@@ -137,7 +136,7 @@ class TestHardest:
     return self.valid & ((self.losses >= least) | (np.exp(-self.losses.astype(np.float64)) < threshold))
 
   @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.25, 0.999])
-  def test_a_fraction_is_what_sorting_gives(self, fraction):
+  def test_a_fraction_is_the_same_as_by_sorting(self, fraction):
     kept = jax.jit(hardest, static_argnums=(2, 3))(self.losses, self.valid, fraction, 0.0)
     np.testing.assert_array_equal(kept, self.expected(fraction))
     assert kept.sum() == np.ceil(fraction * self.valid.sum())
@@ -148,14 +147,14 @@ class TestHardest:
     np.testing.assert_array_equal(kept, self.expected(0.1, threshold))
     assert kept.sum() > np.ceil(0.1 * self.valid.sum())
 
-  def test_of_equal_losses_all_are_kept(self):
+  def test_all_of_equal_losses_are_kept(self):
     kept = hardest(jnp.zeros((10,)), jnp.arange(10) < 6, 0.5, 0.0)
     np.testing.assert_array_equal(kept, np.arange(10) < 6)
 
-  def test_nothing_is_kept_where_all_is_void(self):
+  def test_nothing_is_kept_if_all_is_void(self):
     assert not hardest(self.losses, np.zeros_like(self.valid), 0.5, 0.7).any()
 
-  def test_over_eight_devices_it_is_the_same(self):
+  def test_eight_devices_select_the_same(self):
     mesh = sharding.make_mesh()
     losses, valid = (jax.device_put(np.concatenate([x, x]), sharding.batched(mesh)) for x in (self.losses, self.valid))
     kept = jax.jit(hardest, static_argnums=(2, 3))(losses, valid, 0.1, 0.3)
@@ -174,3 +173,54 @@ def test_the_mined_loss_is_the_mean_of_the_hardest():
   np.testing.assert_allclose(total, hard.sum(), rtol=1e-5)
   gradient = jax.grad(lambda logits: cross_entropy(logits, labels, ohem_fraction=0.2)[0])(logits)
   np.testing.assert_array_equal(np.any(gradient != 0, -1), (losses >= hard[-1]) & (labels != 255))
+
+
+BLOCKS = Layout(CLASSES, (2, 2), 30)  # Six channels of padding.
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    pytest.param(dict(), id="no options"),
+    pytest.param(dict(class_weights=WEIGHTS), id="class weights"),
+    pytest.param(dict(label_smoothing=0.1, class_weights=WEIGHTS), id="smoothing"),
+    pytest.param(dict(ohem_fraction=0.3, ohem_threshold=0.05), id="hardest"),
+  ],
+)
+def test_segmentation_loss_of_blocks_equals_that_of_the_plain_layout(options):
+  logits, labels = 4 * random_array(2, 8, 12, CLASSES), random_labels(2, 8, 12, num_classes=CLASSES)
+
+  def plain_loss(logits):
+    return cross_entropy(logits, labels, **options)
+
+  def blocks_loss(array):
+    return segmentation_loss(FeatureMap(array, BLOCKS), labels, **options)
+
+  (total, weight), gradient = quick_jit(jax.value_and_grad(blocks_loss, has_aux=True))(
+    FeatureMap.of(logits).to(BLOCKS).array
+  )
+  (expected, expected_weight), expected_gradient = quick_jit(jax.value_and_grad(plain_loss, has_aux=True))(logits)
+  np.testing.assert_allclose(total, expected, rtol=1e-6)
+  assert weight == expected_weight > 0
+  assert_close(FeatureMap(gradient, BLOCKS).plain(), expected_gradient)
+  assert not np.asarray(gradient[..., BLOCKS.used :]).any()
+
+
+def test_segmentation_loss_ignores_channel_padding():
+  logits, labels = example()
+  padded = FeatureMap.of(logits).to(Layout(CLASSES, width=8))
+  assert segmentation_loss(padded, labels)[0] == cross_entropy_sum(logits, labels)
+
+
+def test_segmentation_loss_of_blocks_is_stable_for_extreme_logits():
+  """Logits far apart, also within a block, neither overflow nor vanish."""
+  logits = np.float32([[[-1e4, 0, 1e4], [-3e4, -3e4, -3e4]], [[-200, 200, 0], [0, 0, 0]]])[None]
+  labels = np.uint8([[[1, 2], [0, 255]]])
+  total, _ = segmentation_loss(FeatureMap.of(logits).to(Layout(3, (2, 2))), labels)
+  np.testing.assert_allclose(total, 1e4 + np.log(3) + 400, rtol=1e-6)
+
+
+def test_the_gradient_of_bfloat16_blocks_is_bfloat16():
+  array, labels = FeatureMap.of(jnp.bfloat16(random_array(2, 8, 12, CLASSES))).to(BLOCKS).array, np.zeros((2, 8, 12))
+  gradient = jax.grad(lambda array: segmentation_loss(FeatureMap(array, BLOCKS), labels)[0])(array)
+  assert gradient.dtype == jnp.bfloat16

@@ -1,4 +1,4 @@
-"""One update: the same on any mesh and in any number of parts, and the arithmetic of SGD."""
+"""One update: the same on any mesh and in any number of micro-batches, and the arithmetic of SGD."""
 
 import functools
 
@@ -8,12 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from gcn_flax import build
-from gcn_flax.models import ops
 from gcn_flax.models.gcn import GCN
-from gcn_flax.tasks import segmentation
 from gcn_flax.training import losses, optimizer, sharding, steps
 from gcn_flax.training.state import TrainState
+from tests.runs import build_setup
 
 
 def random_batch(size=16, height=64, width=64, classes=11, seed=0):
@@ -25,7 +23,7 @@ def random_batch(size=16, height=64, width=64, classes=11, seed=0):
 
 
 def run(config, devices, num_steps=2):
-  setup = build.build(config, devices)
+  setup = build_setup(config, devices)
   state, values = setup.init(0), []
   for seed in range(num_steps):
     state, metrics = setup.train_step(state, sharding.shard_batch(random_batch(seed=seed), setup.mesh))
@@ -44,12 +42,12 @@ def assert_close(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("variant", ["plain", "weighed", pytest.param("in parts", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", ["plain", "weighted", pytest.param("accumulated", marks=pytest.mark.slow)])
 def test_one_device_equals_eight(config, variant):
-  """Batch statistics, loss and gradient are those of the global batch, also where it is worked off in parts."""
-  config.accumulate_steps = 2 if variant == "in parts" else 1
+  """Batch statistics, loss and gradient are those of the global batch, also with gradient accumulation."""
+  config.accumulate_steps = 2 if variant == "accumulated" else 1
   config.optimizer.learning_rate = 1e-3
-  if variant == "weighed":
+  if variant == "weighted":
     config.loss.class_weights = tuple(range(1, 12))
     config.loss.label_smoothing = 0.1
     config.loss.ohem_fraction = 0.5
@@ -63,35 +61,33 @@ def test_one_device_equals_eight(config, variant):
   assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
-SLOW = [
-  (1, 1, "cpu"),
-  (4, 1, "cpu"),
-  (8, 1, "cpu"),
-  (2, 2, "cpu"),
-  (1, 1, "tpu"),
-  (2, 1, "tpu"),
-  (8, 1, "tpu"),
-  (2, 1, "gpu"),
+SLOW_MESHES = [
+  pytest.param(spatial, accumulate_steps, platform, marks=pytest.mark.slow)
+  for spatial, accumulate_steps, platform in [
+    (1, 1, "cpu"),
+    (4, 1, "cpu"),
+    (8, 1, "cpu"),
+    (2, 2, "cpu"),
+    (1, 1, "tpu"),
+    (2, 1, "tpu"),
+    (8, 1, "tpu"),
+    (2, 1, "gpu"),
+  ]
 ]
-SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
-@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW])
-def test_rows_that_are_split_over_devices_change_nothing(
-  config, partitioner, monkeypatch, spatial, accumulate_steps, platform
-):
+@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW_MESHES])
+def test_splitting_rows_over_devices_changes_nothing(config, partitioner, spatial, accumulate_steps, platform):
   """Three steps on meshes of 8 x 1, 4 x 2, 2 x 4 and 1 x 8, down to one row of the widest stride for each device.
 
-  Without GSPMD, 4 x 2 is wrong: its parameters are 0.003 off.
+  The result on one device is that of the CPU's ops. Without GSPMD, 4 x 2 is wrong: its parameters are 0.003 off.
   """
   config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-3, 0
   config.model.kernel_size, config.accumulate_steps = 15, accumulate_steps
   results = []
   for devices, rows in ((jax.devices()[:1], 1), (jax.devices(), spatial)):
     config.mesh.spatial = rows
-    if len(devices) > 1:
-      monkeypatch.setattr(segmentation, "of_platform", lambda _: ops.of_platform(platform))
-    setup = build.build(config, devices)
+    setup = build_setup(config, devices, platform if len(devices) > 1 else "cpu")
     assert dict(setup.mesh.shape) == {"data": len(devices) // rows, "spatial": rows}
     state, losses = setup.init(0), []
     for seed in range(3):
@@ -118,7 +114,7 @@ def test_a_classifier_on_one_device_equals_eight(class_config):
   }
   states, found = [], []
   for devices in (jax.devices()[:1], jax.devices()):
-    setup = build.build(class_config, devices)
+    setup = build_setup(class_config, devices)
     state, metrics = setup.train_step(setup.init(0), sharding.shard_batch(batch, setup.mesh))
     states.append(jax.device_get(state.params))
     found.append(predict(setup, state, batch))
@@ -139,22 +135,22 @@ def make_state(network, descent, size=64):
 def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0, ema_decay=0.0, **loss_options):
   network = GCN(11, "resnet_tiny", kernel_size=3, norm=norm)
   descent = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=weight_decay, clip_norm=0.0)
-  loss = functools.partial(losses.of_scores, **loss_options)
+  loss = functools.partial(losses.segmentation_loss, **loss_options)
   options = {"xla_backend_optimization_level": 0}  # Compiles in a fraction of the time.
   step = jax.jit(steps.make_train_step(network, descent, loss, accumulate_steps, ema_decay), compiler_options=options)
   return step, make_state(network, descent)
 
 
-def test_accumulated_parts_equal_the_whole_batch():
-  """With frozen normalisation exactly so, though the parts hold unequal numbers of valid pixels, of unequal weight."""
+def test_accumulated_micro_batches_equal_the_whole_batch():
+  """Exactly, with frozen normalisation, though micro-batches have unequal numbers of valid pixels of unequal weight."""
   whole_step, state = small_step(class_weights=tuple(range(1, 12)))
-  parts_step, _ = small_step(accumulate_steps=4, class_weights=tuple(range(1, 12)))
+  micro_batch_step, _ = small_step(accumulate_steps=4, class_weights=tuple(range(1, 12)))
   batch = random_batch()
   whole, whole_metrics = whole_step(state, batch)
-  parts, parts_metrics = parts_step(state, batch)
-  assert_close(whole.params, parts.params, 1e-6)
-  np.testing.assert_allclose(whole_metrics["loss"], parts_metrics["loss"], rtol=1e-6)
-  np.testing.assert_allclose(whole_metrics["grad_norm"], parts_metrics["grad_norm"], rtol=1e-5)
+  accumulated, accumulated_metrics = micro_batch_step(state, batch)
+  assert_close(whole.params, accumulated.params, 1e-6)
+  np.testing.assert_allclose(whole_metrics["loss"], accumulated_metrics["loss"], rtol=1e-6)
+  np.testing.assert_allclose(whole_metrics["grad_norm"], accumulated_metrics["grad_norm"], rtol=1e-5)
 
 
 def test_an_all_void_batch_gives_zero_loss_and_no_nan():
@@ -167,7 +163,7 @@ def test_an_all_void_batch_gives_zero_loss_and_no_nan():
 
 
 def test_a_batch_of_no_weight_changes_nothing():
-  """Every pixel of a class of weight 0, whose smoothed target has a loss all the same."""
+  """Every pixel is of a class of weight 0, whose smoothed target still has a loss."""
   step, state = small_step(class_weights=(0,) + (1,) * 10, label_smoothing=0.1)
   batch = random_batch()
   batch["label"][:] = 0
@@ -216,7 +212,7 @@ def test_normalize_is_by_channel_in_float32():
 
 @pytest.mark.parametrize("decayed, factor", [("kernels", 1.0), ("all", 1.0), ("kernels", 0.1), ("all", 0.0)])
 def test_sgd_equals_pytorch(decayed, factor):
-  """Three steps with momentum, weight decay, a rate that changes, and another one for the encoder."""
+  """Three steps with momentum, weight decay, a changing learning rate, and another one for the encoder."""
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
 
@@ -259,8 +255,8 @@ def test_sgd_equals_pytorch(decayed, factor):
       assert (params[part][name] != start[part][name]).any() == (factor > 0 or part == "head")
 
 
-def test_the_moving_average_forgets_its_start_and_then_follows():
-  """0.1, 2/11, 3/12, ... up to the decay that is asked for; in a run, of every weight and statistic."""
+def test_the_moving_average_forgets_its_start():
+  """Decays of 0.1, 2/11, 3/12, ... up to the given one; a step averages every weight and statistic."""
   average = {"a": jnp.array(100.0)}
   for step, value in enumerate((1.0, 2.0, 3.0)):
     decay = min(0.15, (1 + step) / (10 + step))

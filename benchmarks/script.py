@@ -1,0 +1,63 @@
+"""Arguments, JSON output and the description of the machine, common to all benchmarks."""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+  """Returns a parser with the flag --json."""
+  result = argparse.ArgumentParser(description=description)
+  result.add_argument("--json", default="", help="file to write the figures to")
+  return result
+
+
+def write_json(path: str | pathlib.Path, figures: dict) -> None:
+  """Writes figures to a file, in one move so that an interrupted benchmark leaves a whole file; '' writes nothing."""
+  if not str(path):
+    return
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix(".new")
+  partial.write_text(json.dumps(figures, indent=2) + "\n")
+  partial.replace(path)
+
+
+def machine(packages: Iterable[str]) -> dict:
+  """Returns the processor, cores, load, date, versions and command of this measurement."""
+  return {
+    "cpu": _cpu_model(),
+    "cores": num_cores(),
+    "load_average": os.getloadavg()[0],
+    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
+    "command": f"python benchmarks/{pathlib.Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
+  }
+
+
+def headline(machine: dict) -> str:
+  """Returns two lines to print above the figures: the machine, date and versions, then the command."""
+  versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+  return (
+    f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load_average']:.1f} at the start; "
+    f"{machine['date']}; {versions}.\n`{machine['command']}`\n"
+  )
+
+
+def num_cores() -> int:
+  """Returns the number of cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_model() -> str:
+  cpuinfo = pathlib.Path("/proc/cpuinfo")
+  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+  models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+  return models[0] if models else platform.processor() or platform.machine()
