@@ -2,12 +2,9 @@
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Most of the tests' time is compilation, and many compile the same step.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "jax")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+from tests.environment import jax_environment
+
+os.environ.update(jax_environment(devices=8))  # Before JAX is imported.
 
 import pathlib  # noqa: E402
 

@@ -1,7 +1,6 @@
 """The paper's tables: the names of their cells, and the runner that trains the missing ones."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from configs import ablation, camvid, pascal_voc, quickstart
 from gcn_flax import config as config_lib
 from launch import ablation as runner
 from launch import ablation_table as results
+from tests.environment import jax_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -83,9 +83,8 @@ def started(root, data_dir, *flags):
     "--seeds=1", "--config.batch_size=1", "--config.eval.batch_size=1", "--config.data.crop_size=(64,64)",
     "--config.data.eval_size=(64,96)", "--config.data.num_threads=1", "--config.eval.num_pictures=0", *flags,
   ]  # fmt: skip
-  environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
   return subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command, cwd=ROOT, env=jax_environment(devices=1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
   )
 
 

@@ -17,6 +17,7 @@ import pytest
 from gcn_flax import distributed
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
+from tests.environment import jax_environment
 from tests.runs import build_setup
 from tests.test_main import ROOT, SMALL
 
@@ -65,12 +66,9 @@ def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main"))
     "--config.optimizer.learning_rate=1e-4",
     *flags,
   ]
-  environment = {
-    **os.environ,
-    "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
-    "JAX_PLATFORMS": "cpu",
-  }
-  return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  return subprocess.Popen(
+    command, cwd=ROOT, env=jax_environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
 
 
 @pytest.mark.parametrize(

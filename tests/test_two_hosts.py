@@ -1,7 +1,6 @@
 """Evaluation on two hosts equals evaluation on one."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import jax
 import numpy as np
 
+from tests.environment import jax_environment
 from tests.runs import build_setup, evaluate_split
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -45,11 +45,10 @@ def test_two_hosts_evaluate_as_one(config):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
   hosts = [
     subprocess.Popen(
       [sys.executable, "-c", HOST, address, str(index), json.dumps(fields)],
-      cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      cwd=ROOT, env=jax_environment(devices=4), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     for index in range(2)
   ]  # fmt: skip

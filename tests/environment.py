@@ -1,0 +1,20 @@
+"""Environment variables for JAX in tests: CPU devices, fast compilation, one compilation cache."""
+
+import os
+import pathlib
+
+_CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+# Most of the tests' time is compilation. Programs compiled with these flags are slow, but the tests' ones are small.
+_FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def jax_environment(devices: int) -> dict[str, str]:
+  """Returns the variables of this process with those of JAX for a number of CPU devices."""
+  return {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": f"{_FAST_COMPILATION} --xla_force_host_platform_device_count={devices}",
+    "JAX_COMPILATION_CACHE_DIR": str(_CACHE),  # Many tests compile the same step.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+  }
