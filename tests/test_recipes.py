@@ -1,4 +1,4 @@
-"""Every shipped recipe, shrunk in size but in nothing else, trains and is scored."""
+"""Every recipe in configs/ trains and is evaluated, with smaller sizes but otherwise unchanged."""
 
 import importlib
 
@@ -16,19 +16,17 @@ from gcn_flax.train import train
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
 
-# Trained below from stage to stage, or the same program with another mix: by `make test-slow` alone.
+# Near copies of recipes that train below, or in tests/test_train.py (camvid): `make test-slow`.
 SLOW = [
   *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS if argument != "fine"),
-  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS if not argument.startswith("ablation")),
+  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS),
   ("imagenet", "resnet50_gcn:class_folder"),
+  ("camvid", "resnet_tiny"),
 ]
 RECIPES = [
   ("quickstart", "gcn"),
   ("quickstart", "pointwise"),
-  ("camvid", "resnet_tiny"),
   ("cityscapes", "fine"),
-  ("pascal_voc", "ablation"),
-  ("pascal_voc", "ablation:modern"),
   ("imagenet", "resnet50"),
   ("silhouettes", "resnet_tiny"),
 ]
@@ -39,7 +37,7 @@ def label_set(dataset, data_dir=""):
 
 
 class RandomSource:
-  """Sixteen random pictures with random train ids and void, or with one class each."""
+  """Sixteen random images with random train ids and void, or with one class each."""
 
   has_labels = True
 
@@ -67,7 +65,7 @@ class RandomSource:
 
 @pytest.fixture(autouse=True)
 def random_sources(monkeypatch):
-  """Every split of every data set is there, with random pictures."""
+  """Replaces every split of every data set by random images."""
   monkeypatch.setattr(build, "open_split", lambda config, dataset, split: RandomSource(dataset))
   monkeypatch.setattr(datasets, "open_label_set", label_set)
   monkeypatch.setattr(tasks.segmentation, "check_sizes", lambda *_: None)
@@ -98,15 +96,30 @@ def test_a_shrunk_recipe_trains(recipe, argument, tmp_path):
   assert np.isfinite(lines[0]["loss"]) and 0 <= lines[1][f"validation/{tasks.of(config).SCORE}"] <= 1
 
 
-@pytest.mark.parametrize("recipe, stages", [("pascal_voc", 3), ("cityscapes", 2)])
-def test_each_stage_starts_where_the_one_before_ended(recipe, stages, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)  # Recipes look for the stage before below runs/.
+@pytest.mark.parametrize(
+  "argument", [f"{stage}{variant}" for stage in ("stage2", "stage3") for variant in ("", ":modern")]
+)
+def test_stages_name_the_workdir_of_the_previous_one(argument):
+  stage, _, variant = argument.partition(":")
+  workdir = f"stage{int(stage[-1]) - 1}{'_modern' if variant else ''}"
+  assert pascal_voc.get_config(argument).init_from == f"runs/pascal_voc_{workdir}"
+  if argument in cityscapes.ARGUMENTS:
+    assert cityscapes.get_config(argument).init_from == f"runs/cityscapes_{workdir}"
+
+
+ALL_STAGES = [pytest.param(*case, marks=pytest.mark.slow) for case in (("pascal_voc", 3), ("cityscapes", 2))]
+
+
+@pytest.mark.parametrize("recipe, stages", [("pascal_voc", 2), *ALL_STAGES])
+def test_each_stage_starts_from_the_previous_one(recipe, stages, tmp_path, monkeypatch):
+  """Without learning, each stage ends with the weights of the stage before, whatever its own seed."""
+  monkeypatch.chdir(tmp_path)  # Recipes expect the previous stage in runs/.
   workdirs = [tmp_path / "runs" / f"{recipe}_stage{stage}" for stage in range(1, stages + 1)]
   with pytest.raises(ValueError, match=f"runs/{recipe}_stage1"):
     train(shrunk(recipe, "stage2"), workdirs[1])
   for stage, workdir in enumerate(workdirs, 1):
     config = shrunk(recipe, f"stage{stage}")
-    config.optimizer.learning_rate = 0.0 if stage > 1 else 1e-3
+    config.optimizer.learning_rate, config.seed = 0.0, stage
     train(config, workdir)
   first, *later = (weights(workdir, config) for workdir in workdirs)
   for other in later:
@@ -128,7 +141,7 @@ def test_encoders_are_trained_as_classifiers(module):
 
 
 def test_the_papers_mixes_have_the_papers_sizes():
-  """22,973 images in stage 1 of Cityscapes; 10,582 of VOC and SBD."""
+  """Stage 1 of Cityscapes has 22,973 images, VOC with SBD 10,582."""
   sizes = {
     "cityscapes": [LABELS[dataset].split_sizes[split] for dataset, split, _ in cityscapes._MIXES["stage1"]],
     "pascal_voc": [LABELS[dataset].split_sizes[split] for dataset, split, _ in pascal_voc._MIXES["ablation"]],

@@ -305,9 +305,7 @@ def test_changed_files_are_rejected(tmp_path, capfd, change):
   assert main(arguments) == 1
   (line,) = error_lines(capfd.readouterr().err)
   assert "was prepared from other files" in line
-  assert main(["--dataset=folder", f"--data_dir={tmp_path / 'data'}"]) == 0, (
-    "nothing to compare with"
-  )
+  assert main(["--dataset=folder", f"--data_dir={tmp_path / 'data'}"]) == 0, "nothing to compare with"
 
 
 @pytest.mark.parametrize("name", ["ignore", "Ignore"])
