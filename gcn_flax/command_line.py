@@ -117,7 +117,8 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   except Exception as error:  # A config file is the user's code and may raise anything.
     lines = str(error).strip().splitlines()
     # ml_collections quotes the traceback of a config file that raises; its last line says what is wrong.
-    raise UserError(lines[-1] if "Traceback" in str(error) else " ".join(lines)) from error
+    text = lines[-1].removeprefix("ValueError: ") if "Traceback" in str(error) else " ".join(lines)
+    raise UserError(text) from error
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}. Flags begin with --, see --help.")
   for name in ("config", "workdir"):

@@ -81,7 +81,7 @@ def log_to_stderr(quiet: bool = False) -> None:
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   logger = logging.getLogger("gcn_flax")
-  logger.addHandler(handler)
+  logger.handlers = [handler]
   logger.setLevel(logging.WARNING if quiet else logging.INFO)
   logger.propagate = False
 
