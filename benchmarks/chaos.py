@@ -41,6 +41,7 @@ from benchmarks.chaos_verdict import IMAGES  # noqa: E402
 from data.prepare import prepare  # noqa: E402
 from gcn_flax import distributed  # noqa: E402
 from gcn_flax.workdir import writers  # noqa: E402
+from gcn_flax.workdir.workdir import Workdir  # noqa: E402
 
 SAVE_EVERY = 5  # Steps between two checkpoints.
 STEPS_PER_KILL = 12  # Most steps, or nearly so, that a run makes before the next kill.
@@ -171,7 +172,7 @@ def kill_repeatedly(
   for number in itertools.count():
     shape = (1, 2) if same else rng.choice(SHAPES)
     tally.shapes[shape] += 1
-    begun = len(writers.read_run_json(workdir).get("starts", []))
+    begun = len(Workdir(workdir).run_record().get("starts", []))
     with start(workdir, shape) as processes:
       if number < kills:
         moment = await_moment(workdir, begun, processes, rng)

@@ -8,8 +8,10 @@ import numpy as np
 
 from configs import folder
 from gcn_flax import build
+from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir import writers
+from gcn_flax.workdir.workdir import Workdir
 
 IMAGES = 52  # Training images; not a multiple of the batch size, so that epochs begin in the middle of a batch.
 
@@ -50,7 +52,8 @@ def _final_state(workdir: pathlib.Path, fields: dict[str, Any]) -> Any:
   config = folder.get_config("resnet_tiny")
   config.update_from_flattened_dict(fields)
   with open_checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(config.total_steps, build.build(config, jax.devices()[:1]).state_shapes)
+    setup = build.build(config, RunData(config).label_set.num_classes, jax.devices()[:1])
+    return checkpoints.restore(config.total_steps, setup.state_shapes)
 
 
 def _as_float64(leaf: jax.Array) -> np.ndarray:
@@ -60,7 +63,7 @@ def _as_float64(leaf: jax.Array) -> np.ndarray:
 
 def _seen_images(workdir: pathlib.Path) -> dict[int, list[str]]:
   """Returns step -> ids of the images that the final weights have seen; of a repeated step, those of the last time."""
-  starts = [start["step"] for start in writers.read_run_json(workdir)["starts"]]
+  starts = [start["step"] for start in Workdir(workdir).run_record()["starts"]]
   seen = {}
   for number, first in enumerate(starts):
     seen = {step: images for step, images in seen.items() if step <= first}

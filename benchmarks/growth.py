@@ -39,7 +39,7 @@ def main() -> None:
   print(f"{script.headline(machine)}{BASE}\n", flush=True)
   settings = {name: _setting(BASE | change, args.dtype) for name, change in CHANGES.items()}
   flops = {name: rivals.train_flops(setting) for name, setting in settings.items()}
-  steps = {name: rivals.ours_train(setting, ops.of_platform()) for name, setting in settings.items()}
+  steps = {name: rivals.ours_train(setting, ops.ops_for()) for name, setting in settings.items()}
   times = timing.summarize(timing.interleave({name: step.run for name, step in steps.items()}, args.repeats))
   print(_table(times, flops))
   script.write_json(args.json, {"settings": vars(args) | BASE, "train": times, "flops": flops, "machine": machine})

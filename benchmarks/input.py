@@ -8,7 +8,7 @@ An example is an image and its mask: decoded, scaled by 0.5 to 2, flipped, cropp
 has all cores to itself, one thread or process per core, and its files are in memory. Rates are examples per second of
 wall-clock time, divided by the number of cores:
 
-* ours: `gcn_flax.build.train_batches` on array_record files, with threads; uint8, because the device normalizes.
+* ours: `RunData.train_batches` on array_record files, with threads; uint8, because the device normalizes.
 * torch: `torch.utils.data.DataLoader` with Pillow, with processes; transforms of torchvision's references/segmentation
   for training; normalized float32 images, int64 labels.
 * torch_uint8: the same without conversion and normalization, uint8.
@@ -37,10 +37,10 @@ import numpy as np  # noqa: E402
 
 from benchmarks import input_files, script, timing, torch_loader  # noqa: E402
 from benchmarks.input_files import CASES, Case  # noqa: E402
-from gcn_flax import build  # noqa: E402
 from gcn_flax import config as config_lib  # noqa: E402
 from gcn_flax.input_pipeline import datasets  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
+from gcn_flax.run_data import RunData  # noqa: E402
 
 PACKAGES = ("opencv-python-headless", "pillow", "torch", "torchvision", "numpy", "grain", "jax")
 RIVALS = ("ours", "torch", "torch_uint8", "decode_image", "decode")
@@ -106,6 +106,17 @@ def _arguments() -> argparse.Namespace:
   return args
 
 
+class RepeatedData(RunData):
+  """Data whose sources are repeated."""
+
+  def __init__(self, config, repeats: int):
+    super().__init__(config)
+    self._repeats = repeats
+
+  def trained_on(self) -> list[datasets.Source]:
+    return super().trained_on() * self._repeats
+
+
 def _ours(args: argparse.Namespace, case: Case, root: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
   """Yields the training batches of gcn_flax without end."""
   config = config_lib.get_config()
@@ -115,7 +126,7 @@ def _ours(args: argparse.Namespace, case: Case, root: pathlib.Path) -> Iterator[
   config.data.crop_size, config.data.random_scale, config.data.scales = (case.crop, case.crop), True, SCALES
   config.data.num_threads = script.num_cores()
   # As many examples as a real data set has: Grain's shuffle takes 0.02 ms per example of 3000, but 1 ms of 16.
-  return build.train_batches(config, build.open_mix(config) * (EPOCH // case.count), first_step=0)
+  return RepeatedData(config, EPOCH // case.count).train_batches(first_step=0)
 
 
 def _measure(args: argparse.Namespace, case: Case, root: pathlib.Path) -> dict[str, Any]:

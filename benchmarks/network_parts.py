@@ -5,12 +5,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from gcn_flax.models import heads, layers, layout, ops, resnet
+from gcn_flax.models import heads, layers, ops, resnet
+from gcn_flax.models.layout import FeatureMap, Layout
 from gcn_flax.training import losses
 from tests.torch_reference import TorchGCN
 
@@ -22,7 +24,7 @@ class Part:
   Attributes:
     name: row of the table.
     count: how often the network has it with this shape.
-    ours: `implementation -> (weights, x) -> outputs`, one array or several.
+    ours: `ops -> (weights, x) -> outputs`, one array or several.
     weights: arguments of `ours`.
     torch: `TorchGCN -> function of x`; a module if it has weights.
     x: input `[B, H, W, C]`.
@@ -33,7 +35,7 @@ class Part:
 
   name: str
   count: int
-  ours: Callable[[ops.Forms], Callable[[Any, jax.Array], Any]]
+  ours: Callable[[ops.Ops], Callable[[Any, jax.Array], Any]]
   weights: Any
   torch: Callable[[TorchGCN], Callable]
   x: np.ndarray
@@ -48,10 +50,10 @@ def parts(args: argparse.Namespace, variables: dict) -> list[Part]:
   images = noise((args.batch, args.size, args.size, 3))
 
   def encode(implementation):
-    encoder = resnet.BACKBONES[args.backbone](forms=implementation)
+    encoder = resnet.BACKBONES[args.backbone](ops=implementation)
     return lambda weights, x: encoder.apply(weights, x, train=True, mutable=["batch_stats"])[0]
 
-  shapes = [feature.shape for feature in jax.eval_shape(encode(ops.PLAIN), weights, images)]
+  shapes = [feature.shape for feature in jax.eval_shape(encode(ops.REFERENCE), weights, images)]
   whole = Part("encoder", 1, encode, weights, lambda replica: replica.encoder, images, into_x=False)
   stem = variables["params"]["encoder"]["conv1"]
   return [
@@ -69,7 +71,7 @@ def _stem(weights: dict, images: np.ndarray) -> Part:
   return Part(
     f"stem 7 x 7, stride 2, {_shape(images)}",
     1,
-    lambda implementation: _applied(layers.Conv(features, (7, 7), 2, use_bias=False, forms=implementation)),
+    lambda implementation: _applied(layers.Conv(features, (7, 7), 2, use_bias=False), implementation),
     weights,
     lambda replica: replica.encoder.conv1,
     images,
@@ -92,11 +94,9 @@ def _max_pool(args: argparse.Namespace, channels: int) -> Part:
 
 
 def _head_parts(args: argparse.Namespace, variables: dict, shapes: Sequence[tuple[int, ...]]) -> list[Part]:
-  def head(implementation):
-    return heads.GlobalConv(args.num_classes, args.kernel_size, forms=implementation)
-
+  module = heads.GlobalConv(args.num_classes, args.kernel_size)
   return [
-    _module_part(f"head{level}, k = {args.kernel_size}", 1, head, variables, f"head{level}", noise(shape))
+    _module_part(f"head{level}, k = {args.kernel_size}", 1, module, variables, f"head{level}", noise(shape))
     for level, shape in zip((2, 3, 4, 5), shapes, strict=True)
   ]
 
@@ -107,32 +107,26 @@ def _decoder_parts(args: argparse.Namespace, variables: dict) -> list[Part]:
   def logits(stride):
     return noise((args.batch, args.size // stride, args.size // stride, args.num_classes))
 
-  def boundary_refine(implementation):
-    return heads.BoundaryRefine(forms=implementation, layouts=(implementation.plain(args.num_classes),) * 2)
-
-  def deconvolution(implementation):
-    return layers.Deconv(forms=implementation, layouts=(implementation.plain(args.num_classes),) * 2)
-
   counts = {"refine0": 1, "refine1": 1, "refine2": 2, "refine3": 2, "refine4": 2, "refine_head5": 1}
   refinements = [
-    _module_part("BR", count, boundary_refine, variables, name, logits(2**level), logits=True)
+    _module_part("BR", count, heads.BoundaryRefine(), variables, name, logits(2**level), logits=True)
     for level, (name, count) in enumerate(counts.items())
   ]
   deconvolutions = [
-    _module_part("deconvolution", 1, deconvolution, variables, f"deconv{level}", logits(2**level), logits=True)
+    _module_part("deconvolution", 1, layers.Deconv(), variables, f"deconv{level}", logits(2**level), logits=True)
     for level in range(1, 6)
   ]
   return refinements + deconvolutions
 
 
 def _module_part(
-  title: str, count: int, module: Callable, variables: dict, name: str, x: np.ndarray, logits: bool = False
+  title: str, count: int, module: nn.Module, variables: dict, name: str, x: np.ndarray, logits: bool = False
 ) -> Part:
-  """Returns the submodule `name` of the network, which `module` builds."""
+  """Returns the submodule `name` of the network."""
   return Part(
     f"{title}, {_shape(x)}",
     count,
-    lambda implementation: _applied(module(implementation)),
+    lambda implementation: _applied(module, implementation, x.shape[-1] if logits else 0),
     variables["params"][name],
     lambda replica: replica.get_submodule(name),
     x,
@@ -140,8 +134,23 @@ def _module_part(
   )
 
 
-def _applied(module: Any) -> Callable:
-  return lambda weights, x: module.apply({"params": weights}, x)
+def _applied(module: nn.Module, implementation: ops.Ops, num_classes: int = 0) -> Callable:
+  """Returns `(weights, x) -> y`; with `num_classes`, both are class scores with the channel padding of the network."""
+
+  def apply(weights, x):
+    with ops.use_ops(implementation):
+      if not num_classes:
+        return module.apply({"params": weights}, x)
+      layout = padded_layout(implementation, num_classes)
+      y = module.apply({"params": weights}, FeatureMap(x, layout))
+      return y.to(layout).array
+
+  return apply
+
+
+def padded_layout(implementation: ops.Ops, num_classes: int) -> Layout:
+  """Returns the layout of class scores that are not in blocks."""
+  return Layout(num_classes, width=implementation.padded(num_classes))
 
 
 def _loss(args: argparse.Namespace) -> Part:
@@ -149,8 +158,8 @@ def _loss(args: argparse.Namespace) -> Part:
   labels = np.random.default_rng(1).integers(0, args.num_classes, x.shape[:3], np.uint8)
 
   def ours(implementation):
-    padded = implementation.plain(args.num_classes)
-    return lambda labels, x: losses.of_scores(layout.ScoreMap(x, padded), labels)[0]
+    layout = padded_layout(implementation, args.num_classes)
+    return lambda labels, x: losses.segmentation_loss(FeatureMap(x, layout), labels)[0]
 
   def theirs(replica):
     del replica

@@ -28,7 +28,7 @@ from benchmarks.network_parts import Part, noise  # noqa: E402
 from gcn_flax.models import layout, ops  # noqa: E402
 from tests.torch_reference import TorchGCN, load_flax, to_torch  # noqa: E402
 
-IMPLEMENTATIONS = {"ours": ops.CPU, "ours_plain": ops.PLAIN}
+IMPLEMENTATIONS = {"ours": ops.CPU, "ours_plain": ops.REFERENCE}
 FORMATS = {"torch_eager": torch.contiguous_format, "torch_channels_last": torch.channels_last}
 RIVALS = (*IMPLEMENTATIONS, *FORMATS)
 
@@ -55,15 +55,17 @@ def main() -> None:
 
 def _part_rivals(part: Part, replicas: dict[str, TorchGCN]) -> dict[str, Callable[[], Any]]:
   """Returns a function per rival that runs forward and backward of a part."""
-  shapes = jax.eval_shape(part.ours(ops.PLAIN), part.weights, part.x)
+  shapes = jax.eval_shape(part.ours(ops.REFERENCE), part.weights, part.x)
   cotangents = jax.tree.map(lambda leaf: noise(leaf.shape), shapes)
   ours = {name: _our_part(part, implementation) for name, implementation in IMPLEMENTATIONS.items()}
   return ours | {name: _torch_part(part, replica, cotangents, FORMATS[name]) for name, replica in replicas.items()}
 
 
-def _our_part(part: Part, implementation: ops.Forms) -> Callable[[], Any]:
+def _our_part(part: Part, implementation: ops.Ops) -> Callable[[], Any]:
   function = part.ours(implementation)
-  x = np.asarray(layout.widen(part.x, implementation.plain(part.x.shape[-1]).width)) if part.logits else part.x
+  x = part.x
+  if part.logits:
+    x = np.asarray(layout.pad_channels(x, implementation.padded(x.shape[-1])))
   cotangents = jax.tree.map(lambda leaf: noise(leaf.shape), jax.eval_shape(function, part.weights, x))
 
   @jax.jit

@@ -48,9 +48,9 @@ class Setting:
   batch: dict[str, np.ndarray]
   dtype: str
 
-  def network(self, implementation: ops.Forms) -> GCN:
+  def network(self, implementation: ops.Ops) -> GCN:
     """Returns our network in the given implementation of its operations."""
-    return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), forms=implementation)
+    return GCN(self.num_classes, self.backbone, self.kernel_size, dtype=jnp.dtype(self.dtype), ops=implementation)
 
   def variables(self) -> dict:
     """Returns a copy of the initial variables, which are the same for all rivals."""
@@ -59,7 +59,7 @@ class Setting:
 
 @functools.cache
 def _initial_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
-  network = GCN(num_classes, backbone, kernel_size, forms=ops.PLAIN)
+  network = GCN(num_classes, backbone, kernel_size, ops=ops.REFERENCE)
   key = jax.random.key(0, impl="rbg")
   return jax.jit(lambda: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))()
 
@@ -79,7 +79,7 @@ class Rival:
   traffic: int | None = None
 
 
-def ours_train(setting: Setting, implementation: ops.Forms) -> Rival:
+def ours_train(setting: Setting, implementation: ops.Ops) -> Rival:
   """Returns the train step of gcn_flax, compiled as in training."""
   network, variables = setting.network(implementation), setting.variables()
   schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
@@ -88,7 +88,7 @@ def ours_train(setting: Setting, implementation: ops.Forms) -> Rival:
   opt_state, normalization = tx.init(params), jax.tree.map(jnp.asarray, _FAMILY.arrays())
   state = TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state, normalization, ema={})
   batch = jax.device_put(setting.batch)
-  step = jax.jit(steps.make_train_step(network, tx, losses.of_scores), donate_argnums=0)
+  step = jax.jit(steps.make_train_step(network, tx, losses.segmentation_loss), donate_argnums=0)
   step = step.lower(state, batch).compile()
 
   def run():
@@ -101,32 +101,34 @@ def ours_train(setting: Setting, implementation: ops.Forms) -> Rival:
 
 def train_flops(setting: Setting) -> int:
   """Returns the FLOPs of a train step in the reference implementation."""
-  network, variables = setting.network(ops.PLAIN), setting.variables()
+  network, variables = setting.network(ops.REFERENCE), setting.variables()
 
   def loss(params):
     images = steps.normalize(setting.batch["image"], _FAMILY.arrays())
     rest = {"batch_stats": variables["batch_stats"]}
-    logits, _ = network.apply({"params": params, **rest}, images, train=True, mutable=["batch_stats"], method="scores")
-    return losses.of_scores(logits, setting.batch["label"])[0]
+    logits, _ = network.apply(
+      {"params": params, **rest}, images, train=True, mutable=["batch_stats"], method="raw_logits"
+    )
+    return losses.segmentation_loss(logits, setting.batch["label"])[0]
 
   return cost.flops(jax.make_jaxpr(jax.grad(loss))(variables["params"]).jaxpr)
 
 
 def inference_flops(setting: Setting) -> int:
   """Returns the FLOPs of an inference step in the reference implementation."""
-  network, variables = setting.network(ops.PLAIN), setting.variables()
+  network, variables = setting.network(ops.REFERENCE), setting.variables()
   images = np.float32(setting.batch["image"])
   return cost.flops(jax.make_jaxpr(lambda images: network.apply(variables, images, train=False))(images).jaxpr)
 
 
-def ours_inference(setting: Setting, implementation: ops.Forms) -> Rival:
+def ours_inference(setting: Setting, implementation: ops.Ops) -> Rival:
   """Returns the step from images to predictions, compiled as in the evaluation of whole images."""
   network, variables = setting.network(implementation), jax.device_put(setting.variables())
   normalization, images = jax.tree.map(jnp.asarray, _FAMILY.arrays()), jax.device_put(setting.batch["image"])
 
   def predict(variables, images):
     images = steps.normalize(images, normalization)
-    return network.apply(variables, images, train=False, method="scores").classes()
+    return network.apply(variables, images, train=False, method="raw_logits").argmax()
 
   predict = jax.jit(predict).lower(variables, images).compile()
   return Rival(lambda: np.asarray(predict(variables, images)), lambda: _compiled_bytes(predict), _traffic(predict))
@@ -143,7 +145,7 @@ def _traffic(compiled) -> int:
 
 
 class TorchSide:
-  """The same network in PyTorch.
+  """The network in PyTorch.
 
   Attributes:
     device: `cuda` or `cpu`.

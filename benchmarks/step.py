@@ -113,7 +113,7 @@ def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def _make(setting: rivals.Setting, name: str, kind: str, device: str) -> rivals.Rival:
   if name.startswith("ours"):
-    implementation = ops.of_platform() if name == "ours" else ops.PLAIN
+    implementation = ops.ops_for() if name == "ours" else ops.REFERENCE
     return {"train": rivals.ours_train, "inference": rivals.ours_inference}[kind](setting, implementation)
   side = rivals.TorchSide(setting, name, device)
   return {"train": side.train, "inference": side.inference}[kind]()

@@ -1,7 +1,6 @@
-"""What all builders share: a plan made of names alone, a check of every example, and the records' form."""
+"""Base class of the TFDS builders: plans the splits, checks every example, writes the records."""
 
 import abc
-import concurrent.futures
 import contextlib
 import dataclasses
 import io
@@ -9,8 +8,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,22 +18,23 @@ from tqdm import tqdm
 from data import pictures
 from data.faults import raise_all, size, wrong_values
 from gcn_flax.labels import LabelSet
+from gcn_flax.parallel import parallel_map
 
-# What a data set can store without loss as it came.
+# Magic numbers of the formats that are stored byte for byte: JPEG and PNG.
 _STORED_AS_IS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What will be prepared, found without reading a picture.
+  """The examples to prepare, found without reading any image.
 
   Attributes:
-    splits: split -> items, each one argument of `Builder.load`.
-    counts: what was counted, by name; `published` says what it should be.
-    published: the sizes that the owners of the data state, for some or all of `counts`.
-    label_set: of the stored labels.
-    unlabelled: splits that have no true labels.
-    notes: lines worth telling.
+    splits: split -> items, each an argument of `Builder.load`.
+    counts: name -> number of examples found.
+    published: the official numbers, for some or all of `counts`.
+    label_set: classes of the stored labels.
+    unlabelled: splits without true labels.
+    notes: remarks to print for the user.
   """
 
   splits: Mapping[str, Sequence[Any]]
@@ -48,14 +47,14 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One example as it lies in the archives.
+  """One example as it is stored in the archives.
 
   Attributes:
-    image_id: unique within the data set.
-    image: the picture, encoded.
-    label: stored values uint8 `[H, W]`; None in a split without labels; a number where the image has one class.
-    instances: PNG of uint16 instance ids; None where the data set has none.
-    image_name, label_name: the files, for errors.
+    image_id: unique name within the data set.
+    image: the encoded image file.
+    label: stored values, uint8 `[H, W]`; a class number if there is one class per image; None without labels.
+    instances: PNG of uint16 instance ids; None if the data set has none.
+    image_name, label_name: file names for error messages.
   """
 
   image_id: str
@@ -67,14 +66,14 @@ class Example:
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A TFDS builder that checks all it was given before it writes.
+  """A TFDS builder that checks all its input before it writes anything.
 
-  A subclass plans and loads; this class checks, re-encodes and stores.
+  Subclasses implement `plan` and `load`; this class checks, re-encodes and stores.
 
   Attributes:
-    published_pictures: whether the pictures are known to be their owners', so that grey ones and those
-      that ask by EXIF to be turned are right as they are.
-    has_instances: whether records carry instance ids.
+    published_pictures: if True, the images are the official ones, whose labels fit the pixels as stored: grey images
+      and EXIF orientations are accepted.
+    has_instances: if True, records contain instance ids.
   """
 
   published_pictures = False
@@ -83,20 +82,23 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   @abc.abstractmethod
   def plan(self, root: pathlib.Path) -> Plan:
-    """Finds the examples of every split in `root`. Raises ValueError listing all that is wrong."""
+    """Finds the examples of every split in `root`. Raises ValueError listing every fault."""
 
   @abc.abstractmethod
   def load(self, item: Any) -> Example:
-    """Reads one item of the plan. Raises ValueError naming the file."""
+    """Reads one item of the plan. Raises ValueError with the file's name if it is missing or damaged."""
 
   def check(self, plan: Plan) -> dict[str, list[int]]:
-    """Reads every example once; raises ValueError listing every fault, by file.
+    """Reads and checks every example.
 
     Returns:
-      [largest height, largest width] of the images of each split, pixels.
+      Split -> [max height, max width] of its images, pixels.
+
+    Raises:
+      ValueError: listing every fault with the file's name.
     """
 
-    def look(entry):
+    def check_item(entry):
       split, item = entry
       try:
         return split, self.check_example(self.load(item), plan.label_set).shape[:2], None
@@ -105,25 +107,26 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     entries = [(split, item) for split, items in plan.splits.items() for item in items]
     largest, faults = {split: [0, 0] for split in plan.splits}, []
-    looks = in_threads(look, entries)
-    for split, shape, fault in tqdm(looks, desc=f"checking {self.name}", total=len(entries), mininterval=1):
+    results = parallel_map(check_item, entries, _num_threads())
+    for split, shape, fault in tqdm(results, desc=f"checking {self.name}", total=len(entries), mininterval=1):
       largest[split] = list(map(max, largest[split], shape))
       faults += [fault] if fault else []
     raise_all(faults)
     return largest
 
   def digest(self, root: pathlib.Path) -> str:
-    """Of what was given, where users change it: a prepared data set is not taken for another; '' where they do not."""
+    """Returns a digest of the user's own files, to notice when they change; '' for official archives."""
     return ""
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
-    """The image, RGB uint8 `[H, W, 3]`. Raises ValueError where the example cannot be trained on as it is."""
+    """Returns the decoded image, RGB uint8 `[H, W, 3]`. Raises ValueError if the example is unusable."""
     image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
     if example.label is None:
       return image
     if example.label.shape != image.shape[:2]:
       raise ValueError(
-        f"{example.label_name} is {size(example.label)}, its image {example.image_name} is {size(image)}."
+        f"{example.label_name} is {size(example.label)}, but its image {example.image_name} is {size(image)}. "
+        "They must have the same size."
       )
     values = np.flatnonzero(np.bincount(example.label.ravel(), minlength=256)).tolist()
     wrong = [value for value in values if value not in label_set.raw_values]
@@ -132,10 +135,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return image
 
   def write(self, plan: Plan, metadata: Mapping[str, Any]) -> None:
-    """Writes the records of a checked plan in `metadata["image_format"]`; TFDS renames the folder at the end."""
+    """Writes the records of a checked plan, with images in `metadata["image_format"]`; TFDS renames the folder last."""
     self._plan = plan
     self.info.metadata.update(metadata)
-    tfds.disable_progress_bar()  # It shows nothing of use; ours is in `_generate_examples`.
+    tfds.disable_progress_bar()  # `_generate_examples` shows a more useful one.
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
       self.download_and_prepare(download_dir=downloads, download_config=config)
@@ -155,19 +158,20 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def label_feature(self) -> tfds.features.FeatureConnector:
-    """How a label is stored."""
+    """Returns the feature that stores a label."""
     return tfds.features.Image(shape=(None, None, 1), encoding_format="png")
 
   def encode_label(self, label: Any) -> Any:
-    """A label as `label_feature` takes it."""
-    # A split without labels stores one void pixel, which no reader looks at.
+    """Encodes a label for `label_feature`."""
+    # Splits without labels store a single void pixel, which is never read.
     return io.BytesIO(pictures.encode_mask(np.full((1, 1), 255, np.uint8) if label is None else label))
 
   def _split_generators(self, dl_manager):
     return {split: self._generate_examples(split, items) for split, items in self._plan.splits.items()}
 
   def _generate_examples(self, split, items):
-    yield from tqdm(in_threads(self._record, items), desc=f"writing {split}", total=len(items), mininterval=1)
+    records = parallel_map(self._record, items, _num_threads())
+    yield from tqdm(records, desc=f"writing {split}", total=len(items), mininterval=1)
     print(f"sorting the records of {split} ...", file=sys.stderr, flush=True)
 
   def _record(self, item: Any) -> tuple[str, dict[str, Any]]:
@@ -190,14 +194,5 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return pictures.encode_jpeg(image) if as_jpeg else pictures.encode_png(image)
 
 
-def in_threads(function: Callable, items: Iterable) -> Iterator:
-  """Yields `function(item)` in order, worked out by one thread for each core, only a few items ahead."""
-  num_threads = os.cpu_count() or 1
-  waiting = deque()
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    for item in items:
-      waiting.append(pool.submit(function, item))
-      if len(waiting) > 2 * num_threads:
-        yield waiting.popleft().result()
-    while waiting:
-      yield waiting.popleft().result()
+def _num_threads() -> int:
+  return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What builders of whole images with one class each share."""
+"""Base class of the TFDS builders of data sets with one class per image."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -9,9 +9,9 @@ from gcn_flax.labels import LabelSet
 
 
 class ClassBuilder(Builder, skip_registration=True):
-  """A builder whose labels are numbers of classes."""
+  """A builder whose labels are class numbers."""
 
-  published_pictures = True  # A class does not turn with its picture, and grey is no other class than colour.
+  published_pictures = True  # The class of an image depends neither on its orientation nor on its colours.
 
   def label_feature(self) -> tfds.features.FeatureConnector:
     return tfds.features.Scalar(np.int32)
@@ -20,5 +20,5 @@ class ClassBuilder(Builder, skip_registration=True):
     return label
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
-    del label_set  # Labels come from names of folders and lists: the plan has checked them.
+    del label_set  # Labels come from folder names and lists, which `plan` has checked.
     return pictures.decode_rgb(example.image, example.image_name, self.published_pictures)

@@ -1,4 +1,4 @@
-"""Faults of a data set are collected and told together."""
+"""Error messages about files: faults are collected and reported together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,28 +6,28 @@ import numpy as np
 
 
 def one_line(error: Exception) -> str:
-  """The text of an error of a library, on one line and not too long."""
+  """Returns the text of a library's error on one line, at most 300 characters."""
   return " ".join(str(error).split())[:300]
 
 
 def raise_all(faults: Sequence[str]) -> None:
-  """Raises ValueError listing every fault, one a line, if there is any."""
+  """Raises ValueError with every fault on a line of its own, if there is any."""
   if faults:
     raise ValueError("\n".join(faults))
 
 
 def size(array: np.ndarray) -> str:
-  """The height and width of a picture."""
+  """Returns the height and width of an image as text."""
   return f"{array.shape[0]} x {array.shape[1]}"
 
 
 def wrong_values(name: str, wrong: Iterable[int], allowed: Iterable[int]) -> str:
-  """That a mask holds values it may not."""
-  return f"{name} holds the values {', '.join(map(str, wrong))}; allowed are {_ranges(allowed)}."
+  """Returns the message that a mask contains values that are not allowed."""
+  return f"{name} contains the values {', '.join(map(str, wrong))}. Allowed are {_ranges(allowed)}."
 
 
 def _ranges(values: Iterable[int]) -> str:
-  """Whole numbers in words: 0 to 20 and 255."""
+  """Formats integers as ranges: 0 to 20 and 255."""
   runs = []
   for value in sorted(values):
     if runs and value == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Reads pictures and masks the strict way: what another reader might take for something else is refused."""
+"""Strict decoding of images and masks: files that readers could interpret differently are rejected."""
 
 import io
 import re
@@ -9,96 +9,98 @@ from PIL import Image
 
 from data.faults import one_line
 
-Image.MAX_IMAGE_PIXELS = None  # Aerial and medical pictures are large; these are the user's own.
+Image.MAX_IMAGE_PIXELS = None  # Aerial and medical images are large, and the files are the user's own.
 _ORIENTATION = 0x0112  # The EXIF tag.
 _TIFF_DEPTH = 258  # The tag BitsPerSample.
-_PNG_DEPTH = 24  # Place of the bit depth, before the colour type, in the header chunk (PNG specification, 11.2.1).
+_PNG_DEPTH = 24  # Offset of the bit depth, followed by the colour type, in the file (PNG specification, 11.2.1).
 _JPEG_QUALITY = 95
 
 
 def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
-  """Decodes every pixel of a picture to RGB uint8 `[H, W, 3]`.
+  """Decodes an image completely to RGB uint8 `[H, W, 3]`.
 
   Args:
-    data: of the file.
-    name: of the file, for errors.
-    published: whether its labels are known to belong to the pixels as they are stored, whatever the
-      file says of orientation and of colours.
+    data: content of the file.
+    name: name of the file, for error messages.
+    published: if True, labels are known to fit the pixels as stored, whatever the orientation and colour mode.
 
   Raises:
-    ValueError: where it cannot be decoded to the end, is not 8-bit RGB, or asks to be turned.
+    ValueError: if the file is damaged or truncated, not 8-bit RGB, or has an EXIF orientation.
   """
   image, orientation = _open(data, name)
   if image.mode != "RGB" and not published:
     kind = _MODES.get(image.mode, "unusual")
-    raise ValueError(f"{name} is a picture of mode {image.mode} ({kind}): convert it to 8-bit RGB.")
-  if orientation in range(2, 9) and not published:  # Other values turn nothing.
+    raise ValueError(f"{name} has mode {image.mode} ({kind}). Convert it to 8-bit RGB.")
+  if orientation in range(2, 9) and not published:  # Other values have no meaning.
     raise ValueError(
-      f"{name} asks by EXIF orientation {orientation} to be turned: turn its pixels and remove the tag "
-      "(for instance mogrify -auto-orient), and see that the mask fits."
+      f"{name} has EXIF orientation {orientation}, which its mask does not share. Rotate the pixels and remove the tag "
+      "(for instance with mogrify -auto-orient), and check that the mask fits."
     )
   return np.asarray(image.convert("RGB"))
 
 
-_MODES = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "four inks", "RGBA": "with transparency"}
+_MODES = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "print colours", "RGBA": "with transparency"}
 _MODES.update(dict.fromkeys(("I", "I;16", "I;16B", "F"), "16 or 32 bits"))
 
 
 def is_rgb(data: bytes) -> bool:
-  """Whether a picture that can be opened is stored as 8-bit RGB or grey, which every decoder reads alike."""
+  """Returns True if an image is stored as 8-bit RGB or grey, which all decoders read alike."""
   return Image.open(io.BytesIO(data)).mode in ("RGB", "L")
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
-  """Decodes a mask to the numbers it stores, uint8 `[H, W]`: a palette mask to its indices, never to colours.
+  """Decodes a mask to its stored values, uint8 `[H, W]`: a palette mask to its indices, never to colours.
 
-  Raises ValueError where it cannot be decoded to the end or stores something else.
+  Raises ValueError if the file is damaged or truncated, or not a single-channel 8-bit PNG.
   """
   image, _ = _open(data, name)
   if image.format != "PNG" or image.mode not in ("L", "P", "1"):
     raise ValueError(
-      f"{name} is a {image.format} of mode {image.mode}: a mask must be a PNG of one 8-bit channel, grey or palette, "
-      "that holds class numbers."
+      f"{name} is a {image.format} of mode {image.mode}. Save the mask as a PNG with one 8-bit channel, grey or "
+      "palette, of class numbers."
     )
   stored = np.asarray(image).astype(np.uint8)
   return stored // _grey_step(data) if image.mode == "L" else stored
 
 
 def decode_colours(data: bytes, name: str) -> np.ndarray:
-  """Decodes a mask that tells classes by colour to RGB uint8 `[H, W, 3]`. Raises ValueError as `decode_mask`."""
+  """Decodes a colour-coded mask to RGB uint8 `[H, W, 3]`. Raises ValueError unless it is an RGB or palette PNG."""
   image, _ = _open(data, name)
   if image.format != "PNG" or image.mode not in ("RGB", "P"):
-    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: classes.txt asks for a PNG of colours.")
+    raise ValueError(
+      f"{name} is a {image.format} of mode {image.mode}, but classes.txt lists colours. Save the mask as an RGB PNG, "
+      "or list values in classes.txt."
+    )
   return np.asarray(image.convert("RGB"))
 
 
 def decode_instances(data: bytes, name: str) -> np.ndarray:
-  """Decodes a PNG of instance ids to uint16 `[H, W]`. Raises ValueError where it is something else."""
+  """Decodes a PNG of instance ids to uint16 `[H, W]`. Raises ValueError if the file is anything else."""
   image, _ = _open(data, name)
   if image.format != "PNG" or image.mode not in ("I;16", "I", "L"):
-    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: instance ids are a PNG of one channel.")
+    raise ValueError(f"{name} is a {image.format} of mode {image.mode}: instance ids must be a PNG with one channel.")
   return np.asarray(image).astype(np.uint16)
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
-  """The picture, decoded to its end, and its EXIF orientation, 1 where it has none."""
+  """Returns the completely decoded image and its EXIF orientation, 1 if it has none."""
   try:
     image = Image.open(io.BytesIO(data))
     depth = _depth(image, data)
-    # TIFF files are turned, and their tag removed, by loading them; PNG files may tell it only after their pixels.
+    # Loading a TIFF rotates it and removes the tag; a PNG may store the tag after its pixels.
     before = image.getexif().get(_ORIENTATION, 1)
     image.load()
     orientation = max(before, image.getexif().get(_ORIENTATION, 1))
-  except Exception as error:  # Pillow raises whatever its parsers stumble over.
+  except Exception as error:  # Pillow raises all kinds of errors for damaged files.
     text = re.sub(r" ?<_io\S+ object at \w+>", "", one_line(error))
-    raise ValueError(f"{name} cannot be read to its end ({text}).") from error
-  if depth > 8 and image.mode in ("RGB", "RGBA"):  # Pillow rounds these to 8 bits without a word.
-    raise ValueError(f"{name} has {depth} bits a channel: convert it to 8-bit RGB.")
+    raise ValueError(f"{name} is damaged or truncated ({text}). Replace the file.") from error
+  if depth > 8 and image.mode in ("RGB", "RGBA"):  # Pillow silently rounds these to 8 bits.
+    raise ValueError(f"{name} has {depth} bits per channel. Convert it to 8-bit RGB.")
   return image, orientation
 
 
 def _depth(image: Image.Image, data: bytes) -> int:
-  """Bits of a channel, where the format can have more than 8."""
+  """Returns the bits per channel, for formats that can have more than 8."""
   if image.format == "PNG":
     return data[_PNG_DEPTH]
   if image.format == "TIFF":
@@ -107,22 +109,22 @@ def _depth(image: Image.Image, data: bytes) -> int:
 
 
 def _grey_step(png: bytes) -> int:
-  """What decoders multiply the values of a grey PNG of fewer than 8 bits by, to spread them to 255."""
+  """Returns the factor by which decoders stretch the values of a grey PNG with fewer than 8 bits."""
   depth, colour_type = png[_PNG_DEPTH], png[_PNG_DEPTH + 1]
   return 255 // (2**depth - 1) if colour_type == 0 and depth < 8 else 1
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-  """A mask uint8 `[H, W]` as a PNG of one channel; without row filters, which masks decode fastest."""
+  """Encodes a mask, uint8 `[H, W]`, as a single-channel PNG; without row filters, because that decodes fastest."""
   return cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE])[1].tobytes()
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-  """RGB uint8 `[H, W, 3]` as a JPEG of quality 95."""
+  """Encodes RGB uint8 `[H, W, 3]` as a JPEG of quality 95."""
   quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
   return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
 
 
 def encode_png(image: np.ndarray) -> bytes:
-  """RGB uint8 `[H, W, 3]` as a PNG."""
+  """Encodes RGB uint8 `[H, W, 3]` as a PNG."""
   return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -1,12 +1,11 @@
-"""Writes data sets, and is the only thing that does.
+"""Prepares a data set for training: checks the downloaded files and writes them as records.
 
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m data.prepare --dataset=voc_segmentation --manual_dir=DOWNLOADS --data_dir=DATA
   python -m data.prepare --dataset=folder --manual_dir=MY_DATA --data_dir=DATA
 
-What to download, where to put it and which counts to expect: data/README.md. Every picture
-and mask is read before anything is written, and all that is bad is listed. A data set that is
-there already is left as it is.
+data/README.md lists what to download, where to put it and the expected counts. Every image and mask is checked before
+anything is written, and every bad file is listed. A data set that has been prepared before is not changed.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from absl import logging as absl_logging
 from data.faults import one_line
 from gcn_flax import labels
 
-# Data set -> module in this folder and configuration of its builder.
+# Data set -> (module in this folder, TFDS config of its builder).
 _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
   "cityscapes": ("cityscapes", "fine"),
   "cityscapes_coarse": ("cityscapes", "coarse"),
@@ -34,17 +33,27 @@ IMAGE_FORMATS = ("original", "jpeg")
 
 
 def main(argv: Sequence[str]) -> int:
-  """Prepares one data set; returns the exit status, 1 with a line on stderr for each thing that is wrong."""
-  parser = argparse.ArgumentParser(prog="python -m data.prepare", description="Writes a data set for training.")
-  parser.add_argument("--dataset", required=True, help=", ".join(labels.DATASETS))
-  parser.add_argument("--manual_dir", default="", help="where the downloaded archives or your folders are")
-  parser.add_argument("--data_dir", default="~/tensorflow_datasets", help="where the data set goes, a local path")
-  parser.add_argument("--partial", action="store_true", help="take counts that differ from the published ones")
+  """Prepares one data set; returns the exit status, 1 with one line per error on stderr."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
+  parser.add_argument(
+    "--manual_dir", default="", metavar="DIR", help="folder of the downloaded archives or of your own images"
+  )
+  parser.add_argument(
+    "--data_dir",
+    default="~/tensorflow_datasets",
+    metavar="DIR",
+    help="folder for prepared data sets, a local path (default: %(default)s)",
+  )
+  parser.add_argument("--partial", action="store_true", help="accept counts that differ from the published ones")
   parser.add_argument(
     "--image_format",
     default=IMAGE_FORMATS[0],
     choices=IMAGE_FORMATS,
-    help="jpeg: store PNG pictures as JPEG of quality 95, read four times as fast, see docs/PERFORMANCE.md",
+    help="original: store images as they are; jpeg: store PNG images as JPEG of quality 95, which decode four times as "
+    "fast, see docs/PERFORMANCE.md (default: %(default)s)",
   )
   args = parser.parse_args(argv)
   try:
@@ -59,27 +68,30 @@ def main(argv: Sequence[str]) -> int:
 def prepare(
   dataset: str, manual_dir: str, data_dir: str, partial: bool = False, image_format: str = IMAGE_FORMATS[0]
 ) -> None:
-  """Checks what is in `manual_dir` and writes the data set as array_record into `data_dir`.
+  """Checks the files in `manual_dir` and writes the data set to `data_dir` in array_record format.
 
   Args:
     dataset: one of `gcn_flax.labels.DATASETS`.
-    manual_dir: where the downloaded archives or the user's folders are.
-    data_dir: a local path.
-    partial: whether to take counts that differ from the published ones; the data set records it.
-    image_format: `original`, or `jpeg` to store PNG pictures as JPEG.
+    manual_dir: folder of the downloaded archives or of the user's own images.
+    data_dir: folder for prepared data sets, a local path.
+    partial: accept counts that differ from the published ones; the data set records the difference.
+    image_format: `original`, or `jpeg` to store PNG images as JPEG.
 
   Raises:
-    ValueError: for an unknown data set; for missing or faulty files, listing all, one a line;
-      and, unless `partial`, for counts that are not the published ones.
-    OSError: where the disk is full. Nothing is left half-written in either case.
+    ValueError: for an unknown data set; for missing or faulty files, one per line; for counts that differ from the
+      published ones, unless `partial`.
+    OSError: if the disk is full. No partial data set is left behind in any case.
   """
   labels.check_dataset(dataset)
   if "://" in data_dir:
-    raise ValueError(f"--data_dir={data_dir!r} must be a local path: records are read at random from local files only.")
+    raise ValueError(
+      f"--data_dir={data_dir!r}: must be a local path, records are not read from buckets. Use a local folder; "
+      "copy it to a bucket afterwards for launch/data.sh to mount."
+    )
   builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
   if builder.is_prepared():
-    _check_as_asked(builder, manual_dir, image_format)
-    print(f"{dataset} is there already: {builder.data_path}")
+    _check_same(builder, manual_dir, image_format)
+    print(f"{dataset} is already prepared: {builder.data_path}")
   else:
     plan = builder.plan(_root(dataset, manual_dir))
     for note in plan.notes:
@@ -87,7 +99,8 @@ def prepare(
     different = labels.differences(plan.counts, plan.published)
     if different and not partial:
       raise ValueError(
-        f"{dataset} has other counts than published: {', '.join(different)}. To take it so, add --partial."
+        f"{dataset}: the counts differ from the published ones: {', '.join(different)}. "
+        "Complete the download, or add --partial to accept them."
       )
     metadata = {
       "classes": list(plan.label_set.classes),
@@ -106,7 +119,7 @@ def prepare(
 
 
 def _builder(dataset: str, data_dir: str):
-  # TensorFlow takes seconds to import and would take every GPU: not before it is needed, and without them.
+  # TensorFlow takes seconds to import and would reserve every GPU: import it late, and hide the GPUs.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   absl_logging.set_verbosity(absl_logging.ERROR)
@@ -119,22 +132,23 @@ def _builder(dataset: str, data_dir: str):
 def _root(dataset: str, manual_dir: str) -> pathlib.Path:
   root = pathlib.Path(manual_dir).expanduser()
   if dataset != "shapes" and (not manual_dir or not root.is_dir()):
-    raise ValueError(f"--manual_dir={manual_dir!r} is no folder: it must hold {dataset}, see data/README.md.")
+    raise ValueError(f"--manual_dir={manual_dir!r}: not a folder. Use the folder with {dataset}, see data/README.md.")
   return root
 
 
-def _check_as_asked(builder, manual_dir: str, image_format: str) -> None:
+def _check_same(builder, manual_dir: str, image_format: str) -> None:
+  """Raises ValueError if the data set was prepared from other files or in another format."""
   metadata = builder.info.metadata
   if metadata["image_format"] != image_format:
     raise ValueError(
-      f"{builder.data_path} was prepared with --image_format={metadata['image_format']}, not {image_format}: "
-      "remove it first."
+      f"--image_format={image_format}: {builder.data_path} was prepared with {metadata['image_format']}. "
+      "Remove that folder, or use another --data_dir."
     )
   root = pathlib.Path(manual_dir).expanduser()
   if manual_dir and root.is_dir() and metadata["digest"] != builder.digest(root):
     raise ValueError(
-      f"{builder.data_path} was prepared from other files than are in {manual_dir} now: remove it, or take another "
-      "--data_dir."
+      f"--manual_dir={manual_dir!r}: {builder.data_path} was prepared from other files. "
+      "Remove that folder, or use another --data_dir."
     )
 
 
@@ -143,21 +157,21 @@ def _write(builder, plan, metadata: dict) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   with _only_writer(folder):
     for remains in folder.glob("incomplete.*"):
-      print(f"removing {remains}, left by a preparation that was broken off", flush=True)
+      print(f"removing {remains}, left over from an interrupted preparation", flush=True)
       shutil.rmtree(remains)
     _write_records(builder, plan, metadata)
 
 
 @contextlib.contextmanager
 def _only_writer(folder: pathlib.Path):
-  """Holds a lock on a folder. Raises ValueError where another process holds it."""
+  """Holds a lock on a folder. Raises ValueError if another process holds it."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise ValueError(f"another data.prepare is writing {folder} at this moment.") from error
-    except OSError:  # Some network file systems have no locks.
+      raise ValueError(f"{folder}: another data.prepare is writing to it. Wait until it has finished.") from error
+    except OSError:  # Some network file systems do not support locks.
       pass
     yield
   finally:
@@ -167,20 +181,20 @@ def _only_writer(folder: pathlib.Path):
 def _write_records(builder, plan, metadata: dict) -> None:
   try:
     builder.write(plan, metadata)
-  except Exception as error:  # TensorFlow's and array_record's writers raise errors of their own for a full disk.
+  except Exception as error:  # TensorFlow and array_record raise their own errors for a full disk.
     if isinstance(error, ValueError):
       raise
     free = shutil.disk_usage(pathlib.Path(builder.data_path).parent).free
     raise OSError(
-      f"{builder.data_path} could not be written ({one_line(error)}); {free / 1e9:.1f} GB are free, "
-      "about twice the archives' size is needed. Nothing was kept."
+      f"{builder.data_path} could not be written ({one_line(error)}). {free / 1e9:.1f} GB are free, about twice "
+      "the size of the archives is needed. Nothing was kept."
     ) from error
 
 
 def _print_counts(metadata: dict) -> None:
   for name, count in metadata["counts"].items():
     published = metadata["published"].get(name, count)
-    note = "" if count == published else f"   PARTIAL: published are {published:,}"
+    note = "" if count == published else f"   PARTIAL: {published:,} published"
     print(f"  {name:<20} {count:>8,}{note}")
 
 

@@ -1,11 +1,11 @@
-"""Draws small pictures in a folder for each class, which only the outline tells: to pretrain on without ImageNet.
+"""Draws small images of 12 classes that only the outline tells apart, to try pretraining without ImageNet.
 
   python -m data.silhouettes --output=runs/silhouettes
   python -m data.prepare --dataset=class_folder --manual_dir=runs/silhouettes --data_dir=runs/data
 
-24,000 pictures for training and 1,200 for validation, of 64 x 64 pixels, always the same ones.
-Figures are lighter than what is behind them; colours, textures, place, size, turn and stretch are chance
-in all classes alike.
+Writes 24,000 training and 1,200 validation images of 64 x 64 pixels into one folder per class, the same ones every
+time. Figures are brighter than the background; colours, textures, position, size, rotation and stretch are random in
+all classes alike.
 """
 
 import argparse
@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-SIZE = 64  # Side of a picture, pixels.
-COUNTS = {"train": 2_000, "val": 100}  # Pictures of each class.
-_FINE = 4  # Outlines are drawn so many times larger and averaged.
-_SEED = 2017  # Fixed: the pictures are always the same.
+SIZE = 64  # Side of an image, pixels.
+COUNTS = {"train": 2_000, "val": 100}  # Images per class.
+_FINE = 4  # Outlines are drawn at this scale and averaged, against aliasing.
+_SEED = 2017  # Fixed, so that the images are the same every time.
 
 
 def _ring(count: int, radii: Sequence[float], start: float = 0.0, end: float = 2 * np.pi) -> np.ndarray:
-  """`count` points on an arc around the centre, at radii taken in turn."""
+  """Returns `count` points on an arc around the centre, cycling through `radii`."""
   angles = np.linspace(start, end, count, endpoint=end < 2 * np.pi)
   return np.stack([np.cos(angles), np.sin(angles)], -1) * np.resize(radii, count)[:, None]
 
@@ -40,7 +40,7 @@ def _crescent() -> np.ndarray:
   return np.concatenate([_ring(32, [1.0], 0.7, 5.6), _ring(32, [0.75], 5.4, 0.9) + [0.45, 0.0]])
 
 
-# Outlines within a circle of radius 1; a second one is cut out of the first.
+# Outlines within a circle of radius 1; a second outline is cut out of the first.
 OUTLINES = {
   "arrow": ([(-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25)],),
   "corner": ([(-0.8, -0.9), (-0.3, -0.9), (-0.3, 0.4), (0.8, 0.4), (0.8, 0.9), (-0.8, 0.9)],),
@@ -63,7 +63,7 @@ OUTLINES = {
 
 
 def draw(name: str, rng: np.random.Generator) -> np.ndarray:
-  """A picture of the class `name`, uint8 RGB `[64, 64, 3]`."""
+  """Draws an image of the class `name`, RGB uint8 `[64, 64, 3]`."""
   dark = rng.uniform(20, 110, 3)
   below, above = _texture(dark, rng), _texture(dark + rng.uniform(50, 140, 3), rng)
   covered = _mask(name, rng)[..., None]
@@ -76,7 +76,7 @@ def draw(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mask(name: str, rng: np.random.Generator) -> np.ndarray:
-  """How much of each pixel is covered, 0 to 1, float32 `[64, 64]`."""
+  """Returns the coverage of each pixel, 0 to 1, float32 `[64, 64]`."""
   angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(14, 26)
   turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
   stretch = np.exp(rng.uniform(-0.2, 0.2))
@@ -90,7 +90,7 @@ def _mask(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _texture(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """A colour with noise at two scales, float32 `[64, 64, 3]`."""
+  """Returns a colour with noise at two scales, float32 `[64, 64, 3]`."""
   image = np.broadcast_to(colour, (SIZE, SIZE, 3)).astype(np.float32)
   for cells in (4, 16):
     grid = rng.normal(0, rng.uniform(2, 16), (cells, cells, 3)).astype(np.float32)
@@ -99,12 +99,14 @@ def _texture(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Draws all pictures; returns the exit status, 1 with one line on stderr where the folder is there already."""
-  parser = argparse.ArgumentParser(prog="python -m data.silhouettes", description="Draws pictures to pretrain on.")
-  parser.add_argument("--output", required=True, help="a folder that is not there yet")
+  """Draws all images; returns the exit status, 1 with one line on stderr if the folder already exists."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.silhouettes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--output", required=True, metavar="DIR", help="folder to create")
   output = pathlib.Path(parser.parse_args(argv).output).expanduser()
   if output.exists():
-    print(f"error: --output={output} is there already: remove it, or name another.", file=sys.stderr)
+    print(f"error: --output={output}: already exists. Remove it, or use another folder.", file=sys.stderr)
     return 1
   todo = [(split, name, index) for split, count in COUNTS.items() for name in OUTLINES for index in range(count)]
   unfinished = output.with_name(output.name + ".unfinished")

@@ -5,42 +5,42 @@ import os
 import pathlib
 from typing import Any
 
-# A `pathlib.Path`, or etils' path of the same methods where the workdir is in a bucket.
+# A `pathlib.Path`; or etils' path, which has the same methods, for a workdir in a bucket.
 Path = Any
 
 
 def path(name: str | Path) -> Path:
-  """The path of a name: of this machine, or `gs://BUCKET/...`.
+  """Converts a local path or `gs://BUCKET/...` to a path object.
 
-  Raises ValueError for another kind of address, and where what reads buckets is not installed.
+  Raises ValueError for other URLs, and for a bucket if gcsfs is not installed.
   """
   name = str(name)
   if "://" not in name:
     return pathlib.Path(name).expanduser().absolute()
   if not name.startswith("gs://"):
-    raise ValueError(f"{name!r} must be a local path or gs://BUCKET/...; other stores are not known.")
+    raise ValueError(f"{name!r}: unsupported storage. Use a local path or gs://BUCKET/...")
   if importlib.util.find_spec("gcsfs") is None:
-    raise ValueError(f"{name!r} needs gcsfs, which is not installed: pip install gcsfs -c constraints.txt.")
-  # By gcsfs, which Orbax needs in any case; TensorFlow's own way is another one, with other credentials.
+    raise ValueError(f"{name!r}: gcsfs is not installed. Run pip install gcsfs -c constraints.txt.")
+  # Use gcsfs, which Orbax needs anyway; TensorFlow's own client has separate credentials.
   os.environ.setdefault("EPATH_USE_TF", "0")
-  import fsspec  # Here, because none of it is needed on a disk.
+  import fsspec  # Imported here, because local paths do not need it.
   from etils import epath
 
-  for protocol in ("gs", "gcs"):  # Listings that are kept would hide what other hosts write and move.
+  for protocol in ("gs", "gcs"):  # Cached listings would hide changes by other hosts.
     fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
   return epath.Path(name)
 
 
 def is_remote(where: Path) -> bool:
-  """Whether a path is in a bucket."""
+  """Returns True if a path is in a bucket."""
   return "://" in str(where)
 
 
 def write(where: Path, content: str | bytes) -> None:
-  """Replaces a file at once, so that a kill leaves the old one or the new one."""
+  """Writes a file atomically: after a kill it has either the old content or the new one."""
   content = content.encode() if isinstance(content, str) else content
   if is_remote(where):
-    where.write_bytes(content)  # An object appears when it is whole.
+    where.write_bytes(content)  # Objects appear only when complete.
     return
   temporary = where.with_name(where.name + ".tmp")
   temporary.write_bytes(content)
@@ -48,23 +48,23 @@ def write(where: Path, content: str | bytes) -> None:
 
 
 class Lines:
-  """A text file that grows by lines.
+  """A text file to append lines to.
 
-  Objects of a bucket cannot grow: there each line writes all of them, which is fine for the few thousand of a run.
+  Objects in a bucket cannot be appended to, so each line rewrites the file there; runs have a few thousand lines.
 
   Args:
-    where: its path.
-    lines: what it holds at first.
+    where: path of the file.
+    lines: initial content.
   """
 
   def __init__(self, where: Path, lines: list[str]):
     self._where, self._lines, self._file = where, lines, None
     write(where, "".join(f"{line}\n" for line in lines))
     if not is_remote(where):
-      self._file = open(where, "a")  # noqa: SIM115, open as long as the run.
+      self._file = open(where, "a")  # noqa: SIM115, stays open as long as the run.
 
   def append(self, line: str) -> None:
-    """Adds a line, handed to the system on return."""
+    """Appends a line and flushes it."""
     if self._file:
       self._file.write(line + "\n")
       self._file.flush()
@@ -73,13 +73,13 @@ class Lines:
       write(self._where, "".join(f"{each}\n" for each in self._lines))
 
   def close(self) -> None:
-    """Lets go of the file."""
+    """Closes the file."""
     if self._file:
       self._file.close()
 
 
 def upload(folder: Path, where: Path) -> None:
-  """Copies the files of a folder, and of those in it, to a path in a bucket."""
+  """Copies a folder recursively to a path in a bucket."""
   for source in folder.iterdir():
     if source.is_dir():
       upload(source, where / source.name)
@@ -88,7 +88,7 @@ def upload(folder: Path, where: Path) -> None:
 
 
 def move(folder: Path, where: Path) -> None:
-  """Moves a folder to a path that is not there yet; in a bucket file by file."""
+  """Moves a folder to a path that does not exist yet; in a bucket file by file."""
   if not is_remote(folder):
     where.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(where)

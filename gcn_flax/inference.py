@@ -1,4 +1,4 @@
-"""From batches of images to what a network says of each, and back to one image at a time."""
+"""Inference: from batches of images to the prediction of each image, for evaluation, prediction and submission."""
 
 import collections
 import concurrent.futures
@@ -25,7 +25,7 @@ _PROGRESS_SECONDS = 15
 def run(
   setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
 ) -> Iterator[tuple[loader.Batch, np.ndarray]]:
-  """Yields this host's batches, and what the network says of their images; the devices are one batch ahead."""
+  """Yields this host's batches with their predictions; the devices are one batch ahead."""
   waiting = collections.deque()
   for batch in batches:
     inputs = sharding.shard_eval_batch(batch, setup.mesh)
@@ -40,7 +40,7 @@ def run(
 def examples(
   setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
 ) -> Iterator[tuple[loader.Batch, np.ndarray]]:
-  """Yields what `loader.eval_batches` has of each example, but for filling, and what the network says of it."""
+  """Yields each example of `loader.eval_batches` with its prediction; examples that fill up a batch are left out."""
   for batch, outputs in run(setup, weights, batches):
     for place in np.flatnonzero(batch["index"] >= 0):
       yield {name: array[place] for name, array in batch.items()}, outputs[place]
@@ -48,57 +48,38 @@ def examples(
 
 @contextlib.contextmanager
 def crf_postprocessing(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-  """Gives `(image, output of the network) -> label map`: a dense CRF in processes of their own, or nothing at all.
+  """Yields `(image, prediction) -> label map`: dense CRF post-processing in separate processes, or the identity.
 
-  Raises ValueError where the CRF is not installed.
+  Raises ValueError if a CRF is asked for and not installed.
   """
   if not config.eval.crf.iterations:
     yield lambda image, output: output
     return
-  check_crf_installed(config)
   parameters = crf_parameters(config)
   with crf_processes(config) as pool:
     yield lambda image, output: pool.submit(crf.postprocess, image, output, parameters).result()
 
 
-def check_crf_installed(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError where a CRF is asked for and not installed."""
-  if config.eval.crf.iterations:
-    crf.check_installed()
-
-
 def crf_parameters(config: ml_collections.ConfigDict) -> crf.Parameters:
-  """Those of a config."""
+  """Returns the CRF parameters of a config."""
   return crf.Parameters(**{name: config.eval.crf[name] for name in crf.FIELDS})
 
 
 def num_threads(config: ml_collections.ConfigDict) -> int:
-  """Images that the host works on at once: one for each process of the CRF, where there is one."""
+  """Returns the number of images to process at once: one for each CRF process, if there is a CRF."""
   settings = config.eval.crf
   return (settings.num_workers or os.cpu_count()) if settings.iterations else config.data.num_threads
 
 
 def crf_processes(config: ml_collections.ConfigDict) -> concurrent.futures.ProcessPoolExecutor:
-  """Processes for the CRF, which holds Python's lock; fresh ones, because JAX has threads."""
+  """Starts processes for the CRF, which holds the GIL; spawned, because forking is unsafe with JAX's threads."""
   return concurrent.futures.ProcessPoolExecutor(
     num_threads(config), multiprocessing.get_context("spawn"), crf.end_with_parent
   )
 
 
-def each(function: Callable, arguments: Iterable[tuple], num_threads: int) -> Iterator[Any]:
-  """Yields `function(*argument)` in order; no more arguments are taken than threads have work for, and one more."""
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    waiting = collections.deque()
-    for argument in arguments:
-      waiting.append(pool.submit(function, *argument))
-      if len(waiting) > num_threads:
-        yield waiting.popleft().result()
-    for future in waiting:
-      yield future.result()
-
-
 class Progress:
-  """Says now and then how many images are done, and how long the rest will take."""
+  """Logs from time to time how many images are done, and the time left."""
 
   def __init__(self, what: str, total: int):
     self._what, self._total, self._done = what, total, 0

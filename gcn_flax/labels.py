@@ -1,11 +1,11 @@
-"""What the labels of every data set mean: class names, colours, the ignore label, published split sizes."""
+"""Label sets of all data sets: class names, palettes, the ignore label, published split sizes."""
 
 import dataclasses
 
 import numpy as np
 
-IGNORE = 255  # Void pixels: neither trained on nor scored.
-NO_CLASS = -1  # The same for a whole image, whose class may well be 255.
+IGNORE = 255  # Label of void pixels, which count neither in training nor in evaluation.
+NO_CLASS = -1  # The same for whole images, which may have a class 255.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +15,13 @@ class LabelSet:
   Attributes:
     classes: names, in the order of the train ids 0, 1, ...
     palette: RGB of each class, 0 to 255.
-    split_sizes: published number of examples of each split; empty where none is published.
-    raw_to_train: uint8 `[256]`, from stored label values to train ids.
-    raw_values: the values that stored labels may hold.
-    categories: of each class, where classes are grouped; () where they are not.
-    instance_sizes: mean size of an instance, pixels, of the classes whose instances are scored.
+    split_sizes: published number of examples of each split; empty if unpublished.
+    raw_to_train: stored label value -> train id, uint8 `[256]`.
+    raw_values: values allowed in stored labels.
+    categories: category of each class; () without categories.
+    instance_sizes: class -> mean size of an instance, pixels, for classes with instance metrics.
 
-  Where a label is one class of a whole image, `palette` and what describes stored values are empty.
+  If there is one class per image, `palette`, `raw_to_train` and `raw_values` are empty.
   """
 
   classes: tuple[str, ...]
@@ -40,19 +40,19 @@ class LabelSet:
 def plain_labels(
   classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...], split_sizes: dict[str, int]
 ) -> LabelSet:
-  """The label set of labels that are stored as train ids, 255 for void."""
+  """Returns a label set whose labels are stored as train ids, with 255 for void."""
   table = np.full(256, IGNORE, np.uint8)
   table[: len(classes)] = np.arange(len(classes))
   return LabelSet(classes, palette, split_sizes, table, frozenset({*range(len(classes)), IGNORE}))
 
 
 def image_labels(classes: tuple[str, ...], split_sizes: dict[str, int]) -> LabelSet:
-  """The label set of whole images, each of one class."""
+  """Returns the label set of a data set with one class per image."""
   return LabelSet(classes, (), split_sizes, np.zeros(0, np.uint8), frozenset())
 
 
 def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-  """VOC's colour map: bit i of the class number is bit 7 - i // 3 of channel i % 3 (VOC devkit, VOClabelcolormap)."""
+  """Returns VOC's colour map: bit i of a class is bit 7 - i // 3 of channel i % 3 (VOC devkit, VOClabelcolormap)."""
   palette = np.zeros((num_classes, 3), int)
   for bit in range(8):
     palette[:, bit % 3] |= (np.arange(num_classes) >> bit & 1) << (7 - bit // 3)
@@ -65,7 +65,7 @@ SHAPES = plain_labels(
   split_sizes={"train": 3000, "validation": 300},
 )
 
-# SegNet's 11 classes and split (Badrinarayanan et al., 2017) of CamVid (Brostow et al., 2009).
+# CamVid (Brostow et al., 2009) with the 11 classes and the split of SegNet (Badrinarayanan et al., 2017).
 CAMVID = plain_labels(
   classes=(
     "sky",
@@ -96,8 +96,8 @@ CAMVID = plain_labels(
   split_sizes={"train": 367, "validation": 101},
 )
 
-# Name, raw id, category and colour of the 19 evaluated classes, from cityscapesScripts' helpers/labels.py;
-# every other raw id is ignored.
+# (name, raw id, category, colour) of the 19 evaluated classes, from helpers/labels.py of cityscapesScripts; all other
+# raw ids are ignored.
 _CITYSCAPES = (
   ("road", 7, "flat", (128, 64, 128)),
   ("sidewalk", 8, "flat", (244, 35, 232)),
@@ -119,7 +119,7 @@ _CITYSCAPES = (
   ("motorcycle", 32, "vehicle", (0, 0, 230)),
   ("bicycle", 33, "vehicle", (119, 11, 32)),
 )
-# The constants of the official script, evalPixelLevelSemanticLabeling.py (avgClassSize).
+# Constants of the official evalPixelLevelSemanticLabeling.py (avgClassSize).
 _CITYSCAPES_INSTANCE_SIZES = {
   "person": 3462.4756337644, "rider": 3930.4788056518, "car": 12794.0202738185, "truck": 27855.1264367816,
   "bus": 35732.1511111111, "train": 67583.7075812274, "motorcycle": 6298.7200839748, "bicycle": 4672.3249222261,
@@ -143,7 +143,7 @@ CITYSCAPES = LabelSet(
   instance_sizes=_CITYSCAPES_INSTANCE_SIZES,
 )
 
-# Coarse labels exist for the fine images too; those are left out, so that nobody validates on them by mistake.
+# Coarse labels of the fine images are left out, so that nobody evaluates on them by mistake.
 CITYSCAPES_COARSE = dataclasses.replace(CITYSCAPES, split_sizes={"train_extra": 19_998})
 
 _VOC_CLASSES = (
@@ -151,14 +151,14 @@ _VOC_CLASSES = (
   "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-# train_aug is VOC's train with SBD's train and val, without VOC's val: the 10,582 images of the paper.
+# train_aug is VOC's train plus SBD's train and val, without VOC's val: the 10,582 images of the paper.
 VOC = plain_labels(
   classes=_VOC_CLASSES,
   palette=voc_palette(21),
   split_sizes={"train": 1464, "validation": 1449, "trainval": 2913, "train_aug": 10_582, "test": 1456},
 )
 
-# How many of COCO's images hold one of VOC's classes is published nowhere; data/coco_voc checks how many it read.
+# The number of COCO images with a class of VOC is unpublished; data/coco_voc checks the number of all images.
 COCO_VOC = dataclasses.replace(VOC, split_sizes={})
 
 LABELS = {
@@ -169,22 +169,34 @@ LABELS = {
   "voc_segmentation": VOC,
   "coco_voc": COCO_VOC,
 }
-# Data sets of whole images, each of one class. What the classes are stands in the prepared data set.
+# Data sets with one class per image. Their classes are stored in the prepared data set.
 CLASSIFICATION = ("imagenet2012", "class_folder")
 IMAGENET_SIZES = {"train": 1_281_167, "validation": 50_000}
 IMAGENET_CLASSES = 1_000
-# `folder` and `class_folder` are the user's own.
+# `folder` and `class_folder` are the user's own images.
 DATASETS = (*LABELS, "folder", *CLASSIFICATION)
 
 
 def check_dataset(dataset: str) -> None:
   """Raises ValueError for an unknown data set."""
   if dataset not in DATASETS:
-    raise ValueError(f"data set {dataset!r} is unknown; choose one of {', '.join(DATASETS)}.")
+    raise ValueError(f"data set {dataset!r}: unknown. Use one of {', '.join(DATASETS)}.")
 
 
 def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:
-  """What counts differ, each as "train 8 instead of 1464"."""
+  """Lists the counts that differ from the published ones, each as "train 8 instead of 1464"."""
   return [
     f"{name} {found.get(name, 0)} instead of {size}" for name, size in published.items() if found.get(name, 0) != size
   ]
+
+
+def label_set_of(dataset: str, classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] = ()) -> LabelSet:
+  """Returns the label set of a data set; `classes` and `palette` count where they are the user's own.
+
+  Without a palette, classes of pixels get VOC's colours.
+  """
+  if dataset in LABELS:
+    return LABELS[dataset]
+  if dataset in CLASSIFICATION:
+    return image_labels(classes, {})
+  return plain_labels(classes, palette or voc_palette(len(classes)), {})

@@ -1,65 +1,91 @@
-"""Looks for the parameters of the dense CRF on images with labels."""
+"""Searches the parameters of the dense CRF on labelled images."""
 
 import dataclasses
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from gcn_flax import build, files, inference
+from gcn_flax import files, inference
 from gcn_flax.evaluation import confusion, crf
+from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.parallel import parallel_map
+from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.run_data import eval_batches
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import sharding
+from gcn_flax.workdir.trained import Trained, load_trained
+from gcn_flax.workdir.workdir import Workdir
 
-_ITERATIONS = 10  # Where the config has 0, for none.
-# What is tried, all with all; ours, about what DeepLab looks through (Chen et al., ICLR 2015).
+_ITERATIONS = 10  # If the config has 0, for no CRF.
+# All combinations are tried; ours, close to the range that DeepLab searches (Chen et al., ICLR 2015).
 _GRID = {"color_weight": (3.0, 5.0, 10.0), "color_xy": (30.0, 50.0, 80.0), "color_rgb": (3.0, 5.0, 10.0)}
 
 
-def candidates(config: ml_collections.ConfigDict) -> list[crf.Parameters]:
-  """What is tried: the config's own parameters, with every combination of the grid."""
+def candidates(config: ml_collections.ConfigDict, grid: Mapping[str, Sequence[float]] = _GRID) -> list[crf.Parameters]:
+  """Returns the parameters to try: the config's own, and every combination of the grid."""
   own = inference.crf_parameters(config)
   own = dataclasses.replace(own, iterations=own.iterations or _ITERATIONS)
-  combinations = itertools.product(*_GRID.values())
-  others = [dataclasses.replace(own, **dict(zip(_GRID, values, strict=True))) for values in combinations]
+  combinations = itertools.product(*grid.values())
+  others = [dataclasses.replace(own, **dict(zip(grid, values, strict=True))) for values in combinations]
   return list(dict.fromkeys([own, *others]))
 
 
-def search(
-  config: ml_collections.ConfigDict, weights: dict[str, Any], split: str, workdir: files.Path
+def run(
+  config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, split: str = "", checkpoint: str = "best"
 ) -> list[tuple[crf.Parameters, float]]:
-  """Mean IoU with each candidate and without any CRF on `config.eval.crf.search_images` images of a split, best first.
+  """Computes the mean IoU of each candidate and without a CRF, on `config.eval.crf.search_images` images of a split.
 
-  Prints the table, with flags of the best, and writes `crf_<split>.json` into the workdir. The first of the
-  result that has 0 iterations is the network alone.
+  Prints the table and the flags of the best, and writes `crf_<split>.json`.
 
-  Raises ValueError where the CRF is not installed.
+  Args:
+    config: of the network and the evaluation.
+    workdir: of the run.
+    split: of `config.data.dataset`; by default `config.data.eval_split`.
+    checkpoint: `best`, `last` or a step.
+
+  Returns:
+    (parameters, mean IoU), best first; the entry with 0 iterations is the network alone.
+
+  Raises ValueError if the CRF is not installed, and for what `preflight` and `load_trained` reject.
   """
+  workdir, split = Workdir(workdir), split or config.data.eval_split
+  check_pixels(config, "search_crf")
   crf.check_installed()
   tried = candidates(config)
   config = config.copy_and_resolve_references()
-  config.eval.crf.iterations = tried[0].iterations  # So that the network gives probabilities.
-  setup = build.build(config)
-  source = build.open_split(config, config.data.dataset, split)
+  config.eval.crf.iterations = tried[0].iterations  # So that the network returns probabilities.
+  data = preflight(config, workdir, split=split)
+  trained = load_trained(config, workdir, checkpoint, data.label_set)
+  source = data.evaluated(split)
+  found = search(config, trained, source, tried)
+  if jax.process_index() == 0:
+    report(found, min(config.eval.crf.search_images, len(source)), split, workdir)
+  return found
+
+
+def search(
+  config: ml_collections.ConfigDict, trained: Trained, source: Source, tried: Sequence[crf.Parameters]
+) -> list[tuple[crf.Parameters, float]]:
+  """Computes the mean IoU of each of `tried` and without a CRF; returns (parameters, mean IoU), best first."""
   subset = _Subset(source, config.eval.crf.search_images)
-  progress = inference.Progress(f"searching on {split}", -(-len(subset) // jax.process_count()))
+  progress = inference.Progress(f"searching on {source.split}", -(-len(subset) // jax.process_count()))
 
   def examples() -> Iterator[tuple]:
-    for example, output in inference.examples(setup, weights, build.eval_batches(config, subset)):
+    for example, output in inference.examples(trained.setup, trained.weights, eval_batches(config, subset)):
       arrays = example["image"], example["label"], output
       yield tuple(segmentation.crop(array, example["size"]) for array in arrays)
 
   total = np.zeros((1 + len(tried), *[source.label_set.num_classes] * 2), np.int64)
   with inference.crf_processes(config) as pool:
 
-    def count(image: np.ndarray, label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-      return pool.submit(crf.count_each, image, label, probabilities, tried).result()
+    def count(example: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+      return pool.submit(crf.count_each, *example, tried).result()
 
-    for counts in inference.each(count, examples(), inference.num_threads(config)):
+    for counts in parallel_map(count, examples(), inference.num_threads(config)):
       total = total + counts
       progress.add()
   total = sum(sharding.all_gather(total))
@@ -67,13 +93,11 @@ def search(
   scored = [
     (parameters, confusion.mean_iou(matrix)) for parameters, matrix in zip([without, *tried], total, strict=True)
   ]
-  scored.sort(key=lambda pair: -pair[1])
-  if jax.process_index() == 0:
-    _report(scored, len(subset), split, workdir)
-  return scored
+  return sorted(scored, key=lambda pair: -pair[1])
 
 
-def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: files.Path) -> None:
+def report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, split: str, workdir: Workdir) -> None:
+  """Prints the table and the flags of the best, and writes `crf_<split>.json`."""
   print(f"\nmean IoU on {num_images} images of {split}")
   print(f"{'mean IoU %':>10}  {'  '.join(crf.FIELDS)}")
   for parameters, value in scored:
@@ -82,9 +106,8 @@ def _report(scored: Sequence[tuple[crf.Parameters, float]], num_images: int, spl
   best = scored[0][0]
   flags = [f"--config.eval.crf.{name}={getattr(best, name)}" for name in crf.FIELDS]
   print("best: " + (" ".join(flags) if best.iterations else "no CRF"), flush=True)
-  workdir.mkdir(parents=True, exist_ok=True)
   results = [{**dataclasses.asdict(parameters), "mean_iou": value} for parameters, value in scored]
-  files.write(workdir / f"crf_{split}.json", json.dumps({"num_images": num_images, "tried": results}, indent=2) + "\n")
+  workdir.write_json(f"crf_{split}.json", {"num_images": num_images, "tried": results})
 
 
 def _columns(parameters: crf.Parameters) -> str:
@@ -92,7 +115,7 @@ def _columns(parameters: crf.Parameters) -> str:
 
 
 class _Subset(Sequence):
-  """Images of a source, spread evenly."""
+  """Images spread evenly over a source."""
 
   def __init__(self, source: Sequence, count: int):
     self._source = source

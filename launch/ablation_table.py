@@ -9,7 +9,7 @@ from typing import Any
 
 from configs import ablation
 from gcn_flax.reporting import paper
-from gcn_flax.visualize import charts, overlay
+from gcn_flax.visualize import charts, tables
 
 
 def cells_of(table: int) -> list[str]:
@@ -65,7 +65,7 @@ def markdown(table: int, data: str, root: pathlib.Path, seeds: int, command: str
     deviation = f" ({statistics.stdev(measured):.1f})" if len(measured) > 1 else ""
     each = " / ".join(f"{value:.1f}" for value in measured)
     lines.append(
-      f"| {figure.row} | {overlay.TITLES[figure.measure]} | {mean}{deviation} | {each} | {figure.value:.1f} |"
+      f"| {figure.row} | {tables.TITLES[figure.measure]} | {mean}{deviation} | {each} | {figure.value:.1f} |"
     )
   return "\n".join(lines) + "\n"
 

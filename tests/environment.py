@@ -5,7 +5,9 @@ import pathlib
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 # Most of the tests' time is compilation. Programs compiled with these flags are slow, but the tests' ones are small.
-_FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+_FAST_COMPILATION = (
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def jax_environment(devices: int) -> dict[str, str]:

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build, distributed
+from gcn_flax import distributed
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
 from tests.environment import jax_environment
+from tests.runs import build_setup
 from tests.test_main import ROOT, SMALL
 
 STEPS = 30
@@ -161,7 +162,7 @@ def final_state(config, workdir, step=STEPS):
   config.model.kernel_size = 3
   with open_checkpoints(workdir) as checkpoints:
     assert checkpoints.latest() == step
-    state = checkpoints.restore(step, build.build(config, jax.devices()[:1]).state_shapes)
+    state = checkpoints.restore(step, build_setup(config, jax.devices()[:1]).state_shapes)
   return state
 
 

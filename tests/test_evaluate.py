@@ -7,17 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build
-from gcn_flax.evaluate import evaluate, write_scores
+from gcn_flax.evaluate import write_metrics
 from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class, mean_iou
 from gcn_flax.input_pipeline.transforms import pad
+from gcn_flax.run_data import RunData
+from gcn_flax.workdir.workdir import Workdir
+from tests.runs import build_setup, evaluate_split
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of torchvision's weights.
 
 
 def reference(config, setup, state, split):
   """The confusion matrix counted image by image, in NumPy."""
-  source = build.open_split(config, "camvid", split)
+  source = RunData(config).evaluated(split)
   matrix = np.zeros((11, 11), np.int64)
   apply = jax.jit(lambda images: setup.network.apply(
     {"params": state.params, "batch_stats": state.batch_stats}, images, train=False
@@ -37,11 +39,11 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   """Also where the set, of 5 images, does not fill the batch and some devices hold only filling."""
   config.eval.batch_size = batch_size
   config.data.eval_size = (96, 128)
-  setup = build.build(config)
+  setup = build_setup(config)
   state = setup.init(3)
-  scores = evaluate(config, setup, state.weights(), "validation")
+  scores = evaluate_split(config, setup, state.weights())
   assert scores.num_images == 5
-  source = build.open_split(config, "camvid", "validation")
+  source = RunData(config).evaluated("validation")
   counts = scores.counts["confusion"]
   assert counts.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
   assert scores.counts["distance"][:, 0].sum() == counts.sum()
@@ -60,44 +62,46 @@ def test_the_same_pixels_on_one_device_as_on_eight(config, partitioner):
   found = []
   for devices, spatial in ((jax.devices()[:1], 1), (jax.devices(), 1), (jax.devices(), 2)):
     config.eval.batch_size, config.mesh.spatial = len(devices), spatial
-    setup = build.build(config, devices)
-    found.append(evaluate(config, setup, setup.init(3).weights(), "validation"))
+    setup = build_setup(config, devices)
+    found.append(evaluate_split(config, setup, setup.init(3).weights()))
   for other in found[1:]:
     for name, counts in found[0].counts.items():
       np.testing.assert_array_equal(counts, other.counts[name])
-    np.testing.assert_array_equal(found[0].image_scores, other.image_scores)
+    np.testing.assert_array_equal(found[0].image_metrics, other.image_metrics)
 
 
 def test_the_contact_sheet_shows_each_image_with_its_own_maps(config):
   config.data.eval_size = (96, 128)
   config.eval.num_pictures = 5
-  setup = build.build(config)
+  setup = build_setup(config)
   state = setup.init(3)
-  scores = evaluate(config, setup, state.weights(), "validation")
-  source = build.open_split(config, "camvid", "validation")
+  scores = evaluate_split(config, setup, state.weights())
+  source = RunData(config).evaluated("validation")
   examples = {source[index]["image_id"]: source[index] for index in range(5)}
   matrix = np.zeros((11, 11), np.int64)
   for row in scores.sample:
     np.testing.assert_array_equal(row.image, examples[row.image_id]["image"])
     np.testing.assert_array_equal(row.label, examples[row.image_id]["label"])
     own = confusion_matrix(row.label, row.prediction, 11)
-    np.testing.assert_allclose(row.score, mean_iou(own))
+    np.testing.assert_allclose(row.metric, mean_iou(own))
     matrix += own
   assert [row.image_id for row in scores.sample] == list(examples)
   assert np.abs(matrix - reference(config, setup, state, "validation")).sum() <= 4
-  by_score = sorted(scores.sample, key=lambda row: row.score)
+  by_score = sorted(scores.sample, key=lambda row: row.metric)
   assert [row.image_id for row in scores.worst] == [row.image_id for row in by_score]
   assert [row.image_id for row in scores.best] == [row.image_id for row in by_score[::-1]]
-  np.testing.assert_array_equal(scores.image_scores, [row.score for row in scores.sample])
+  np.testing.assert_array_equal(scores.image_metrics, [row.metric for row in scores.sample])
 
 
 def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   config.eval.num_pictures = 2
-  setup = build.build(config)
-  scores = evaluate(config, setup, setup.init(0).weights(), "validation")
+  setup = build_setup(config)
+  scores = evaluate_split(config, setup, setup.init(0).weights())
   matrix = scores.counts["confusion"]
   matrix[:, 4] = matrix[4, :] = 0
-  write_scores(tmp_path, config, "validation", 7, scores, {"shapes": ["train 1 instead of 3000"]})
+  write_metrics(
+    Workdir(tmp_path), config, RunData(config), "validation", 7, scores, {"shapes": ["train 1 instead of 3000"]}
+  )
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert result["num_images"] == 5 and result["step"] == 7
   assert result["iou"]["pavement"] is None and len(result["iou"]) == 11
@@ -115,6 +119,6 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
 
 def test_an_image_that_does_not_fit_is_named(config):
   config.data.eval_size = (32, 96)
-  setup = build.build(config)
-  with pytest.raises(ValueError, match=r"image val\d is 64 x 96, larger than 32 x 96: raise config.data.eval_size"):
-    evaluate(config, setup, setup.init(0).weights(), "validation")
+  setup = build_setup(config)
+  with pytest.raises(ValueError, match=r"image val\d: its size 64 x 96 is larger than 32 x 96. Set config.data"):
+    evaluate_split(config, setup, setup.init(0).weights())

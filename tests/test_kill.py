@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
+from tests.runs import build_setup
 from tests.test_main import ROOT, SMALL
 
 STEPS = 12
@@ -39,7 +39,7 @@ def final_leaves(config, workdir):
   config.model.kernel_size = 3
   with open_checkpoints(workdir) as checkpoints:
     assert checkpoints.latest() == STEPS
-    return jax.tree.leaves(checkpoints.restore(STEPS, build.build(config, jax.devices()[:1]).state_shapes))
+    return jax.tree.leaves(checkpoints.restore(STEPS, build_setup(config, jax.devices()[:1]).state_shapes))
 
 
 def numbers(workdir):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gcn_flax import build
+from gcn_flax import predict
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.pictures import read_picture
 from gcn_flax.labels import CAMVID
-from gcn_flax.predict import _batch, _round_up, find_pictures, predict_pictures
+from gcn_flax.predict import _batch, _canvas_side, find_pictures, predict_pictures
+from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.trained import Trained
+from tests.runs import build_setup
 
 
 @pytest.fixture
@@ -45,12 +48,12 @@ SIZES = {"photo": (70, 101), "turned": (128, 64), "transparent": (33, 47), "grey
 def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
   if variant == "views":
     config.eval.tile, config.eval.overlap, config.eval.flip, config.eval.scales = (64, 64), 8, True, (0.5, 1.0)
-  setup = build.build(config)
+  setup = build_setup(config)
   weights = setup.init(3).weights()
   targets = find_pictures([f"{folder}/*"], tmp_path / "out")
   with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg cannot be read: .*truncated") as error:
-    predict_pictures(config, setup, weights, CAMVID, targets)
-  assert "deep.png cannot be read: it is of mode I;16" in str(error.value)
+    predict_pictures(config, Trained(setup, weights, 0, CAMVID, TrainingData()), targets)
+  assert "deep.png cannot be read: mode I;16" in str(error.value)
   assert "empty.png cannot be read" in str(error.value)
   written = sorted(path.name for path in (tmp_path / "out").iterdir())
   assert written == sorted(name for stem in SIZES for name in (f"{stem}.png", f"{stem}_overlay.jpg"))
@@ -91,20 +94,20 @@ def test_whatever_a_decoder_raises_names_the_picture(folder, monkeypatch):
 
 
 def test_mistakes_are_told_before_any_work(folder, tmp_path):
-  with pytest.raises(ValueError, match="--images='.*nothing.*' names no picture"):
+  with pytest.raises(ValueError, match="--images='.*nothing.*' matches no picture"):
     find_pictures([f"{folder}/nothing*"], tmp_path)
   (folder / "photo.png").write_bytes(b"")
   with pytest.raises(ValueError, match=r"photo.jpg and .*photo.png would both become .*photo.png"):
     find_pictures([f"{folder}/*"], tmp_path)
   with pytest.raises(ValueError, match="holds the picture .*grey.png, and may hold its mask"):
     find_pictures([f"{folder}/grey.png"], folder)
-  with pytest.raises(ValueError, match="names no picture"):
+  with pytest.raises(ValueError, match="matches no picture"):
     find_pictures([str(folder)], tmp_path)
   assert list(find_pictures([f"{folder}/gr*", f"{folder}/g*"], tmp_path)) == [folder / "grey.png"]
 
 
 def test_few_shapes_are_compiled_and_few_pictures_wait():
-  sides = [_round_up(side) for side in range(1, 5000)]
+  sides = [_canvas_side(side) for side in range(1, 5000)]
   assert len(set(sides)) < 25 and all(side % 32 == 0 for side in sides)
   assert all(rounded >= side and rounded - side <= max(127, side / 4) for side, rounded in enumerate(sides, 1))
   shapes = [(height, width) for width in (100, 200, 300) for height in range(100, 1000, 128)]
@@ -128,5 +131,5 @@ def test_few_shapes_are_compiled_and_few_pictures_wait():
 def test_without_the_library_a_crf_is_refused_at_once(config, folder, tmp_path, monkeypatch):
   config.eval.crf.iterations = 2
   monkeypatch.setattr(crf.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="pydensecrf is not installed: pip install -r requirements-crf.txt"):
-    predict_pictures(config, build.build(config), {}, CAMVID, find_pictures([f"{folder}/photo*"], tmp_path))
+  with pytest.raises(ValueError, match="pydensecrf is not installed. Run pip install -r requirements-crf.txt"):
+    predict.run(config, tmp_path / "run", [f"{folder}/photo*"], tmp_path)

@@ -11,11 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build, inference, search_crf
-from gcn_flax.evaluate import evaluate
+from gcn_flax import inference, search_crf
 from gcn_flax.evaluation import crf
 from gcn_flax.evaluation.confusion import confusion_matrix, mean_iou
 from gcn_flax.input_pipeline.transforms import pad
+from gcn_flax.labels import CAMVID
+from gcn_flax.run_data import RunData
+from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.trained import Trained
+from gcn_flax.workdir.workdir import Workdir
+from tests.runs import build_setup, evaluate_split
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def refined(config):
 
 def by_hand(config, setup, weights):
   """Confusion without and with the CRF."""
-  source = build.open_split(config, "camvid", "validation")
+  source = RunData(config).evaluated("validation")
   matrices = np.zeros((2, 11, 11), np.int64)
   for index in range(len(source)):
     example = source[index]
@@ -41,17 +46,20 @@ def by_hand(config, setup, weights):
   return matrices
 
 
-def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, monkeypatch, capsys):
-  setup = build.build(refined)
+def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, capsys):
+  setup = build_setup(refined)
   weights = setup.init(3).weights()
   without, expected = by_hand(refined, setup, weights)
   assert np.abs(without - expected).sum() > 100
-  scores = evaluate(refined, setup, weights, "validation")
+  scores = evaluate_split(refined, setup, weights)
   # A pixel of two nearly equal probabilities may fall to either side.
   assert np.abs(scores.counts["confusion"] - expected).sum() <= 0.005 * expected.sum()
 
-  monkeypatch.setattr(search_crf, "_GRID", {"color_weight": (1.0,), "color_rgb": (3.0, 20.0)})
-  scored = search_crf.search(refined, weights, "validation", tmp_path)
+  grid = {"color_weight": (1.0,), "color_rgb": (3.0, 20.0)}
+  tried = search_crf.candidates(refined, grid)
+  trained = Trained(setup, weights, 0, CAMVID, TrainingData())
+  scored = search_crf.search(refined, trained, RunData(refined).evaluated("validation"), tried)
+  search_crf.report(scored, 5, "validation", Workdir(tmp_path))
   values = [value for _, value in scored]
   assert len(scored) == 4 and values == sorted(values, reverse=True)
   by_parameters = dict(scored)
@@ -65,7 +73,7 @@ def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, monke
 
 
 def test_a_search_takes_images_from_all_over_the_split(config):
-  source = build.open_split(config, "camvid", "validation")
+  source = RunData(config).evaluated("validation")
   subset = search_crf._Subset(source, 3)
   assert [subset[index]["image_id"] for index in range(len(subset))] == [source.image_id(index) for index in (0, 2, 4)]
   assert len(search_crf._Subset(source, 50)) == 5

@@ -9,20 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from gcn_flax import build
-from gcn_flax.train import train
+from gcn_flax import build, train
+from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
-
-
-def final_state(workdir, config):
-  with open_checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(checkpoints.latest(), build.build(config).state_shapes)
-
-
-def assert_identical(one, other):
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+from tests.runs import assert_identical, build_setup, final_state
 
 
 def without_clock(path):
@@ -33,35 +24,40 @@ def without_clock(path):
   ]
 
 
-def change_batches(monkeypatch, change):
-  """Lets `change(count, batch)` see, and replace, each training batch."""
-  original = build.train_batches
+class ChangedData(RunData):
+  """Data whose training batches go through `change(count, batch)`, count from 1."""
 
-  def changed(*args):
-    for count, batch in enumerate(original(*args), 1):
-      yield change(count, batch)
+  def __init__(self, config, change):
+    super().__init__(config)
+    self.change = change
 
-  monkeypatch.setattr(build, "train_batches", changed)
+  def train_batches(self, first_step):
+    for count, batch in enumerate(super().train_batches(first_step), 1):
+      yield self.change(count, batch)
+
+
+def stopped_at(config, number):
+  """Data that sends SIGTERM with the training batch of this number."""
+
+  def interrupt(count, batch):
+    if count == number:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return batch
+
+  return ChangedData(config, interrupt)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, monkeypatch, stop_at):
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at):
   """By SIGTERM, at a step with a checkpoint due and at one without; there with all that a recipe may add."""
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
-  train(config, tmp_path / "whole")
+  train.run(config, tmp_path / "whole")
 
-  def interrupt(count, batch):
-    if count == stop_at:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return batch
-
-  with monkeypatch.context() as patch:
-    change_batches(patch, interrupt)
-    train(config, tmp_path / "parts")
+  assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at)) is False
   assert Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True).latest() == stop_at
-  train(config, tmp_path / "parts")
+  train.run(config, tmp_path / "parts")
 
   assert_identical(final_state(tmp_path / "whole", config), final_state(tmp_path / "parts", config))
   assert without_clock(tmp_path / "whole/metrics.jsonl") == without_clock(tmp_path / "parts/metrics.jsonl")
@@ -69,87 +65,93 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, m
   assert [start["step"] for start in json.loads((tmp_path / "parts/run.json").read_text())["starts"]] == [0, stop_at]
 
 
-def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path, monkeypatch):
+def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path):
   config.eval_every_steps = 2
-
-  def interrupt(count, batch):
-    if count == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
-    return batch
-
-  with monkeypatch.context() as patch:
-    change_batches(patch, interrupt)
-    train(config, tmp_path)
+  assert train.run(config, tmp_path, stopped_at(config, 2)) is False
   assert not any("validation/mean_iou" in line for line in read_metrics(tmp_path / "metrics.jsonl"))
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   scored = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "validation/mean_iou" in line]
   assert scored == [2, 4]
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.score(2) is not None
+    assert checkpoints.metric(2) is not None
 
 
-def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path, monkeypatch):
-  config.eval_every_steps = 2
-  original = build.eval_batches
+class StoppingSource:
+  """A source that sends SIGTERM when its first example is read."""
 
-  def interrupted(*args):
-    for batch in original(*args):
-      os.kill(os.getpid(), signal.SIGTERM)
-      yield batch
-      yield batch
+  def __init__(self, source):
+    self._source = source
 
-  with monkeypatch.context() as patch:
-    patch.setattr(build, "eval_batches", interrupted)
-    train(config, tmp_path)
+  def __getattr__(self, name):
+    return getattr(self._source, name)
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return self._source[index]
+
+
+class StoppingData(RunData):
+  """Data whose evaluation is interrupted by SIGTERM."""
+
+  def evaluated(self, split):
+    return StoppingSource(super().evaluated(split))
+
+
+def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):
+  config.eval_every_steps, config.eval.batch_size = 2, 8
+  train.run(config, tmp_path, StoppingData(config))
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.latest() == 2 and checkpoints.score(2) is None
-  train(config, tmp_path)
+    assert checkpoints.latest() == 2 and checkpoints.metric(2) is None
+  train.run(config, tmp_path)
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.score(2) is not None and checkpoints.latest() == 4
+    assert checkpoints.metric(2) is not None and checkpoints.latest() == 4
 
 
 def test_a_start_that_failed_does_not_bind_the_workdir(config, tmp_path):
   config.total_steps = 1
   config.init_from = str(tmp_path / "nowhere")
   with pytest.raises(ValueError, match="no checkpoint in .*nowhere"):
-    train(config, tmp_path / "run")
+    train.run(config, tmp_path / "run")
   config.init_from = ""
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   assert json.loads((tmp_path / "run/config.json").read_text())["init_from"] == ""
 
 
 def test_a_refused_start_leaves_the_record_of_the_run(config, tmp_path):
   config.total_steps = 2
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   before = (tmp_path / "config.json").read_text()
   config.total_steps = 1
-  with pytest.raises(ValueError, match="stands at step 2, past config.total_steps=1"):
-    train(config, tmp_path)
+  with pytest.raises(ValueError, match="config.total_steps=1: the workdir stands at step 2. Raise it"):
+    train.run(config, tmp_path)
   assert (tmp_path / "config.json").read_text() == before
 
 
 @pytest.mark.parametrize(
   "field, value, message",
   [
-    ("eval_size", (32, 96), r"up to 64 x 96, larger than config.data.eval_size=.*raise it to \(64, 96\)"),
+    ("eval_size", (32, 96), r"config.data.eval_size=.*images of up to 64 x 96. Raise it to \(64, 96\)"),
     ("data_dir", "/nowhere", "not prepared in '/nowhere'"),
   ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_first_step(config, tmp_path, field, value, message):
   config.data[field] = value
   with pytest.raises(ValueError, match=message):
-    train(config, tmp_path / "run")
+    train.run(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
 def test_metrics_past_the_restored_step_and_cut_lines_are_removed(config, tmp_path):
   config.total_steps = 2
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   lines = (tmp_path / "metrics.jsonl").read_text()
   (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
   config.total_steps = 3
   config.eval_every_steps = 3
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   found = read_metrics(tmp_path / "metrics.jsonl")
   assert [line["step"] for line in found if "loss" in line] == [1, 2, 3]
   assert all(line.get("loss") != 9.0 for line in found)
@@ -160,8 +162,8 @@ def test_non_finite_loss_stops_with_its_step_and_is_never_saved(config, tmp_path
   config.checkpoint_every_steps = 1
   original = build.build
 
-  def failing_at_step_4(config):
-    setup = original(config)
+  def failing_at_step_4(config, num_classes):
+    setup = original(config, num_classes)
 
     def train_step(state, batch):
       state, metrics = setup.train_step(state, batch)
@@ -172,8 +174,8 @@ def test_non_finite_loss_stops_with_its_step_and_is_never_saved(config, tmp_path
     return dataclasses.replace(setup, train_step=train_step)
 
   monkeypatch.setattr(build, "build", failing_at_step_4)
-  with pytest.raises(FloatingPointError, match="at step 4 loss=nan"):
-    train(config, tmp_path)
+  with pytest.raises(FloatingPointError, match="step 4: loss=nan"):
+    train.run(config, tmp_path)
   with open_checkpoints(tmp_path) as checkpoints:
     assert checkpoints.steps() == [2, 3]
 
@@ -185,40 +187,40 @@ def test_divergence_is_noticed(config, tmp_path):
   config.eval_every_steps = 30
   config.optimizer.learning_rate = 1e5
   config.optimizer.clip_norm = 0.0
-  with pytest.raises(FloatingPointError, match=r"at step \d+ .*learning_rate=100000.0"):
-    train(config, tmp_path)
+  with pytest.raises(FloatingPointError, match=r"step \d+: loss=.* lower config.optimizer.learning_rate"):
+    train.run(config, tmp_path)
   with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
     assert checkpoints.steps()
     for step in checkpoints.steps():
-      state = checkpoints.restore(step, build.build(config).state_shapes)
+      state = checkpoints.restore(step, build_setup(config).state_shapes)
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
 def test_a_setting_that_may_not_change_is_refused_by_name(config, tmp_path):
   config.total_steps = 1
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   config.model.kernel_size = 5
   config.batch_size = 16
   config.model.remat = True  # May change: it takes other time and memory alone.
   with pytest.raises(ValueError, match=r"config.batch_size was 8, is 16; config.model.kernel_size was 3, is 5. "):
-    train(config, tmp_path)
+    train.run(config, tmp_path)
 
 
 def test_a_finished_run_does_nothing(config, tmp_path):
   config.total_steps = 2
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   before = without_clock(tmp_path / "metrics.jsonl")
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   assert without_clock(tmp_path / "metrics.jsonl") == before
 
 
 def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):
   config.total_steps = 1
-  train(config, tmp_path / "first")
+  train.run(config, tmp_path / "first")
   config.init_from = str(tmp_path / "first")
   config.optimizer.learning_rate = 0.0
   config.optimizer.weight_decay = 0.0
-  train(config, tmp_path / "second")
+  train.run(config, tmp_path / "second")
   first, second = (final_state(tmp_path / name, config) for name in ("first", "second"))
   assert_identical(first.params, second.params)
   assert int(second.step) == 1
@@ -226,8 +228,8 @@ def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):
 
 def test_init_from_another_network_names_the_leaves(config, tmp_path):
   config.total_steps = 1
-  train(config, tmp_path / "first")
+  train.run(config, tmp_path / "first")
   config.init_from = str(tmp_path / "first")
   config.model.kernel_size = 5
   with pytest.raises(ValueError, match=r"params/head2/left_first/kernel is \(3, 1, 16, 11\) in the checkpoint"):
-    train(config, tmp_path / "second")
+    train.run(config, tmp_path / "second")

@@ -8,10 +8,11 @@ import pytest
 
 from configs import folder as folder_recipe
 from data.prepare import prepare
-from gcn_flax import build
+from gcn_flax import evaluate, train
 from gcn_flax.labels import CAMVID
-from gcn_flax.main import run_eval
-from gcn_flax.train import open_training, train
+from gcn_flax.preflight import preflight
+from gcn_flax.run_data import RunData
+from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import write_street
 
 CLASSES = [f"class {number}" for number in range(11)]
@@ -39,35 +40,39 @@ def own(tmp_path):
   return config
 
 
+def check(config, tmp_path):
+  return preflight(config, Workdir(tmp_path / "run"), training=True, split=config.data.eval_split)
+
+
 def test_other_files_are_refused_by_a_resume(own, tmp_path):
-  train(own, tmp_path / "run")
+  train.run(own, tmp_path / "run")
   own.total_steps = 3
   write_folder(tmp_path / "mine", tmp_path / "data", seed=5)
   with pytest.raises(ValueError, match="folder train in .* is not what the workdir was begun with .*digest"):
-    train(own, tmp_path / "run")
+    train.run(own, tmp_path / "run")
   write_folder(tmp_path / "mine", tmp_path / "data")
-  train(own, tmp_path / "run")
+  train.run(own, tmp_path / "run")
 
 
 def test_other_classes_of_the_same_number_are_refused(own, tmp_path):
-  train(own, tmp_path / "run")
+  train.run(own, tmp_path / "run")
   write_folder(tmp_path / "mine", tmp_path / "data", classes=CLASSES[::-1])
   message = "run was trained with the classes class 0, .* but folder in .* has class 10, "
   with pytest.raises(ValueError, match=message):
-    run_eval(own, tmp_path / "run", "validation", "best")
+    evaluate.run(own, tmp_path / "run")
   own.init_from = str(tmp_path / "run")
   with pytest.raises(ValueError, match=message):
-    train(own, tmp_path / "other")
+    train.run(own, tmp_path / "other")
 
 
 def test_what_the_first_weights_lacked_is_told_of_the_next_run_too(own, config, tmp_path):
   """The street data set, called camvid, is partial; the folder with the same classes is whole."""
   write_folder(tmp_path / "mine", tmp_path / "data", classes=CAMVID.classes)
   config.total_steps = 2
-  train(config, tmp_path / "first")
+  train.run(config, tmp_path / "first")
   own.init_from = str(tmp_path / "first")
   own.total_steps = 1
-  train(own, tmp_path / "second")
+  train.run(own, tmp_path / "second")
   lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
   for kind in ("run.json", "eval_validation.json"):
     assert json.loads((tmp_path / "second" / kind).read_text())["partial"] == {"camvid": lacks}
@@ -77,25 +82,25 @@ def test_a_mix_of_other_classes_is_refused(own, data_dir, tmp_path):
   shutil.copytree(f"{data_dir}/camvid", tmp_path / "data/camvid")
   own.data.train_mix = (("folder", "train", 1), ("camvid", "train", 1))
   with pytest.raises(ValueError, match="camvid has other classes than config.data.dataset='folder'"):
-    open_training(own)
+    check(own, tmp_path)
 
 
-def test_images_twice_in_the_mix_are_refused_and_scored_ones_are_warned_of(own, caplog):
+def test_images_twice_in_the_mix_are_refused_and_scored_ones_are_warned_of(own, caplog, tmp_path):
   own.data.train_mix = (("folder", "train", 1), ("folder", "train", 2))
   with pytest.raises(ValueError, match="has the images of folder 'train' more than once"):
-    open_training(own)
+    check(own, tmp_path)
   logging.getLogger("gcn_flax").propagate = True
   own.data.train_mix = (("folder", "train", 1), ("folder", "validation", 2))
-  open_training(own)
-  assert "folder 'validation' is trained on as well as scored" in caplog.text
+  check(own, tmp_path)
+  assert "config.data.eval_split='validation' overlaps the training data" in caplog.text
 
 
-def test_images_larger_than_the_padding_are_refused_before_the_first_step(own):
+def test_images_larger_than_the_padding_are_refused_before_the_first_step(own, tmp_path):
   own.data.random_scale = own.data.random_crop = False
   with pytest.raises(
-    ValueError, match=r"up to 64 x 96, larger than config.data.crop_size=\(64, 64\): raise it to \(64, 96\)"
+    ValueError, match=r"crop_size=\(64, 64\): folder 'train' has images of up to 64 x 96. Raise it to \(64, 96\) or set"
   ):
-    open_training(own)
+    check(own, tmp_path)
 
 
 def first_epoch(config):
@@ -103,10 +108,11 @@ def first_epoch(config):
   config.batch_size, config.total_steps = 2, 5
   config.data.crop_size = (64, 96)
   config.data.random_scale = config.data.random_crop = config.data.random_flip = False
-  mix = build.open_mix(config)
-  stored = {example["label"].tobytes(): (source.split, example["image"]) for source in mix for example in source}
+  data = RunData(config)
+  sources = data.trained_on()
+  stored = {example["label"].tobytes(): (source.split, example["image"]) for source in sources for example in source}
   found = []
-  for batch in build.train_batches(config, mix, 0):
+  for batch in data.train_batches(0):
     for image, label in zip(batch["image"], batch["label"], strict=True):
       split, original = stored[label.tobytes()]
       found.append((split, bool((image == original).all())))

@@ -9,9 +9,8 @@ import sys
 import jax
 import numpy as np
 
-from gcn_flax import build
-from gcn_flax.evaluate import evaluate
 from tests.environment import jax_environment
+from tests.runs import build_setup, evaluate_split
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,15 +23,14 @@ import numpy as np
 from absl import flags
 flags.FLAGS.mark_as_parsed()
 from configs import camvid
-from gcn_flax import build
-from gcn_flax.evaluate import evaluate
+from tests.runs import build_setup, evaluate_split
 config = camvid.get_config()
 config.update_from_flattened_dict(json.loads(sys.argv[3]))
-setup = build.build(config)
-scores = evaluate(config, setup, setup.init(3).weights(), "train")
+setup = build_setup(config)
+scores = evaluate_split(config, setup, setup.init(3).weights(), "train")
 counts = {name: value.tolist() for name, value in scores.counts.items()}
 rows = [[row.image_id for row in rows] for rows in (scores.sample, scores.best, scores.worst)]
-print("RESULT", json.dumps({"counts": counts, "images": scores.image_scores.tolist(), "rows": rows}))
+print("RESULT", json.dumps({"counts": counts, "images": scores.image_metrics.tolist(), "rows": rows}))
 """
 
 
@@ -54,15 +52,15 @@ def test_two_hosts_evaluate_as_one(config):
     )
     for index in range(2)
   ]  # fmt: skip
-  setup = build.build(config)
+  setup = build_setup(config)
   assert jax.device_count() == 8
-  scores = evaluate(config, setup, setup.init(3).weights(), "train")
+  scores = evaluate_split(config, setup, setup.init(3).weights(), "train")
   for host in hosts:
     output, errors = host.communicate(timeout=200)
     assert host.returncode == 0, errors
     found = json.loads(next(line for line in output.splitlines() if line.startswith("RESULT")).removeprefix("RESULT"))
     for name, counts in scores.counts.items():
       np.testing.assert_array_equal(found["counts"][name], counts)
-    np.testing.assert_array_equal(found["images"], scores.image_scores)
+    np.testing.assert_array_equal(found["images"], scores.image_metrics)
     rows = [[row.image_id for row in rows] for rows in (scores.sample, scores.best, scores.worst)]
     assert found["rows"] == rows and [len(part) for part in rows] == [3, 3, 3]

@@ -1,4 +1,4 @@
-"""TFDS builder of Cityscapes: fine labels, or coarse ones of the extra images."""
+"""TFDS builder of Cityscapes: fine labels, or coarse labels of the extra images."""
 
 import dataclasses
 import pathlib
@@ -16,19 +16,19 @@ from gcn_flax.labels import CITYSCAPES, CITYSCAPES_COARSE, LabelSet
 
 _ORIGIN = "https://www.cityscapes-dataset.com/downloads, with an account"
 
-# Published, counted, and of no use: a black picture with labels. Other loaders skip it too.
+# A black image with labels: part of the published count, but useless. Other loaders skip it, too.
 _KNOWN_BAD = ("train_extra/troisdorf/troisdorf_000000_000073",)
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-  """Which archives to read.
+  """The archives of one variant of Cityscapes.
 
   Attributes:
     images, labels: names of the archives.
-    kind: of the labels, `gtFine` or `gtCoarse`, as their files are called.
+    kind: kind of the labels in file names, `gtFine` or `gtCoarse`.
     splits: folder in the archives -> split.
-    label_set: with the published counts.
+    label_set: classes and published counts.
   """
 
   images: str = ""
@@ -41,8 +41,8 @@ class Config(tfds.core.BuilderConfig):
 class Builder(BaseBuilder):
   """Cityscapes (Cordts et al., 2016): street scenes of 1024 x 2048 pixels, raw label ids and instance ids.
 
-  `coarse` holds the extra images alone. Coarse labels of the fine images exist too; they are
-  left out, because nothing should be scored on them. The labels of `test` are dummies.
+  `coarse` contains the extra images only. Coarse labels of the fine images are left out, because no network should be
+  evaluated on them. The labels of `test` are dummies.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -72,8 +72,8 @@ class Builder(BaseBuilder):
     self._images, self._labels = open_archives(root, {config.images: _ORIGIN, config.labels: _ORIGIN})
     with_image = _stems(self._images, r"leftImg8bit/(.+)_leftImg8bit\.png", config.splits)
     with_label = _stems(self._labels, rf"{config.kind}/(.+)_{config.kind}_labelIds\.png", config.splits)
-    faults = [f"{stem} has an image in {config.images}, no labels." for stem in sorted(with_image - with_label)]
-    faults += [f"{stem} has labels in {config.labels}, no image." for stem in sorted(with_label - with_image)]
+    faults = [f"{stem} has an image in {config.images}, but no labels." for stem in sorted(with_image - with_label)]
+    faults += [f"{stem} has labels in {config.labels}, but no image." for stem in sorted(with_label - with_image)]
     folders = {folder: sorted(stem for stem in with_image if stem.startswith(f"{folder}/")) for folder in config.splits}
     faults += [f"{config.images} has no images in leftImg8bit/{name}." for name, stems in folders.items() if not stems]
     raise_all(faults)
@@ -87,7 +87,7 @@ class Builder(BaseBuilder):
       published=config.label_set.split_sizes,
       label_set=config.label_set,
       unlabelled=("test",) if "test" in splits else (),
-      notes=tuple(f"{stem} is left out: its picture is known to be black" for stem in known_bad),
+      notes=tuple(f"{stem} is skipped: its image is known to be black" for stem in known_bad),
     )
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
@@ -95,7 +95,7 @@ class Builder(BaseBuilder):
     name = example.label_name.replace("_labelIds", "_instanceIds")
     instances = pictures.decode_instances(example.instances, name)
     if instances.shape != example.label.shape:
-      raise ValueError(f"{name} is {size(instances)}, its labels {size(example.label)}.")
+      raise ValueError(f"{name} is {size(instances)}, but its labels are {size(example.label)}. Download it again.")
     return image
 
   def load(self, item: str) -> Example:
@@ -113,6 +113,6 @@ class Builder(BaseBuilder):
 
 
 def _stems(archive: Archive, pattern: str, folders: dict[str, str]) -> set[str]:
-  """What the pattern's group finds in the names of an archive, below `folders`: "train/aachen/aachen_000000_000019"."""
+  """Returns the pattern's group, such as "train/aachen/aachen_000000_000019", for the files below `folders`."""
   found = (re.fullmatch(pattern, name) for name in archive.names)
   return {match[1] for match in found if match and match[1].partition("/")[0] in folders}

@@ -1,4 +1,4 @@
-"""TFDS builder of pictures that lie in a folder for each class."""
+"""TFDS builder of images in one folder per class."""
 
 import hashlib
 import pathlib
@@ -15,32 +15,36 @@ from gcn_flax.labels import LabelSet, image_labels
 
 
 class Builder(ClassBuilder):
-  """The user's own pictures, `<split>/<class>/*`; the classes are the folders of `train`, in order of name."""
+  """The user's own images, `<split>/<class>/*`; the classes are the folders of `train`, sorted by name."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
 
   def plan(self, root: pathlib.Path) -> Plan:
     folders = {SPLITS.get(path.name, path.name): path for path in _folders(root)}
-    faults = [f"{root} has no folder {name}." for name in ("train", "validation") if name not in folders]
+    faults = [
+      f"{root} has no folder {name}. It must contain one folder per class."
+      for name, split in (("train", "train"), ("val", "validation"))
+      if split not in folders
+    ]
     if len(folders) < len(_folders(root)):
-      faults.append(f"{root} has both val and validation: they would be one split.")
+      faults.append(f"{root} has both val and validation, which are the same split. Merge the folders.")
     raise_all(faults)
     classes = tuple(path.name for path in _folders(folders["train"]))
-    faults = [f"{folders['train']} has {len(classes)} folders: there must be one for each class, at least 2."]
+    faults = [f"{folders['train']} has {len(classes)} folders. It must contain one per class, at least 2."]
     raise_all(faults if len(classes) < 2 else [])
     splits, faults = {}, []
     for split, folder in folders.items():
       splits[split] = items = []
       for path in _folders(folder):
         if path.name not in classes:
-          faults.append(f"{path} is no class: {folders['train']} has no such folder.")
+          faults.append(f"{path} is not a class: {folders['train']} has no folder of this name. Rename or remove it.")
           continue
         found = [(file, classes.index(path.name)) for file in _files(path)]
-        faults += [f"{file} is none of {' '.join(SUFFIXES)}." for file, _ in found if not _is_picture(file)]
-        faults += [] if found else [f"{path} holds no picture."]
+        faults += [f"{file} is not one of {' '.join(SUFFIXES)}. Remove it." for file, _ in found if not _is_image(file)]
+        faults += [] if found else [f"{path} contains no image. Remove it, or add images."]
         items += found
-      faults += [] if items else [f"{folder} holds no class."]
+      faults += [] if items else [f"{folder} contains no class."]
     raise_all(faults)
     self._seen, self._twice = {}, []
     counts = {split: len(items) for split, items in splits.items()}
@@ -54,7 +58,7 @@ class Builder(ClassBuilder):
     largest = super().check(plan)
     if self._twice:
       one, other = self._twice[0]
-      print(f"note: {len(self._twice)} pictures stand in two places, for instance {one} and {other}", flush=True)
+      print(f"note: {len(self._twice)} images occur in two folders, for instance {one} and {other}", flush=True)
     return largest
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
@@ -66,7 +70,7 @@ class Builder(ClassBuilder):
     return image
 
   def digest(self, root: pathlib.Path) -> str:
-    """Of the names and sizes of all files."""
+    """Returns a digest of the names and sizes of all files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
       digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
@@ -81,5 +85,5 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   yield from sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "Thumbs.db")
 
 
-def _is_picture(path: pathlib.Path) -> bool:
+def _is_image(path: pathlib.Path) -> bool:
   return path.is_file() and path.suffix.lower() in SUFFIXES

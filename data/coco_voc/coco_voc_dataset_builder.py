@@ -1,4 +1,4 @@
-"""TFDS builder of COCO 2017 with VOC's classes."""
+"""TFDS builder of COCO 2017 with the classes of VOC."""
 
 import json
 import pathlib
@@ -17,14 +17,14 @@ _IMAGES = "http://images.cocodataset.org/zips"
 _ANNOTATIONS = "annotations_trainval2017.zip"
 _FOLDERS = {"train": "train2017", "validation": "val2017"}
 _PUBLISHED = {"images in train2017": 118_287, "images in val2017": 5_000}
-_PAPER_TOTAL = 109_892  # COCO, SBD and VOC together, as the paper says.
+_PAPER_TOTAL = 109_892  # Images of COCO, SBD and VOC together, from the paper.
 
 
 class Builder(BaseBuilder):
-  """COCO 2017 (Lin et al., 2014), its instances as VOC's 20 classes and background.
+  """COCO 2017 (Lin et al., 2014) with its instances drawn as VOC's 20 classes and background.
 
-  Only images that hold one of the classes. Crowd regions and pixels on which instances
-  disagree are void.
+  Contains only images with at least one of the classes. Crowd regions, and pixels where instances of different classes
+  overlap, are void.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -52,8 +52,8 @@ class Builder(BaseBuilder):
       published=_PUBLISHED,
       label_set=COCO_VOC,
       notes=(
-        f"{found:,} images hold one of VOC's classes; with the {rest:,} of VOC and SBD {found + rest:,}, "
-        f"beside the paper's {_PAPER_TOTAL:,} (so {_PAPER_TOTAL - rest:,} of COCO)",
+        f"{found:,} images contain a class of VOC; with the {rest:,} of VOC and SBD that makes {found + rest:,}. "
+        f"The paper has {_PAPER_TOTAL:,}, so {_PAPER_TOTAL - rest:,} of COCO",
       ),
     )
 
@@ -63,21 +63,21 @@ class Builder(BaseBuilder):
     name = f"{folder}/{file_name}"
     try:
       label = masks.class_map(height, width, annotations)
-    except Exception as error:  # pycocotools raises whatever its parser stumbles over.
-      raise ValueError(f"the annotation of {name} cannot be drawn ({one_line(error)}).") from error
+    except Exception as error:  # pycocotools raises all kinds of errors for bad input.
+      raise ValueError(f"annotations of {name} cannot be drawn ({one_line(error)}). Download them again.") from error
     return Example(
       image_id=pathlib.PurePath(file_name).stem,
       image=self._images[split].read(name),
       label=label,
       image_name=name,
-      label_name=f"the annotation of {name}",
+      label_name=f"label map of {name}",
     )
 
 
 def _items(split: str, archive: Archive) -> tuple[list, int]:
-  """(split, file name, height, width, annotations) of the images with one of the classes, and the number of all.
+  """Returns the items (split, file name, height, width, annotations) with a VOC class, and the number of all images.
 
-  Raises ValueError where the annotations cannot be read or list an image twice.
+  Raises ValueError if the annotations cannot be read or list an image twice.
   """
   name = f"annotations/instances_{_FOLDERS[split]}.json"
   try:
@@ -90,7 +90,7 @@ def _items(split: str, archive: Archive) -> tuple[list, int]:
         train_id = train_ids[annotation["category_id"]]
         annotations[annotation["image_id"]].append((train_id, bool(annotation["iscrowd"]), annotation["segmentation"]))
   except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-    raise ValueError(f"{name} in {archive.path} is no list of COCO instances ({error!r}).") from error
+    raise ValueError(f"{name} in {archive.path} is no COCO instances file ({error!r}). Download it again.") from error
   twice = [image_id for image_id, count in Counter(image_id for image_id, *_ in images).items() if count > 1]
   raise_all([f"{name} lists image {image_id} more than once." for image_id in sorted(twice)])
   items = [

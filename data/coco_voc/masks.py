@@ -1,4 +1,4 @@
-"""COCO's instances as one map of VOC's classes."""
+"""Draws the instances of COCO as label maps with the classes of VOC."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from gcn_flax.labels import IGNORE, VOC
 
-# VOC's names for COCO's categories; the other fourteen are the same in both.
+# VOC's names of COCO categories; the other fourteen have the same name in both.
 _RENAMED = {
   "airplane": "aeroplane",
   "motorcycle": "motorbike",
@@ -20,7 +20,7 @@ _RENAMED = {
 
 
 def train_ids(categories: Sequence[dict[str, Any]]) -> dict[int, int]:
-  """COCO category id -> VOC train id, from `categories` of an annotation file, by name."""
+  """Maps COCO category ids to VOC train ids, by the names in `categories` of an annotation file."""
   ids = {}
   for category in categories:
     name = _RENAMED.get(category["name"], category["name"])
@@ -33,12 +33,12 @@ def class_map(height: int, width: int, annotations: Sequence[tuple[int, bool, An
   """Draws instances into one label map.
 
   Args:
-    height, width: of the image, pixels.
-    annotations: (train id, whether a crowd region, COCO's `segmentation`) of each instance.
+    height, width: size of the image, pixels.
+    annotations: (train id, is a crowd region, COCO's `segmentation`) of each instance.
 
   Returns:
-    uint8 `[H, W]`: background 0; 255 where instances of different classes overlap, and in crowd
-    regions, whose outline says only that there are many.
+    uint8 `[H, W]`: 0 for background; 255 where instances of different classes overlap, and in crowd regions, whose
+    outlines do not separate objects from background.
   """
   label, crowds = np.zeros((height, width), np.uint8), np.zeros((height, width), bool)
   for train_id, is_crowd, segmentation in annotations:
@@ -54,9 +54,9 @@ def class_map(height: int, width: int, annotations: Sequence[tuple[int, bool, An
 
 
 def _inside(segmentation: Any, height: int, width: int) -> np.ndarray:
-  """The pixels of a list of polygons or of a run-length code, bool `[H, W]`."""
+  """Rasterises a list of polygons or a run-length code, bool `[H, W]`."""
   if isinstance(segmentation, list):
-    # Fewer than three corners have no inside, and pycocotools would take four numbers for a box.
+    # Polygons with fewer than three corners are empty, and pycocotools would read four numbers as a box.
     segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not segmentation:
       return np.zeros((height, width), bool)

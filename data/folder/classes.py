@@ -1,4 +1,4 @@
-"""Reads `classes.txt`: the names of a folder's classes, and what its masks' values or colours mean."""
+"""Reads `classes.txt`: the class names of a folder, and the mask values or colours that stand for them."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 from data.faults import raise_all, wrong_values
 from gcn_flax.labels import IGNORE, LabelSet, plain_labels, voc_palette
 
-_MOST = 255  # Train ids are 0 to 254; 255 is void.
+_MAX_CLASSES = 255  # Train ids are 0 to 254; 255 is void.
 _COLOUR = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3})")
 
 
@@ -18,9 +18,9 @@ class Classes:
   """The classes of a folder.
 
   Attributes:
-    label_set: names, colours; labels are stored as train ids.
-    values: mask value -> train id or 255; empty where `colours` is not.
-    colours: mask colour as RGB -> train id or 255; empty where `values` is not.
+    label_set: names and palette; labels are stored as train ids.
+    values: mask value -> train id or 255; empty if masks contain colours.
+    colours: RGB mask colour -> train id or 255; empty if masks contain values.
   """
 
   label_set: LabelSet
@@ -28,9 +28,9 @@ class Classes:
   colours: dict[tuple[int, int, int], int]
 
   def to_train(self, mask: np.ndarray, name: str) -> np.ndarray:
-    """The train ids uint8 `[H, W]` of a mask: of numbers `[H, W]`, or RGB `[H, W, 3]`.
+    """Converts a mask of values `[H, W]` or RGB colours `[H, W, 3]` to train ids, uint8 `[H, W]`.
 
-    Raises ValueError listing the values or colours that have no meaning.
+    Raises ValueError listing the values or colours that are not defined.
     """
     if mask.ndim == 2:
       unknown = np.setdiff1d(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)), list(self.values)).tolist()
@@ -45,40 +45,43 @@ class Classes:
     unknown = [code for code in found.tolist() if code not in known]
     if unknown:
       shown = " ".join(f"{code >> 16},{code >> 8 & 255},{code & 255}" for code in unknown[:20])
-      raise ValueError(f"{name} holds {len(unknown)} colours that classes.txt does not know: {shown}.")
+      raise ValueError(
+        f"{name} contains {len(unknown)} colours that are not in classes.txt: {shown}. Add them there, for instance to "
+        "ignore."
+      )
     return np.array([known[code] for code in found.tolist()], np.uint8)[places].reshape(codes.shape)
 
 
-def given(label_set: LabelSet) -> Classes:
-  """Classes known beforehand, whose masks hold train ids and 255."""
+def known_classes(label_set: LabelSet) -> Classes:
+  """Returns the classes of masks that contain train ids and 255."""
   return Classes(label_set, {value: value for value in sorted(label_set.raw_values)}, {})
 
 
 def read_classes(path: pathlib.Path) -> Classes:
-  """Reads a `classes.txt`, either names alone or names with what stands for them.
+  """Reads a `classes.txt` with one class per line, in one of two formats.
 
-  Names alone, one a line: the first is value 0, and so on; 255 is void.
+  Names only: the first class has mask value 0, the next 1, and so on; 255 is void.
 
       background
       road
 
-  Or `name = what stands for it`, values or colours, several by spaces. Classes are numbered in
-  this order; `ignore` means void. Of values, 255 is void unless it is said to be a class.
+  Or `name = values` or `name = colours`, separated by spaces. Classes are numbered in this order; `ignore` is void.
+  The value 255 is void unless it is listed for a class.
 
       road    = 7 8              road    = 128,64,128
       ignore  = 0 255            ignore  = 0,0,0
 
-  Empty lines and what follows a `#` do not count.
+  Empty lines, and text after a `#`, are skipped.
 
   Raises:
-    ValueError: listing every line that does not fit.
+    ValueError: listing every invalid line.
   """
   if not path.is_file():
-    raise ValueError(f"{path} not found: it lists the classes, one a line, see data/README.md.")
+    raise ValueError(f"{path} not found. It lists the classes, one per line, see data/README.md.")
   lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(_text(path).splitlines(), 1)]
   lines = [(number, line) for number, line in lines if line]
   if not lines:
-    raise ValueError(f"{path} lists no class.")
+    raise ValueError(f"{path} lists no classes. Write one per line.")
   if not any("=" in line for _, line in lines):
     return _from_names(path, lines)
   return _from_table(path, lines)
@@ -88,17 +91,17 @@ def _text(path: pathlib.Path) -> str:
   try:
     return path.read_text(encoding="utf-8-sig")
   except UnicodeDecodeError as error:
-    raise ValueError(f"{path} is no text in UTF-8 ({error}).") from error
+    raise ValueError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def _from_names(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
   names = [name for _, name in lines]
   if "ignore" in (name.lower() for name in names):
     raise ValueError(
-      f"{path} names 'ignore', which is no class: 255 is void here; for another value write ignore = VALUE."
+      f"{path} lists 'ignore', which is not a class: 255 is void. For another value write name = VALUE on every line."
     )
   _check_names(path, names)
-  return given(plain_labels(tuple(names), voc_palette(len(names)), {}))
+  return known_classes(plain_labels(tuple(names), voc_palette(len(names)), {}))
 
 
 def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
@@ -106,7 +109,7 @@ def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
   for number, line in lines:
     name, separator, right = (part.strip() for part in line.partition("="))
     if not separator:
-      faults.append(f"{path} line {number}: {line!r} has no '=', others have one.")
+      faults.append(f"{path} line {number}: {line!r} has no '=', unlike other lines.")
       continue
     train_id = IGNORE if name.lower() == "ignore" else len(names)
     if train_id != IGNORE:
@@ -115,14 +118,14 @@ def _from_table(path: pathlib.Path, lines: list[tuple[int, str]]) -> Classes:
       try:
         key, table = _key(token), values if token.isdigit() else colours
         if key in table:
-          raise ValueError(f"{token} stands there twice")
+          raise ValueError(f"{token} is listed twice")
         table[key] = train_id
       except ValueError as error:
         faults.append(f"{path} line {number}: {error}.")
     if not right:
-      faults.append(f"{path} line {number}: nothing stands for {name!r}.")
+      faults.append(f"{path} line {number}: {name!r} has no value or colour.")
   if values and colours:
-    faults.append(f"{path} mixes values and colours: masks hold either the one or the other.")
+    faults.append(f"{path} mixes values and colours. Use one or the other.")
   raise_all(faults)
   _check_names(path, names)
   if values:
@@ -136,14 +139,14 @@ def _key(token: str) -> int | tuple[int, int, int]:
   match = _COLOUR.fullmatch(token)
   numbers = tuple(map(int, match.groups())) if match else (int(token),) if token.isdigit() else (-1,)
   if min(numbers) < 0 or max(numbers) > 255:
-    raise ValueError(f"{token!r} is neither a value 0 to 255 nor a colour like 128,64,128")
+    raise ValueError(f"{token!r} is neither a value from 0 to 255 nor a colour like 128,64,128")
   return numbers if match else numbers[0]
 
 
 def _check_names(path: pathlib.Path, names: list[str]) -> None:
-  faults = [f"{path} names {name!r} twice." for name in sorted({name for name in names if names.count(name) > 1})]
+  faults = [f"{path} lists {name!r} twice." for name in sorted({name for name in names if names.count(name) > 1})]
   if not all(names):
     faults.append(f"{path} has a class without a name.")
-  if not 2 <= len(names) <= _MOST:
-    faults.append(f"{path} lists {len(names)} classes; from 2 to {_MOST} are possible.")
+  if not 2 <= len(names) <= _MAX_CLASSES:
+    faults.append(f"{path} lists {len(names)} classes. There must be 2 to {_MAX_CLASSES}.")
   raise_all(faults)

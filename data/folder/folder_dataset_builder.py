@@ -1,4 +1,4 @@
-"""TFDS builder of a folder of images and masks."""
+"""TFDS builder of the user's own images and masks."""
 
 import hashlib
 import pathlib
@@ -16,33 +16,33 @@ from data.folder.classes import Classes, read_classes
 from gcn_flax.labels import LabelSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-SPLITS = {"val": "validation"}  # Other folders give a split of their own name.
+SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
 
 
 class Builder(BaseBuilder):
-  """The user's own images and masks, with the classes of their `classes.txt`."""
+  """The user's own images and masks, with the classes in `classes.txt`."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
 
   def classes(self, root: pathlib.Path) -> Classes:
-    """The classes, and what the masks' values mean. Raises ValueError where they cannot be read."""
+    """Returns the classes and their mask values. Raises ValueError if they cannot be read."""
     return read_classes(root / "classes.txt")
 
   def plan(self, root: pathlib.Path) -> Plan:
     if not (root / "images").is_dir():
-      raise ValueError(f"{root} has no folder images: it must hold images/<split>/ and masks/<split>/.")
+      raise ValueError(f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.")
     self._root, self._classes, self._seen = root, self.classes(root), {}
     folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir() and path.name[0] != ".")
     names = [SPLITS.get(folder, folder) for folder in folders]
     faults = [f"{root / 'images'} has no folder {name}." for name in ("train", "val") if not _has(folders, name)]
     faults += [
-      f"{root / 'images' / name} cannot be a split: take letters, digits and _, beginning with a letter, and not 'all'."
+      f"{root / 'images' / name} is no valid split name. Use letters, digits and _, start with a letter, and not 'all'."
       for name in folders
       if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name == "all"
     ]
     if len(set(names)) < len(names):
-      faults.append(f"{root / 'images'} has both val and validation: they would be one split.")
+      faults.append(f"{root / 'images'} has both val and validation, which are the same split. Merge the folders.")
     splits = {}
     for folder in folders:
       try:
@@ -68,7 +68,7 @@ class Builder(BaseBuilder):
     return Example(image.stem, image.read_bytes(), label, image_name=str(image), label_name=str(mask))
 
   def digest(self, root: pathlib.Path) -> str:
-    """Of the names and sizes of all files, and of what masks and `classes.txt` hold."""
+    """Returns a digest of the names and sizes of all files, and of the content of masks and `classes.txt`."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for folder in ("images", "masks") for path in (root / folder).rglob("*") if path.is_file()):
       digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
@@ -83,7 +83,7 @@ class Builder(BaseBuilder):
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
     if first != example.image_name and pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
-      raise ValueError(f"{example.image_name} is the same picture as {first}: no image may stand in two splits.")
+      raise ValueError(f"{example.image_name} is the same image as {first} in another split. Remove one of them.")
     return image
 
 
@@ -92,13 +92,13 @@ def _has(folders: list[str], name: str) -> bool:
 
 
 def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pathlib.Path | None]]:
-  """(folder, image, mask) by name; the masks are None where `test` has none.
+  """Returns (folder, image, mask) for each image, sorted by name; masks are None for a `test` folder without masks.
 
-  Raises ValueError listing what has no partner, stands twice, or is no picture.
+  Raises ValueError listing files without a partner, duplicate names and files of other types.
   """
   images, faults = _files(root / "images" / folder, SUFFIXES)
   if not images and not faults:
-    faults.append(f"{root / 'images' / folder} holds no image.")
+    faults.append(f"{root / 'images' / folder} contains no image.")
   if folder == "test" and not (root / "masks" / folder).is_dir():
     raise_all(faults)
     return [(folder, image, None) for _, image in sorted(images.items())]
@@ -115,13 +115,17 @@ def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pat
 
 
 def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[dict[str, pathlib.Path], list[str]]:
-  """The files of a folder by name without suffix, and what is wrong with them."""
+  """Returns the files of a folder by name without suffix, and the faults among them."""
   if not folder.is_dir():
     return {}, []
   paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "Thumbs.db")
-  faults = [f"{path} is none of {' '.join(suffixes)}." for path in paths if path.suffix.lower() not in suffixes]
+  faults = [
+    f"{path} is not one of {' '.join(suffixes)}. Remove it." for path in paths if path.suffix.lower() not in suffixes
+  ]
   counts = Counter(path.stem for path in paths)
   faults += [
-    f"{path} has a namesake: its name without suffix must be unique." for path in paths if counts[path.stem] > 1
+    f"{path} has the same name as another file, apart from the suffix. Rename one of them."
+    for path in paths
+    if counts[path.stem] > 1
   ]
   return {path.stem: path for path in paths}, faults

@@ -1,4 +1,4 @@
-"""TFDS builder of ImageNet (ILSVRC 2012), from the two archives as they are downloaded."""
+"""TFDS builder of ImageNet (ILSVRC 2012), from the two original archives."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 class Builder(ClassBuilder):
-  """ImageNet (Russakovsky et al., IJCV 2015): 1,000 classes, numbered in the order of their WordNet ids."""
+  """ImageNet (Russakovsky et al., IJCV 2015): 1,000 classes, in the order of their WordNet ids."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
@@ -29,7 +29,9 @@ class Builder(ClassBuilder):
     archives = {split: root / name for split, name in _ARCHIVES.items()}
     missing = [f"{path.name} (from {_ORIGIN})" for path in archives.values() if not path.is_file()]
     if missing:
-      raise ValueError(f"not found in {root}: {', '.join(missing)}. Put the files there as they are.")
+      raise ValueError(
+        f"not found in {root}: {', '.join(missing)}. Download them to this folder and do not unpack them."
+      )
     classes = _list("labels.txt")
     splits = {
       "train": list(_train_items(archives["train"], classes)),
@@ -49,14 +51,14 @@ class Builder(ClassBuilder):
 
 
 def _train_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tuple[pathlib.Path, str, int, int, int]]:
-  """An archive for each class within the archive: what is at which place is found without unpacking any."""
+  """Finds the offsets of all images in an archive that contains one archive per class, without unpacking any."""
   numbers = {name: number for number, name in enumerate(classes)}
   faults = []
   with _opened(archive) as outer:
     for member in outer:
       synset = pathlib.PurePath(member.name).stem
       if synset not in numbers or not member.isfile():
-        faults.append(f"{member.name} in {archive} is no class of ImageNet.")
+        faults.append(f"{member.name} in {archive} is not an ImageNet class.")
         continue
       with tarfile.open(fileobj=outer.extractfile(member)) as inner:
         for info in inner:
@@ -70,7 +72,7 @@ def _validation_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tup
     for info in tar:
       match = _VALIDATION.fullmatch(pathlib.PurePath(info.name).name)
       if not match or not 1 <= int(match.group(1)) <= len(truth):
-        faults.append(f"{info.name} in {archive} is no validation picture of ImageNet.")
+        faults.append(f"{info.name} in {archive} is not an ImageNet validation image.")
         continue
       yield archive, info.name, classes.index(truth[int(match.group(1)) - 1]), info.offset_data, info.size
   raise_all(faults)
@@ -78,14 +80,14 @@ def _validation_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tup
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
-  """A tar archive. Raises ValueError naming it for what is found broken while it is open."""
+  """Opens a tar archive. Raises ValueError with its path for damage found while it is open."""
   try:
     with tarfile.open(path) as tar:
       yield tar
   except (tarfile.TarError, EOFError) as error:
-    raise ValueError(f"{path} is damaged ({one_line(error)}): download it again.") from error
+    raise ValueError(f"{path} is damaged ({one_line(error)}). Download it again.") from error
 
 
 def _list(name: str) -> list[str]:
-  """A list that TFDS ships: the classes' WordNet ids in order, or those of the validation pictures in order."""
+  """Reads a list that TFDS ships: the WordNet ids of the classes, or of the validation images, in order."""
   return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()

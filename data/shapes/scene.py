@@ -1,24 +1,23 @@
-"""Draws one scene of the data set `shapes`: a long bent bar whose class only a knob at one end tells."""
+"""Draws one scene of the data set `shapes`: a long bent bar whose class is shown only by a knob at one end."""
 
 import cv2
 import numpy as np
 
 SIZE = 256  # Side of a scene, pixels.
-BAR_LENGTH = (140, 220)  # From end to end along the bar, pixels.
-BAR_WIDTH = (24, 36)
-VOID_BORDER = 2  # Width of the 255 border on either side of the bar's outline, pixels.
+BAR_LENGTH = (140, 220)  # (min, max) from end to end along the bar, pixels.
+BAR_WIDTH = (24, 36)  # (min, max), pixels.
+VOID_BORDER = 2  # Width of the void border on either side of the bar's outline, pixels.
 
-# RGB of the knob for the classes 1 to 4; 0 is background.
+# RGB of the knobs of classes 1 to 4; 0 is background.
 KNOB_COLOURS = ((210, 60, 50), (60, 170, 70), (60, 90, 215), (215, 190, 50))
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a picture (uint8 `[256, 256, 3]`, RGB) and its labels (uint8 `[256, 256]`, 0 to 4, 255 = void).
+  """Returns an image (RGB uint8 `[256, 256, 3]`) and its labels (uint8 `[256, 256]`, 0 to 4, 255 = void).
 
-  Bars of all classes look the same but for the colour of a knob at one of their
-  ends, which end being chance. So most of a bar's pixels can be told only by
-  what stands up to 200 pixels away. Texture, thin lines and specks in the
-  colours of the knobs lie under it.
+  Bars of all classes look the same except for the colour of a knob at one end, chosen at random. The class of most of
+  a bar's pixels therefore depends on something up to 200 pixels away. The background has texture, thin lines and
+  specks in the colours of the knobs.
   """
   image = _texture(rng)
   _add_clutter(image, rng)
@@ -46,7 +45,7 @@ def _point(xy: np.ndarray) -> tuple[int, int]:
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
-  """Noise at several scales, dark and nearly grey."""
+  """Returns dark, nearly grey noise at several scales."""
   image = np.full((SIZE, SIZE, 3), 70, np.float32)
   for cells, amplitude in ((4, 14), (16, 12), (64, 10)):
     grid = rng.normal(0, amplitude, (cells, cells, 1)) + rng.normal(0, amplitude / 3, (cells, cells, 3))
@@ -55,7 +54,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def _add_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
-  """Thin lines and specks in the colours of the knobs and the greys of the bars."""
+  """Draws thin lines and specks in the colours of the knobs and the greys of the bars."""
   for _ in range(rng.integers(8, 16)):
     grey = int(rng.integers(120, 160))
     colour = KNOB_COLOURS[rng.integers(len(KNOB_COLOURS))] if rng.random() < 0.7 else (grey,) * 3
@@ -68,7 +67,7 @@ def _add_clutter(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _bar_outline(rng: np.random.Generator) -> tuple[np.ndarray, int]:
-  """The centre line of a bar that lies within the scene (int32 `[N, 2]`, x y) and its width."""
+  """Returns the centre line (int32 `[N, 2]`, x y) and the width of a random bar that lies within the scene."""
   width = int(rng.integers(BAR_WIDTH[0], BAR_WIDTH[1] + 1))
   margin = width
   while True:

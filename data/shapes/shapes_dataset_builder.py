@@ -1,4 +1,4 @@
-"""TFDS builder of `shapes`: generated scenes whose classes only a large kernel can tell."""
+"""TFDS builder of `shapes`: generated scenes whose classes only a large kernel can tell apart."""
 
 import pathlib
 
@@ -11,11 +11,11 @@ from data.builder import Example, Plan
 from data.shapes.scene import SIZE, draw_scene
 from gcn_flax.labels import SHAPES
 
-_SEED = 2017  # Fixed: the data set is the same everywhere.
+_SEED = 2017  # Fixed, so that the data set is the same everywhere.
 
 
 class Builder(BaseBuilder):
-  """Generated scenes of 256 x 256 pixels in which a bar's class is told only by a knob at one of its far ends."""
+  """Generated scenes of 256 x 256 pixels in which the class of a bar is shown only by a knob at one end."""
 
   VERSION = tfds.core.Version("1.1.0")
   RELEASE_NOTES = {"1.1.0": "Classes and counts in the metadata.", "1.0.0": "First version."}
@@ -26,7 +26,7 @@ class Builder(BaseBuilder):
     return Plan(items, counts=dict(sizes), published=sizes, label_set=SHAPES)
 
   def check(self, plan: Plan) -> dict[str, list[int]]:
-    """Nothing to check: what is drawn here is right."""
+    """Returns the size of the scenes; generated data needs no check."""
     return {split: [SIZE, SIZE] for split in plan.splits}
 
   def load(self, item: tuple[str, int]) -> Example:

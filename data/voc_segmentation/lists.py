@@ -1,4 +1,4 @@
-"""Which image of VOC and SBD belongs to which split."""
+"""Splits of VOC and SBD, from their list files."""
 
 import dataclasses
 from collections import Counter
@@ -9,7 +9,7 @@ from data.faults import raise_all
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-  """Image ids as the lists of VOC 2012 (`ImageSets/Segmentation`) and of SBD give them."""
+  """Image ids in the list files of VOC 2012 (`ImageSets/Segmentation`) and SBD."""
 
   voc_train: Sequence[str]
   voc_val: Sequence[str]
@@ -19,14 +19,14 @@ class Lists:
 
 
 def splits(lists: Lists) -> dict[str, list[str]]:
-  """The ids that are stored, each once: `train`, `validation`, `test`, and `sbd`.
+  """Returns the image ids of the stored splits `train`, `validation`, `test` and `sbd`, each id once.
 
-  `sbd` is what SBD adds to VOC's training set: its train and val without all of VOC's train,
-  whose own masks are used, and without VOC's val, hundreds of which stand in SBD's lists and
-  would leak. `train_aug` is `train` with `sbd`, `trainval` is `train` with `validation`.
+  `sbd` contains the images that SBD adds to VOC's training set: SBD's train and val, without VOC's train, whose own
+  masks are used, and without VOC's val, hundreds of which are in SBD's lists and would leak. `train_aug` is `train`
+  plus `sbd`, `trainval` is `train` plus `validation`.
 
   Raises:
-    ValueError: listing ids that stand twice in a list or in two lists of VOC, and empty lists of VOC.
+    ValueError: listing ids that occur twice in a list or in two lists of VOC, and empty lists of VOC.
   """
   faults = []
   for name, ids in vars(lists).items():
@@ -48,7 +48,7 @@ def splits(lists: Lists) -> dict[str, list[str]]:
 
 
 def counts(stored: dict[str, list[str]]) -> dict[str, int]:
-  """Number of images of each split that can be opened, those put together of others included."""
+  """Returns the number of images of each split, including the ones composed of stored splits."""
   sizes = {split: len(ids) for split, ids in stored.items()}
   return {
     "train": sizes["train"],
@@ -71,6 +71,6 @@ _FILES = {
 
 
 def read(trainval, test, sbd) -> Lists:
-  """Reads the lists from the three archives, each a `data.archives.Archive`. Raises ValueError where one is missing."""
+  """Reads the lists from the three archives, each a `data.archives.Archive`. Raises ValueError if one is missing."""
   holders = {"voc_train": trainval, "voc_val": trainval, "voc_test": test, "sbd_train": sbd, "sbd_val": sbd}
   return Lists(**{name: holders[name].read_lines(file) for name, file in _FILES.items()})

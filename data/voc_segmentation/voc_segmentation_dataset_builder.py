@@ -1,4 +1,4 @@
-"""TFDS builder of PASCAL VOC 2012 segmentation with SBD."""
+"""TFDS builder of PASCAL VOC 2012 segmentation and SBD."""
 
 import io
 import pathlib
@@ -26,9 +26,9 @@ _ARCHIVES = {
 class Builder(BaseBuilder):
   """PASCAL VOC 2012 segmentation (Everingham et al., 2015) and SBD (Hariharan et al., 2011): 20 classes, background.
 
-  Stored are VOC's train, validation and test, and under `sbd` what SBD adds to train. VOC's
-  masks have a void border of 255 around every object, SBD's have none. SBD repeats most of VOC's
-  images; their pictures and masks are VOC's.
+  Stores VOC's train, validation and test, and as `sbd` the images that SBD adds to train. VOC's masks have a void
+  border of 255 around every object, SBD's have none. SBD repeats most of VOC's images; for these, image and mask are
+  taken from VOC.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -46,7 +46,7 @@ class Builder(BaseBuilder):
       published=VOC.split_sizes,
       label_set=VOC,
       unlabelled=("test",),
-      notes=("an image of both VOC and SBD has VOC's mask; SBD's images of VOC's validation set are left out",),
+      notes=("images in both VOC and SBD have VOC's mask; SBD's images of VOC's validation set are left out",),
     )
 
   def load(self, item: tuple[str, str]) -> Example:
@@ -66,11 +66,11 @@ class Builder(BaseBuilder):
 
 
 def _segmentation(data: bytes, name: str) -> np.ndarray:
-  """The class map uint8 `[H, W]` of a `.mat` file of SBD. Raises ValueError where there is none."""
+  """Reads the class map, uint8 `[H, W]`, of a `.mat` file of SBD. Raises ValueError if there is none."""
   try:
     label = scipy.io.loadmat(io.BytesIO(data))["GTcls"]["Segmentation"][0, 0]
-  except Exception as error:  # scipy raises whatever its parser stumbles over.
-    raise ValueError(f"{name} cannot be read as a mask of SBD ({error}).") from error
+  except Exception as error:  # scipy raises all kinds of errors for damaged files.
+    raise ValueError(f"{name} is not an SBD mask ({error}). Download the archive again.") from error
   if label.ndim != 2 or label.dtype != np.uint8:
-    raise ValueError(f"{name} holds {label.dtype} {label.shape}, not uint8 [H, W].")
+    raise ValueError(f"{name} contains {label.dtype} {label.shape}, not uint8 [H, W]. Download the archive again.")
   return label

@@ -1,6 +1,6 @@
-"""Fully connected conditional random field after the network (Kraehenbuehl and Koltun, NIPS 2011), as the paper has it.
+"""CRF post-processing: a fully connected CRF (Kraehenbuehl and Koltun, NIPS 2011), as in the paper.
 
-By `pydensecrf`, an extra: pip install -r requirements-crf.txt -c constraints.txt
+Uses the optional `pydensecrf`: pip install -r requirements-crf.txt -c constraints.txt
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from gcn_flax.evaluation import confusion
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-  """Of mean field inference with two Gaussian kernels, one of places, one of places and colours.
+  """Parameters of mean-field inference with a spatial and a bilateral Gaussian kernel.
 
   Attributes:
-    iterations: of mean field inference.
-    smooth_weight, smooth_xy: weight of the first kernel, and its standard deviation in pixels.
-    color_weight, color_xy, color_rgb: weight of the second one, its standard deviations in pixels and in values of 0
-      to 255.
+    iterations: number of mean-field iterations.
+    smooth_weight, smooth_xy: weight of the spatial kernel; its standard deviation, pixels.
+    color_weight, color_xy, color_rgb: weight of the bilateral kernel; its standard deviations in space, pixels, and
+      in colour, values from 0 to 255.
   """
 
   iterations: int
@@ -38,7 +38,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Parameters))
 
 
 def end_with_parent() -> None:
-  """Ends this process when the one that started it is gone, however that was killed."""
+  """Makes this process exit within a second of its parent, even if the parent was killed."""
   parent = os.getppid()
 
   def watch():
@@ -50,21 +50,21 @@ def end_with_parent() -> None:
 
 
 def check_installed() -> None:
-  """Raises ValueError where the library is missing."""
+  """Raises ValueError if pydensecrf is not installed."""
   if importlib.util.find_spec("pydensecrf") is None:
     raise ValueError(
-      "a dense CRF is asked for, but pydensecrf is not installed: pip install -r requirements-crf.txt "
-      "-c constraints.txt (needs a C++ compiler), or set config.eval.crf.iterations=0."
+      "CRF post-processing: pydensecrf is not installed. Run pip install -r requirements-crf.txt -c constraints.txt "
+      "(needs a C++ compiler), or set config.eval.crf.iterations=0."
     )
 
 
 def postprocess(image: np.ndarray, probabilities: np.ndarray, parameters: Parameters) -> np.ndarray:
-  """The most probable labels, uint8 `[H, W]`, after mean field inference with a Potts model.
+  """Returns the most probable labels, uint8 `[H, W]`, after mean-field inference with a Potts model.
 
   Args:
     image: RGB uint8 `[H, W, 3]`.
-    probabilities: float32 `[H, W, C]`, of the network.
-    parameters: of the field.
+    probabilities: class probabilities from the network, float32 `[H, W, C]`.
+    parameters: parameters of the CRF.
   """
   from pydensecrf import densecrf
 
@@ -86,7 +86,7 @@ def postprocess(image: np.ndarray, probabilities: np.ndarray, parameters: Parame
 def count_each(
   image: np.ndarray, label: np.ndarray, probabilities: np.ndarray, candidates: Sequence[Parameters]
 ) -> np.ndarray:
-  """Confusion matrices of one image: without refinement first, then with each candidate; int64 `[1 + N, C, C]`."""
+  """Returns confusion matrices of one image, without a CRF and with each of N candidates, int64 `[1 + N, C, C]`."""
   predictions = [np.argmax(probabilities, -1).astype(np.uint8)]
   predictions += [postprocess(image, probabilities, parameters) for parameters in candidates]
   num_classes = probabilities.shape[-1]

@@ -1,4 +1,4 @@
-"""Cityscapes' instance-weighted IoU: every instance weighs alike, whatever its size."""
+"""Instance-weighted IoU (iIoU) of Cityscapes, in which every instance counts the same whatever its size."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,23 @@ import numpy as np
 from gcn_flax.evaluation import confusion
 from gcn_flax.labels import IGNORE, LabelSet
 
-_PER_LABEL = 1000  # An instance id is raw label id * 1000 + number.
+_IDS_PER_LABEL = 1000  # An instance id is raw label id * 1000 + number.
 
 
 def count_instances(predictions: np.ndarray, instances: np.ndarray, label_set: LabelSet) -> np.ndarray:
-  """Adds up, over the instances of each class, the share of their pixels that is found.
+  """Sums, over the instances of each class, the share of their pixels that is predicted correctly.
 
   Args:
-    predictions: train ids uint8 `[H, W]`.
-    instances: uint16 `[H, W]`, as Cityscapes stores them: pixels of an instance hold raw label id * 1000 + number.
-    label_set: with `instance_sizes` and `categories`.
+    predictions: train ids, uint8 `[H, W]`.
+    instances: instance ids as Cityscapes stores them, uint16 `[H, W]`: raw label id * 1000 + number.
+    label_set: label set with `instance_sizes` and `categories`.
 
   Returns:
-    float64 `[C, 3]`: instances, and the sum over them of the share predicted as their class and as
-    their category; zero for classes whose instances are not scored.
+    float64 `[C, 3]`: number of instances, sum of the shares predicted as their class, and sum of the shares
+    predicted as their category; zero for classes without instance metrics.
   """
   ids, inverse, sizes = np.unique(instances, return_inverse=True, return_counts=True)
-  owners = label_set.raw_to_train[np.minimum(ids // _PER_LABEL, IGNORE)]
+  owners = label_set.raw_to_train[np.minimum(ids // _IDS_PER_LABEL, IGNORE)]
   scored = [name in label_set.instance_sizes for name in label_set.classes]
   counted = np.append(scored, False)[np.minimum(owners, len(scored))]
   category = _category_numbers(label_set)
@@ -44,15 +44,15 @@ def _category_numbers(label_set: LabelSet) -> np.ndarray:
 
 
 def instance_iou(sums: np.ndarray, matrix: np.ndarray, label_set: LabelSet) -> np.ndarray:
-  """iIoU of each class, float64 `[C]`: iTP / (iTP + FP + iFN); NaN for classes without instances.
+  """Returns iTP / (iTP + FP + iFN) of each class, float64 `[C]`; NaN for classes without instances.
 
-  Pixels of an instance weigh mean size of the class / size of the instance; those of FP weigh 1
+  Each pixel of an instance is weighted by mean size of the class / size of the instance, false positives by 1
   (https://www.cityscapes-dataset.com/benchmarks, evalPixelLevelSemanticLabeling.py).
 
   Args:
-    sums: of `count_instances`, over the whole set.
-    matrix: the confusion matrix of the set.
-    label_set: with `instance_sizes`.
+    sums: sum of `count_instances` over the data set.
+    matrix: confusion matrix of the data set.
+    label_set: label set with `instance_sizes`.
   """
   matrix = np.asarray(matrix, np.int64)
   weights = np.array([label_set.instance_sizes.get(name, np.nan) for name in label_set.classes])
@@ -60,9 +60,9 @@ def instance_iou(sums: np.ndarray, matrix: np.ndarray, label_set: LabelSet) -> n
 
 
 def category_instance_iou(sums: np.ndarray, matrix: np.ndarray, label_set: LabelSet) -> tuple[list[str], np.ndarray]:
-  """iIoU of each category as `instance_iou`: (names, float64 `[G]`).
+  """Returns (names, float64 `[G]`): the iIoU of each category, defined as in `instance_iou`.
 
-  NaN for a category with a class whose instances are not scored.
+  NaN for a category with a class that has no instance metrics.
   """
   names, merged = confusion.merge(matrix, label_set.categories)
   weights = np.array([label_set.instance_sizes.get(name, np.nan) for name in label_set.classes])

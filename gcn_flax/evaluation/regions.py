@@ -1,27 +1,27 @@
-"""How good a prediction is near the boundaries of objects, and away from them."""
+"""Accuracy near object boundaries and away from them, and Boundary IoU."""
 
 import cv2
 import numpy as np
 
 from gcn_flax.labels import IGNORE
 
-FARTHEST = 40  # Pixels; how far the curve of accuracy against distance goes.
-BOUNDARY = 7  # Pixels; the paper's.
-_DILATION = 0.02  # Of the image's diagonal: the width that Boundary IoU looks at.
+MAX_DISTANCE = 40  # Last distance on the curve of accuracy against distance, pixels.
+BOUNDARY = 7  # Width of the boundary region, pixels; the paper's.
+_DILATION = 0.02  # Width of the boundaries of Boundary IoU, relative to the image's diagonal.
 
 
 def distance_to_boundary(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
-  """Euclidean distance of each pixel to the nearest pixel of another label, in pixels.
+  """Returns the Euclidean distance from each pixel to the nearest pixel with another label, in pixels.
 
-  The two pixels that touch across a boundary are both at distance 1. The edge of a void region counts as a boundary,
-  because VOC draws its objects' boundaries as void; the edge of the image does not.
+  Two pixels that touch across a boundary are both at distance 1. The border of a void region counts as a boundary,
+  because VOC draws the boundaries of objects as void; the border of the image does not.
 
   Args:
     labels: integers `[H, W]`.
     ignore: label of void pixels.
 
   Returns:
-    float32 `[H, W]`: 0 at void pixels, infinite where the whole image has one label.
+    float32 `[H, W]`: 0 at void pixels, infinity if the whole image has one label.
   """
   labels = np.asarray(labels)
   distance = np.zeros(labels.shape, np.float32)
@@ -37,53 +37,55 @@ def distance_to_boundary(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray
 
 
 def _extent(occupied: np.ndarray) -> slice:
-  """From the first to the last place that is occupied, and one more on either side."""
-  places = np.flatnonzero(occupied)
-  return slice(max(0, places[0] - 1), places[-1] + 2)
+  """Returns the range from the first to the last True, extended by one on either side."""
+  indices = np.flatnonzero(occupied)
+  return slice(max(0, indices[0] - 1), indices[-1] + 2)
 
 
 def boundary_region(labels: np.ndarray, distance: float = BOUNDARY, ignore: int = IGNORE) -> np.ndarray:
-  """The pixels at most so far from an object's boundary, bool `[H, W]` (the paper, section 4.1.1, Table 5).
+  """Returns a mask of the pixels within `distance` of a boundary, bool `[H, W]` (section 4.1.1 and Table 5).
 
-  Everything else that is valid is the internal region; void pixels belong to neither. The paper gives the distance
-  of 7 pixels but neither its metric nor what it does with void: both are ours, see `distance_to_boundary`.
+  All other valid pixels form the internal region; void pixels belong to neither. The paper gives the distance of 7
+  pixels, but neither its metric nor its treatment of void: both are ours, see `distance_to_boundary`.
 
   Args:
     labels: uint8 `[H, W]`.
-    distance: pixels.
+    distance: max distance, pixels.
     ignore: label of void pixels.
   """
   return (np.asarray(labels) != ignore) & (distance_to_boundary(labels, ignore) <= distance)
 
 
 def count_by_distance(labels: np.ndarray, predictions: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
-  """Counts pixels and hits by distance from the nearest boundary.
+  """Counts pixels and hits by distance to the nearest boundary.
 
   Args:
     labels, predictions: uint8 `[H, W]`.
     ignore: label of void pixels, which are not counted.
 
   Returns:
-    int64 `[FARTHEST + 1, 2]`, (pixels, hits): row i holds distances above i up to i + 1 pixels, the last one all above.
+    (pixels, hits), int64 `[MAX_DISTANCE + 1, 2]`: row i counts distances in (i, i + 1], the last row all larger ones.
   """
   valid = labels != ignore
-  rings = np.minimum(np.ceil(distance_to_boundary(labels, ignore)[valid]), FARTHEST + 1).astype(np.int64) - 1
+  rings = np.minimum(np.ceil(distance_to_boundary(labels, ignore)[valid]), MAX_DISTANCE + 1).astype(np.int64) - 1
   hits = (labels == predictions)[valid]
-  length = FARTHEST + 1
+  length = MAX_DISTANCE + 1
   return np.stack([np.bincount(rings, minlength=length), np.bincount(rings[hits], minlength=length)], -1)
 
 
 def boundary_accuracy(counts: np.ndarray, distance: int = BOUNDARY) -> tuple[float, float]:
-  """(accuracy within `distance` pixels of a boundary, accuracy of the rest): Table 5; NaN where there is no pixel.
+  """Returns (accuracy in the boundary region, accuracy in the internal region), Table 5; NaN without pixels.
 
-  `counts` are those of `count_by_distance`, over the whole set.
+  Args:
+    counts: sum of `count_by_distance` over the data set.
+    distance: width of the boundary region, pixels.
   """
   return _share(counts[:distance].sum(0)), _share(counts[distance:].sum(0))
 
 
 def accuracy_curve(counts: np.ndarray) -> np.ndarray:
-  """Accuracy of the pixels within 1, 2, ... `FARTHEST` pixels of a boundary, float64 `[FARTHEST]`."""
-  return np.array([_share(row) for row in np.cumsum(counts[:FARTHEST], 0)])
+  """Returns the accuracy within 1, 2, ... `MAX_DISTANCE` pixels of a boundary, float64 `[MAX_DISTANCE]`."""
+  return np.array([_share(row) for row in np.cumsum(counts[:MAX_DISTANCE], 0)])
 
 
 def _share(row: np.ndarray) -> float:
@@ -91,11 +93,11 @@ def _share(row: np.ndarray) -> float:
 
 
 def count_boundaries(labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore: int = IGNORE) -> np.ndarray:
-  """Counts what Boundary IoU (Cheng et al., CVPR 2021) is made of.
+  """Counts the boundary pixels that `boundary_iou` (Cheng et al., CVPR 2021) is computed from.
 
-  The boundary of a class is what erosion by 3 x 3, done 0.02 x diagonal times, takes from its mask; the edge of the
-  image counts as a boundary, too. Theirs is a measure of instances: summing each class over the set is ours, and
-  so is taking void out of label and prediction alike, before either is eroded.
+  The boundary of a class is the part of its mask that 0.02 x diagonal erosions by 3 x 3 remove; the border of the
+  image counts as a boundary, too. The original measures instances. Summing by class over the data set is ours, and so
+  is removing void from labels and predictions before the erosion.
 
   Args:
     labels, predictions: uint8 `[H, W]`.
@@ -114,7 +116,7 @@ def count_boundaries(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def _near_another_label(array: np.ndarray, width: int) -> np.ndarray:
-  """Whether a pixel has another label, or the outside, within `width` rows and columns."""
+  """Returns a mask of the pixels with another label, or the image's border, within `width` rows and columns."""
   window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
   near = (cv2.dilate(array, window) != array) | (cv2.erode(array, window) != array)
   near[:width] = near[-width:] = near[:, :width] = near[:, -width:] = True
@@ -122,7 +124,7 @@ def _near_another_label(array: np.ndarray, width: int) -> np.ndarray:
 
 
 def boundary_iou(counts: np.ndarray) -> np.ndarray:
-  """Boundary IoU of each class, float64 `[C]`, from `count_boundaries` over the set; NaN where a class has none."""
+  """Returns the Boundary IoU of each class, float64 `[C]`, from summed `count_boundaries`; NaN without boundaries."""
   both, true, found = np.asarray(counts, np.int64).T
   union = true + found - both
   return np.where(union > 0, both / np.maximum(union, 1), np.nan)

@@ -1,8 +1,9 @@
-"""Opens prepared data sets as random-access sequences of images and their labels."""
+"""Prepared data sets: each opened once, with its splits, classes and random access to its examples."""
 
 import bisect
 import itertools
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,47 +17,117 @@ from gcn_flax import labels
 
 cv2.setNumThreads(0)  # The loader's own threads fill the cores; OpenCV's would only get in their way.
 
-# Where `data.prepare` leaves a data set below `data_dir`, where that is not its name.
+_log = logging.getLogger(__name__)
+# Folders below `data_dir` that are not called like their data set.
 _FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
-# Splits that are put together of stored ones.
-_TOGETHER = {
+# Splits that are joined from stored ones when they are read.
+_JOINED_SPLITS = {
   ("voc_segmentation", "trainval"): ("train", "validation"),
   ("voc_segmentation", "train_aug"): ("train", "sbd"),
 }
 
 
 class CorruptExample(ValueError):
-  """An example that cannot be read; its text names it."""
+  """Raised for an example that cannot be read; the message names it."""
+
+
+class Dataset:
+  """A prepared data set; opening it reads its description once, and its records only as they are asked for.
+
+  Args:
+    name: one of `gcn_flax.labels.DATASETS`.
+    data_dir: the directory that was given to `data.prepare`.
+
+  Attributes:
+    name: as opened.
+    label_set: its classes; those of a user's folder and of ImageNet are read from the prepared data set.
+    splits: number of examples of each split that can be opened.
+    missing: counts that differ from the published ones, each as "train 8 instead of 2975"; empty for a complete data
+      set.
+
+  Raises ValueError for an unknown data set, and for one that is not prepared.
+  """
+
+  def __init__(self, name: str, data_dir: str):
+    self.name = name
+    self._builder = _open_builder(name, data_dir)
+    self._metadata = _read_metadata(self._builder)
+    palette = tuple(map(tuple, self._metadata.get("palette", ())))
+    self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
+    self.splits = self._count_examples()
+    self.missing: list[str] = self._metadata["partial"]
+    counts = ", ".join(f"{split} {size:,}" for split, size in self.splits.items())
+    _log.info("opened %s: %s", name, counts)
+
+  def _count_examples(self) -> dict[str, int]:
+    stored = {split: info.num_examples for split, info in self._builder.info.splits.items()}
+    joined = {
+      split: sum(stored.get(part, 0) for part in parts)
+      for (name, split), parts in _JOINED_SPLITS.items()
+      if name == self.name
+    }
+    return stored | joined
+
+  def source(self, split: str) -> "Source":
+    """Returns the examples of a split. Raises ValueError for an unknown one."""
+    self._check_split(split)
+    features = self._builder.info.features.items()
+    skip = {name: tfds.decode.SkipDecoding() for name, feature in features if isinstance(feature, tfds.features.Image)}
+    parts = [self._builder.as_data_source(name, decoders=skip) for name in self._stored_here(split)]
+    has_labels = split not in self._metadata["unlabelled"]
+    return Source(self.name, split, parts[0] if len(parts) == 1 else _Joined(parts), self.label_set, has_labels)
+
+  def largest_image(self, split: str) -> tuple[int, int]:
+    """Returns (largest height, largest width) of a split's images in pixels. Raises ValueError for an unknown split."""
+    self._check_split(split)
+    largest = self._metadata["largest"]
+    sides = [largest[name] for name in stored_splits(self.name, split) if name in largest]
+    return tuple(map(max, zip(*sides, strict=True)))
+
+  def fingerprint(self, split: str) -> dict[str, Any]:
+    """Returns values that change when a split is prepared from other files or in another format."""
+    self._check_split(split)
+    stored = [self._builder.info.splits[name] for name in self._stored_here(split)]
+    return {
+      "examples": sum(info.num_examples for info in stored),
+      "bytes": sum(info.num_bytes for info in stored),
+      **{name: self._metadata[name] for name in ("image_format", "classes", "digest")},
+    }
+
+  def _stored_here(self, split: str) -> list[str]:
+    return [name for name in stored_splits(self.name, split) if name in self._builder.info.splits]
+
+  def _check_split(self, split: str) -> None:
+    if split not in self.splits:
+      raise ValueError(f"{self.name} has no split {split!r}. Choose one of {', '.join(sorted(self.splits))}.")
 
 
 class Source(Sequence):
-  """One split of a data set: `len` and `[i]`, nothing augmented or resized.
+  """One split of a data set, a random-access sequence of examples; nothing is augmented or resized.
 
-  An example is `{'image': uint8 [H, W, 3] RGB, 'label': uint8 [H, W], 'image_id': str}`;
-  labels are train ids, 255 = ignore. In the data sets of `labels.CLASSIFICATION` the label is one
-  int32, the image's class. `label` is absent where the split has none.
+  An example is `{'image': uint8 [H, W, 3] RGB, 'label': uint8 [H, W], 'image_id': str}`; labels are train ids,
+  255 = ignore. In the data sets of `labels.CLASSIFICATION` the label is an int32 scalar, the class of the image. A
+  split without ground truth has no `label`.
 
   Attributes:
-    dataset, split: as opened.
-    label_set: the classes.
-    has_labels: whether the split has true labels.
+    dataset, split: names, as opened.
+    label_set: its classes.
+    has_labels: True if the split has ground truth.
   """
 
-  def __init__(self, dataset: str, split: str, records: Sequence[Any], metadata: dict[str, Any]):
-    self.dataset, self.split = dataset, split
-    self.label_set = _label_set(dataset, metadata)
-    self.has_labels = split not in metadata["unlabelled"]
+  def __init__(self, dataset: str, split: str, records: Sequence[Any], label_set: labels.LabelSet, has_labels: bool):
+    self.dataset, self.split, self.label_set, self.has_labels = dataset, split, label_set, has_labels
     self._records = records
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """Raises IndexError past the end, and CorruptExample where what is stored is damaged."""
+    """Returns an example. Raises IndexError past the end, and CorruptExample for a damaged record."""
     try:
       try:
         record = self._record(index)
-      except RuntimeError:  # Of array_record, whose records have digests. Of a network, too: so once more.
+      except RuntimeError:  # array_record's digests do not match; on a network disk a second read may succeed.
         record = self._record(index)
       return self._example(record)
     except (RuntimeError, ValueError) as error:
@@ -75,19 +146,19 @@ class Source(Sequence):
     return example
 
   def image_id(self, index: int) -> str:
-    """The name of example `index`."""
+    """Returns the name of example `index`."""
     return _image_id(self._record(index))
 
   def label(self, index: int) -> np.ndarray:
-    """The label of example `index` without its image. Raises ValueError where there is none."""
+    """Returns the label of example `index` without decoding its image. Raises ValueError for a split without labels."""
     if not self.has_labels:
       raise ValueError(f"{self.dataset} {self.split!r} has no true labels.")
     return self._label(self._record(index))
 
   def instances(self, index: int) -> np.ndarray:
-    """The instance ids uint16 `[H, W]` of example `index`, as Cityscapes stores them.
+    """Returns the instance ids uint16 `[H, W]` of example `index`, as Cityscapes stores them.
 
-    A pixel of an instance holds raw label id * 1000 + number, any other its raw label id.
+    A pixel of an instance holds raw label id * 1000 + instance number, any other pixel its raw label id.
     Raises ValueError for a data set without instance ids.
     """
     record = self._record(index)
@@ -101,16 +172,16 @@ class Source(Sequence):
     return cv2.LUT(decode_label(record["label"], _image_id(record)), self.label_set.raw_to_train)
 
   def _record(self, index: int) -> dict[str, Any]:
-    return self._records[range(len(self))[index]]  # IndexError past the end, as of any sequence.
+    return self._records[range(len(self))[index]]  # Negative indices count from the end.
 
 
 def _image_id(record: dict[str, Any]) -> str:
-  image_id = record["image_id"] if "image_id" in record else record["file_name"]  # TFDS's own ImageNet has the latter.
+  image_id = record["image_id"] if "image_id" in record else record["file_name"]  # TFDS's own ImageNet has `file_name`.
   return image_id.decode() if isinstance(image_id, bytes) else str(image_id)
 
 
 class _Joined(Sequence):
-  """The records of several splits, one after the other."""
+  """Records of several splits, one after the other."""
 
   def __init__(self, parts: Sequence[Sequence[Any]]):
     self.parts = tuple(parts)
@@ -130,89 +201,41 @@ def open_source(dataset: str, split: str, data_dir: str) -> Source:
 
   Args:
     dataset: one of `gcn_flax.labels.DATASETS`.
-    split: `train` or `validation`; also VOC's `trainval`, `train_aug` and `test`, Cityscapes' `test`, and
-      `train_extra`, the only one of `cityscapes_coarse`.
+    split: `train` or `validation`; also `trainval`, `train_aug` and `test` of VOC, `test` of Cityscapes, and
+      `train_extra`, the only split of `cityscapes_coarse`.
     data_dir: the directory that was given to `data.prepare`.
 
-  Raises:
-    ValueError: for an unknown data set or split, or one that is not prepared yet.
+  Raises ValueError for an unknown data set or split, and for a data set that is not prepared.
   """
-  builder = _builder(dataset, data_dir)
-  if split not in split_sizes(dataset, data_dir):
-    raise ValueError(
-      f"{dataset} has no split {split!r}; choose one of {', '.join(sorted(split_sizes(dataset, data_dir)))}."
-    )
-  pictures = (name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image))
-  skip = {name: tfds.decode.SkipDecoding() for name in pictures}
-  parts = [
-    builder.as_data_source(name, decoders=skip) for name in stored_splits(dataset, split) if name in builder.info.splits
-  ]
-  return Source(dataset, split, parts[0] if len(parts) == 1 else _Joined(parts), _metadata(builder))
+  return Dataset(dataset, data_dir).source(split)
 
 
 def open_label_set(dataset: str, data_dir: str) -> labels.LabelSet:
-  """The classes of a data set; those of a user's folder and of ImageNet are read from what was prepared.
+  """Returns the classes of a data set, which need not be prepared if its classes are fixed.
 
-  Raises ValueError as `open_source`.
+  Raises ValueError as `Dataset`.
   """
   labels.check_dataset(dataset)
-  if dataset in labels.LABELS:
-    return labels.LABELS[dataset]
-  return _label_set(dataset, _metadata(_builder(dataset, data_dir)))
-
-
-def split_sizes(dataset: str, data_dir: str) -> dict[str, int]:
-  """Number of examples of each split that can be opened. Raises ValueError as `open_source`."""
-  stored = {name: info.num_examples for name, info in _builder(dataset, data_dir).info.splits.items()}
-  together = {
-    split: sum(stored.get(name, 0) for name in names) for (name, split), names in _TOGETHER.items() if name == dataset
-  }
-  return stored | together
+  return labels.LABELS.get(dataset) or Dataset(dataset, data_dir).label_set
 
 
 def stored_splits(dataset: str, split: str) -> tuple[str, ...]:
-  """The stored splits that a split is put together of; itself, for most."""
-  return _TOGETHER.get((dataset, split), (split,))
-
-
-def largest_image(dataset: str, split: str, data_dir: str) -> tuple[int, int]:
-  """(largest height, largest width) of a split's images, pixels. Raises ValueError as `open_source`."""
-  largest = _metadata(_builder(dataset, data_dir))["largest"]
-  sides = [largest[name] for name in stored_splits(dataset, split) if name in largest]
-  return tuple(map(max, zip(*sides, strict=True)))
-
-
-def fingerprint(dataset: str, split: str, data_dir: str) -> dict[str, Any]:
-  """What changes where a split is prepared from other files or in another form. Raises ValueError as `open_source`."""
-  builder = _builder(dataset, data_dir)
-  metadata = _metadata(builder)
-  stored = [builder.info.splits[name] for name in stored_splits(dataset, split) if name in builder.info.splits]
-  return {
-    "examples": sum(info.num_examples for info in stored),
-    "bytes": sum(info.num_bytes for info in stored),
-    "image_format": metadata["image_format"],
-    "classes": metadata["classes"],
-    "digest": metadata["digest"],
-  }
-
-
-def lacks(dataset: str, data_dir: str) -> list[str]:
-  """Which counts differ from the published ones: "train 8 instead of 2975". Raises ValueError as `open_source`."""
-  return _metadata(_builder(dataset, data_dir))["partial"]
+  """Returns the stored splits that a split is joined from; for most the split itself."""
+  return _JOINED_SPLITS.get((dataset, split), (split,))
 
 
 def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
-  """The directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
+  """Returns the directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
   labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(
-      f"data_dir={data_dir!r}: records are read from local paths only: run launch/data.sh mount {data_dir} DIR."
+      f"data_dir={data_dir!r}: records are read from local paths only. Run launch/data.sh mount {data_dir} DIR."
     )
   return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
 
 
 def is_prepared(dataset: str, data_dir: str) -> bool:
-  """Whether a data set can be opened. Raises ValueError for an unknown one."""
+  """Returns True if a data set can be opened. Raises ValueError for an unknown one."""
   return bool(_versions(dataset, data_dir))
 
 
@@ -222,7 +245,7 @@ def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
   return sorted(path.parent for path in files)
 
 
-def _builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   versions = _versions(dataset, data_dir)
   if not versions:
     raise ValueError(
@@ -232,21 +255,21 @@ def _builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   builder = tfds.builder_from_directory(versions[-1])
   if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
-      f"{builder.data_path} holds {builder.info.file_format.value}, which cannot be read at random: prepare the data "
-      "set by data.prepare, or by TFDS with file_format='array_record'."
+      f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. Prepare the data set "
+      "with data.prepare, or with TFDS and file_format='array_record'."
     )
   return builder
 
 
-def _metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
   path = pathlib.Path(builder.data_path) / "metadata.json"
   return json.loads(path.read_text()) if path.exists() else _metadata_of_tfds(builder)
 
 
 def _metadata_of_tfds(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-  """What `data.prepare` would have noted of an ImageNet that TFDS prepared. Raises ValueError for anything else."""
+  """Returns the metadata of an ImageNet that TFDS prepared. Raises ValueError for any other data set."""
   if builder.name != "imagenet2012":
-    raise ValueError(f"{builder.data_path} was not written by data.prepare: remove it and prepare it again.")
+    raise ValueError(f"{builder.data_path} was not written by data.prepare. Remove it and prepare it again.")
   sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
   return {
     "classes": builder.info.features["label"].names,
@@ -257,17 +280,8 @@ def _metadata_of_tfds(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
   }
 
 
-def _label_set(dataset: str, metadata: dict[str, Any]) -> labels.LabelSet:
-  if dataset in labels.LABELS:
-    return labels.LABELS[dataset]
-  if dataset in labels.CLASSIFICATION:
-    return labels.image_labels(tuple(metadata["classes"]), {})
-  palette = tuple(tuple(colour) for colour in metadata["palette"])
-  return labels.plain_labels(tuple(metadata["classes"]), palette, {})
-
-
 def decode_image(data: bytes, image_id: str) -> np.ndarray:
-  """Decodes an encoded picture to RGB uint8 `[H, W, 3]`. Raises ValueError where it is broken."""
+  """Decodes a picture to RGB uint8 `[H, W, 3]`. Raises ValueError if it is damaged."""
   image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
   if image is None:
     raise ValueError(f"{image_id}: the image cannot be decoded ({len(data)} bytes).")
@@ -275,7 +289,7 @@ def decode_image(data: bytes, image_id: str) -> np.ndarray:
 
 
 def decode_label(data: bytes, image_id: str) -> np.ndarray:
-  """Decodes a single-channel PNG to its stored values, uint8 `[H, W]`. Raises ValueError where it is broken."""
+  """Decodes a single-channel PNG to its stored values, uint8 `[H, W]`. Raises ValueError if it is damaged."""
   label = _decode(data, cv2.IMREAD_UNCHANGED)
   if label is None or label.ndim != 2 or label.dtype != np.uint8:
     found = "nothing" if label is None else f"{label.dtype} {label.shape}"

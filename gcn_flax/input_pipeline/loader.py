@@ -1,10 +1,9 @@
-"""Which examples make up which batch, and the threads that prepare them.
+"""Batches of a training or evaluation step: sampling, host shards, and the threads that prepare examples.
 
-Examples stand on one endless line of positions. Global batch number `step` is
-made of the positions `step * batch_size` up to the next batch's, whatever the
-number of hosts; a host prepares one contiguous share of them. What stands at a
-position follows from (seed, position) alone, so a run goes on at any step, on any
-number of hosts, with nothing of the input saved.
+Training examples form one endless sequence of positions. The global batch of a step consists of the positions from
+`step * batch_size` up to the next batch, whatever the number of hosts; each host prepares a contiguous shard of them.
+The example at a position, and its augmentation, depend only on (seed, position), so a run can continue at any step on
+any number of hosts without any saved state of the input pipeline.
 """
 
 import bisect
@@ -19,22 +18,24 @@ import jax
 import numpy as np
 
 from gcn_flax.input_pipeline.datasets import CorruptExample, Source
+from gcn_flax.rounding import ceil_div, round_up
 
 _log = logging.getLogger(__name__)
-_REPLACEMENTS = 10  # Examples that are tried for one position.
+_MAX_TRIES = 10  # Examples tried for one position before giving up.
 Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class HostShard(Sequence):
-  """The positions that one host prepares: those of its part of each global batch.
+  """The positions that one host prepares: its shard of each global batch.
 
   Attributes:
-    batch_size: examples of a global batch.
-    first_step, last_step: global batches from `first_step` up to but without `last_step`.
-    process, num_processes: which host of how many.
+    batch_size: examples in a global batch.
+    first_step, last_step: range of steps, `last_step` excluded.
+    process, num_processes: index of the host, and number of hosts.
 
-  Raises ValueError where the batch does not divide by the number of hosts.
+  Raises:
+    ValueError: if the batch size is not a multiple of the number of hosts.
   """
 
   batch_size: int
@@ -45,11 +46,14 @@ class HostShard(Sequence):
 
   def __post_init__(self):
     if self.batch_size % self.num_processes:
-      raise ValueError(f"batch size {self.batch_size} must be a multiple of the {self.num_processes} hosts.")
+      size = round_up(self.batch_size, self.num_processes)
+      raise ValueError(
+        f"batch size {self.batch_size}: must be a multiple of the {self.num_processes} hosts. Use for instance {size}."
+      )
 
   @property
   def size(self) -> int:
-    """Examples of a batch on this host."""
+    """Number of examples per batch on this host."""
     return self.batch_size // self.num_processes
 
   def __len__(self) -> int:
@@ -61,25 +65,24 @@ class HostShard(Sequence):
 
 
 def host_shard(batch_size: int, first_step: int, last_step: int) -> HostShard:
-  """The share of the process that asks."""
+  """Returns the shard of the calling process."""
   return HostShard(batch_size, first_step, last_step, jax.process_index(), jax.process_count())
 
 
 class MixtureSampler(Sequence):
-  """The endless line of a mix of sources: `[position]` -> (source, index).
+  """An endless random sequence over a mixture of sources: `[position]` -> (source, index).
 
-  An epoch has as many positions as the sources have examples together, in a
-  random order of their own, over all sources at once. Without weights every
-  example stands in each epoch once. With weights a source has its share of each epoch's
-  positions, and goes through its own examples, in an order of its own that is
-  drawn anew each time, so that none comes twice before all have come.
+  An epoch has as many positions as all sources together have examples, and is shuffled over all sources. Without
+  weights each epoch contains every example exactly once. With weights each source fills its share of the epoch with
+  its own examples in random order, and none repeats before all of them have been used.
 
   Args:
     sizes: number of examples of each source.
-    weights: share of each source, in any unit; None for all examples once.
-    seed: of every order.
+    weights: relative sampling rate of each source; None for every example once per epoch.
+    seed: seed of all random orders.
 
-  Raises ValueError where a weight is so small that its source would never be seen.
+  Raises:
+    ValueError: if a weight is so small that its source would never be sampled.
   """
 
   def __init__(self, sizes: Sequence[int], weights: Sequence[float] | None, seed: int):
@@ -87,10 +90,13 @@ class MixtureSampler(Sequence):
     self._ends = list(itertools.accumulate(sizes))
     self._counts = None if weights is None else _shares(self._total, weights)
     if self._counts and not all(self._counts):
-      raise ValueError(f"weights {tuple(weights)} give a source none of the {self._total} positions of an epoch.")
+      raise ValueError(
+        f"config.data.train_mix: with the weights {tuple(weights)} a data set gets none of the {self._total} examples "
+        "of an epoch. Raise its weight."
+      )
     self._slots = _endless(self._total, seed)
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
-    self._lines = [_endless(size, int(own)) for size, own in zip(sizes, seeds, strict=True)]
+    self._orders = [_endless(size, int(own)) for size, own in zip(sizes, seeds, strict=True)]
     self._epochs = {}
 
   def __len__(self) -> int:
@@ -98,16 +104,16 @@ class MixtureSampler(Sequence):
 
   def __getitem__(self, position: int) -> tuple[int, int]:
     if self._counts:
-      epoch, place = divmod(position, self._total)
+      epoch, slot = divmod(position, self._total)
       owners, ranks = self._epoch(epoch)
-      source = int(owners[place])
-      return source, self._lines[source][epoch * self._counts[source] + int(ranks[place])]
+      source = int(owners[slot])
+      return source, self._orders[source][epoch * self._counts[source] + int(ranks[slot])]
     slot = self._slots[position]
     source = bisect.bisect_right(self._ends, slot)
     return source, slot - (self._ends[source - 1] if source else 0)
 
   def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """(whose turn it is, how many of its turns came before) at each position of an epoch of a weighted mix."""
+    """Returns (source, number of its earlier examples in the epoch) for each position of a weighted epoch."""
     table = self._epochs.get(epoch)
     if table is None:
       rng = np.random.default_rng([self._seed, epoch])
@@ -116,19 +122,19 @@ class MixtureSampler(Sequence):
       for source, count in enumerate(self._counts):
         ranks[owners == source] = np.arange(count)
       table = owners, ranks
-      # Threads read ahead across the border of two epochs; others are let go of.
+      # Threads read ahead into the next epoch; tables of older epochs are dropped.
       kept = {other: made for other, made in self._epochs.items() if abs(other - epoch) <= 1}
       self._epochs = {**kept, epoch: table}
     return table
 
 
 def _endless(size: int, seed: int) -> grain.MapDataset:
-  """A new permutation of `0 ... size - 1` in each epoch."""
+  """Returns an endless sequence that is a new permutation of `0 ... size - 1` in each epoch."""
   return grain.MapDataset.range(size).shuffle(seed=seed).repeat()
 
 
 def _shares(total: int, weights: Sequence[float]) -> list[int]:
-  """Whole numbers in the proportion of the weights that add up to `total` (largest remainders)."""
+  """Splits `total` into integers proportional to the weights (largest remainder method)."""
   exact = [total * weight / sum(weights) for weight in weights]
   counts = [int(share) for share in exact]
   order = sorted(range(len(exact)), key=lambda index: counts[index] - exact[index])
@@ -139,8 +145,8 @@ def _shares(total: int, weights: Sequence[float]) -> list[int]:
 
 def train_batches(
   sources: Sequence[Source],
-  order: MixtureSampler,
-  share: HostShard,
+  sampler: MixtureSampler,
+  shard: HostShard,
   *,
   seed: int,
   augment: Callable,
@@ -148,80 +154,82 @@ def train_batches(
   num_workers: int,
   skip_corrupt: bool = False,
 ) -> Iterator[Batch]:
-  """Yields this host's part of each batch: `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]` or int32 `[b]`.
+  """Yields this host's shard of each training batch.
 
-  Beside them `image_id` str `[b]`, and `skipped` int32 `[b]`, how many damaged examples stood in an example's place.
+  A batch holds `image` uint8 `[b, H, W, 3]`, `label` uint8 `[b, H, W]` or int32 `[b]`, `image_id` str `[b]`, and
+  `skipped` int32 `[b]`, the number of damaged examples that each example replaces.
 
   Args:
-    sources: labelled examples.
-    order: which example stands at a position.
-    share: the positions to prepare.
-    seed: of augmentation.
+    sources: labelled data sets.
+    sampler: maps positions to examples.
+    shard: positions to prepare.
+    seed: seed of augmentation.
     augment: `(example, rng) -> example` of a fixed size.
-    num_threads: that decode and augment, in each worker.
-    num_workers: processes, 0 for threads of this one alone.
-    skip_corrupt: take another example of the source, drawn by (seed, position), in place of a damaged one.
+    num_threads: threads that decode and augment, per worker.
+    num_workers: worker processes; 0 for threads of this process.
+    skip_corrupt: replace a damaged example by another one of its source, drawn from (seed, position).
 
-  Raises CorruptExample, while it is read, for a damaged example, or with `skip_corrupt` where most are.
+  Raises:
+    CorruptExample: during iteration, for a damaged example; with `skip_corrupt`, for many in a row.
   """
 
   def prepare(position: int) -> Batch:
-    source, index = order[position]
+    source, index = sampler[position]
     example, skipped = read(sources[source], index, position)
     example = augment(example, np.random.default_rng([seed, position]))
     parts = {name: example[name] for name in ("image", "label", "image_id")}
     return {**parts, "skipped": np.int32(skipped)}
 
   def read(source: Source, index: int, position: int) -> tuple[dict[str, Any], int]:
-    rng = np.random.default_rng([seed, position, _REPLACEMENTS])
-    for skipped in range(_REPLACEMENTS):
+    rng = np.random.default_rng([seed, position, _MAX_TRIES])
+    for skipped in range(_MAX_TRIES):
       try:
         return source[index], skipped
       except CorruptExample as error:
         if not skip_corrupt:
-          raise CorruptExample(f"{error}, or leave such examples out by config.data.skip_corrupt=True.") from error
+          raise CorruptExample(f"{error}, or set config.data.skip_corrupt=True to skip such examples.") from error
         _log.warning("WARNING: skipped: %s", error)
         index = int(rng.integers(len(source)))
-    raise CorruptExample(f"{source.dataset} {source.split!r}: {_REPLACEMENTS} examples in a row are damaged.")
+    raise CorruptExample(f"{source.dataset} {source.split!r}: {_MAX_TRIES} examples in a row are damaged.")
 
-  return _batches(share, prepare, num_threads, num_workers)
+  return _batches(shard, prepare, num_threads, num_workers)
 
 
 def eval_batches(
-  source: Source, share: HostShard, *, fit: Callable, num_threads: int, num_workers: int
+  source: Source, shard: HostShard, *, fit: Callable, num_threads: int, num_workers: int
 ) -> Iterator[Batch]:
-  """Yields every example once, in order; the last batch is filled up with repetitions of the first example.
+  """Yields every example once, in order; the last batch is padded with copies of the first example.
 
-  Beside `image`, and `label` where the source has labels, there are `index` int32 `[b]`, the example's place in the
-  source, -1 for a filling one, and `size` int32 `[b, 2]`, the image's height and width as stored.
+  A batch holds `image`, `label` if the source has labels, `index` int32 `[b]`, the example's index in the source or -1
+  for padding, and `size` int32 `[b, 2]`, the stored height and width of the image.
 
   Args:
-    source: examples.
-    share: the positions to prepare; those past the source's end are filled up.
+    source: data set to read.
+    shard: positions to prepare; the ones past the end of the source are padding.
     fit: `example -> example` of a fixed size.
-    num_threads: that decode, in each worker.
-    num_workers: processes, 0 for threads of this one alone.
+    num_threads: threads that decode, per worker.
+    num_workers: worker processes; 0 for threads of this process.
   """
 
   def prepare(position: int) -> Batch:
-    filling = position >= len(source)
-    example = source[0 if filling else position]
+    is_padding = position >= len(source)
+    example = source[0 if is_padding else position]
     size = np.array(example["image"].shape[:2], np.int32)
     example = fit(example)
     del example["image_id"]
-    return {**example, "index": np.int32(-1 if filling else position), "size": size}
+    return {**example, "index": np.int32(-1 if is_padding else position), "size": size}
 
-  return _batches(share, prepare, num_threads, num_workers)
+  return _batches(shard, prepare, num_threads, num_workers)
 
 
 def num_eval_steps(num_examples: int, batch_size: int) -> int:
-  """Batches that cover every example once."""
-  return -(-num_examples // batch_size)
+  """Returns the number of batches that cover every example once."""
+  return ceil_div(num_examples, batch_size)
 
 
-def _batches(share: HostShard, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
-  # Batching before the threads makes one batch the unit of work: its content is the same for any number of them.
-  dataset = grain.MapDataset.source(share).map(prepare).batch(share.size)
+def _batches(shard: HostShard, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
+  # Batching before threading makes a batch the unit of work, so its content does not depend on the number of threads.
+  dataset = grain.MapDataset.source(shard).map(prepare).batch(shard.size)
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
   dataset = dataset.to_iter_dataset(options)
   if num_workers:

@@ -1,4 +1,4 @@
-"""Training augmentation, and what brings an example to a fixed size for scoring: numpy in, numpy out, one at a time."""
+"""Augmentation for training, and padding or centre crop for evaluation, of one NumPy example at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from gcn_flax.labels import IGNORE
+from gcn_flax.rounding import round_up
 
 Example = dict[str, Any]
 
@@ -15,20 +16,19 @@ Example = dict[str, Any]
 def random_crop(
   example: Example, size: Sequence[int], rng: np.random.Generator, scales: Sequence[float] | None = None
 ) -> Example:
-  """Cuts a window of at most `size` = (height, width) out of the example, resized by a random factor before.
+  """Rescales an example by a random factor and takes a random crop.
 
-  Only what the window shows is resized: a window of `size / factor` is cut out and
-  brought to `size`, bilinear for the image, nearest for the label, both with
-  half-pixel centres.
+  For speed a window of `size / factor` is cut out first and then resized to `size`: bilinear for the image, nearest
+  for the label, both with half-pixel centres.
 
   Args:
-    example: to cut from.
-    size: (height, width) of the window; a smaller example gives a smaller one.
-    rng: of factor and place.
-    scales: (smallest, largest) factor, drawn uniformly; None for no resizing.
+    example: example with `image` and `label`.
+    size: (height, width) of the crop; a smaller example gives a smaller crop.
+    rng: random numbers for factor and position.
+    scales: (min, max) factor, drawn uniformly; None for no rescaling.
   """
   factor = 1.0 if scales is None else rng.uniform(*scales)
-  axes = [_window(side, most, factor) for side, most in zip(example["label"].shape, size, strict=True)]
+  axes = [_window(side, max_side, factor) for side, max_side in zip(example["label"].shape, size, strict=True)]
   cuts, targets = zip(*axes, strict=True)
   top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(example["label"].shape, cuts, strict=True))
   image, label = (example[key][top : top + cuts[0], left : left + cuts[1]] for key in ("image", "label"))
@@ -38,18 +38,18 @@ def random_crop(
   return {**example, "image": image, "label": label}
 
 
-def _window(side: int, most: int, factor: float) -> tuple[int, int]:
-  """(pixels to cut out of a side, pixels they become) for a window of at most `most`."""
-  cut = max(1, round(most / factor))
-  return (cut, most) if cut <= side else (side, min(most, max(1, round(side * factor))))
+def _window(side: int, max_side: int, factor: float) -> tuple[int, int]:
+  """Returns (pixels to cut out along a side, pixels to resize them to), at most `max_side`."""
+  cut = max(1, round(max_side / factor))
+  return (cut, max_side) if cut <= side else (side, min(max_side, max(1, round(side * factor))))
 
 
 def color_jitter(example: Example, strength: float, rng: np.random.Generator) -> Example:
-  """Changes brightness, contrast, saturation and hue of the image at random.
+  """Randomly changes brightness, contrast, saturation and hue of the image.
 
-  The first three by factors from `1 - strength` to `1 + strength`, contrast about the middle grey,
-  saturation about the pixel's own grey; hue by up to `strength / 5` of a full turn, in the plane of
-  chroma (YIQ). All four are linear in RGB, so one matrix does them at once.
+  Brightness, contrast (around middle grey) and saturation (around the pixel's grey value) are scaled by factors from
+  `1 - strength` to `1 + strength`; hue is rotated by up to `strength / 5` of a turn in the chroma plane (YIQ). All
+  four are linear in RGB, so they are applied as one matrix.
   """
   brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
   angle = 2 * np.pi * rng.uniform(-strength, strength) / 5
@@ -65,23 +65,29 @@ _TO_RGB = np.linalg.inv(_TO_YIQ)
 
 
 def random_flip(example: Example, rng: np.random.Generator) -> Example:
-  """Mirrors left and right in one case of two."""
+  """Flips the example horizontally with probability 1/2."""
   if rng.random() < 0.5:
     return example
   return {**example, "image": cv2.flip(example["image"], 1), "label": cv2.flip(example["label"], 1)}
 
 
 def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Example:
-  """Extends below and to the right to `size` = (height, width): image by `pixel` (RGB, rounded), any label by 255.
+  """Pads an example at the bottom and on the right.
+
+  Args:
+    example: example with `image`, and optionally `label`.
+    size: (height, width) of the result.
+    pixel: padding colour, RGB, rounded; labels are padded with 255.
 
   Raises:
-    ValueError: where the example is larger than `size`.
+    ValueError: if the example is larger than `size`.
   """
   height, width = example["image"].shape[:2]
   if height > size[0] or width > size[1]:
+    fits = (round_up(max(height, size[0]), 32), round_up(max(width, size[1]), 32))
     raise ValueError(
-      f"image {example['image_id']} is {height} x {width}, larger than {size[0]} x {size[1]}: "
-      "raise config.data.eval_size (multiples of 32), or config.data.crop_size with config.data.random_crop=False."
+      f"image {example['image_id']}: its size {height} x {width} is larger than {size[0]} x {size[1]}. "
+      f"Set config.data.eval_size to {fits} or more, or config.data.crop_size in training without random_crop."
     )
   border = (0, size[0] - height, 0, size[1] - width, cv2.BORDER_CONSTANT)
   padded = {**example, "image": cv2.copyMakeBorder(example["image"], *border, value=np.round(pixel).tolist())}
@@ -101,9 +107,19 @@ def augment(
   flip: bool,
   jitter: float,
 ) -> Example:
-  """Random scale and crop, flip and colour, each if asked for, then padding to `crop_size`.
+  """Applies random scale and crop, flip and colour jitter as configured, then pads to `crop_size`.
 
-  The paper flips and pads (VOC), or flips and crops (Cityscapes), and does nothing else.
+  The paper only flips and pads (VOC), or flips and crops (Cityscapes).
+
+  Args:
+    example: example with `image` and `label`.
+    rng: random numbers.
+    crop_size: (height, width) of the result.
+    pixel: padding colour, RGB.
+    scales: (min, max) of the random scale; None for none.
+    crop: take a random crop.
+    flip: flip horizontally at random.
+    jitter: strength of `color_jitter`; 0 for none.
   """
   if crop:
     example = random_crop(example, crop_size, rng, scales)
@@ -121,18 +137,17 @@ def random_resized_crop(
   rng: np.random.Generator,
   ratio: Sequence[float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-  """A random window of the image, resized to `size`: the crop that ImageNet networks are trained on.
+  """Takes a random window of the image and resizes it to `size`, as in ImageNet training.
 
-  Share of the area and aspect ratio are drawn as in Szegedy et al. (CVPR 2015) and torchvision's
-  `RandomResizedCrop`: up to ten times, until the window lies within the image; then the
-  largest central window of an allowed ratio.
+  Area and aspect ratio are drawn as in Szegedy et al. (CVPR 2015) and torchvision's `RandomResizedCrop`: up to ten
+  times, until the window lies within the image; after that the largest central window of an allowed ratio is taken.
 
   Args:
     image: RGB uint8 `[H, W, 3]`.
     size: (height, width) of the result.
-    area: (smallest, largest) share of the image's area.
-    rng: of window and ratio.
-    ratio: (smallest, largest) width / height, drawn uniformly in its logarithm.
+    area: (min, max) share of the image's area.
+    rng: random numbers for area, ratio and position.
+    ratio: (min, max) of width / height, drawn log-uniformly.
   """
   height, width = image.shape[:2]
   for _ in range(10):
@@ -146,16 +161,21 @@ def random_resized_crop(
     cut = (min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect))))
     top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
   window = image[top : top + cut[0], left : left + cut[1]]
-  # Averaging where it shrinks, so that nothing is skipped; between pixels where it grows.
+  # Area averaging when shrinking, so that no pixel is skipped; bilinear when growing.
   shrinks = cut[0] * cut[1] > size[0] * size[1]
   return cv2.resize(window, tuple(size)[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def center_crop(example: Example, size: Sequence[int], shorter_side: int) -> Example:
-  """Resizes the image to a shorter side of so many pixels and cuts its centre out: how ImageNet networks are scored.
+  """Resizes the shorter side of the image and takes the central crop, as in ImageNet evaluation.
 
-  Pillow's bilinear filter and the rounding of torchvision's `Resize` and `CenterCrop`, so that public
-  weights get the accuracy they are known for. `size` = (height, width), at most `shorter_side` each.
+  Uses Pillow's bilinear filter and the rounding of torchvision's `Resize` and `CenterCrop`, so that public weights
+  reach their published accuracy.
+
+  Args:
+    example: example with `image`.
+    size: (height, width) of the crop, at most `shorter_side` each.
+    shorter_side: length of the shorter side after resizing, pixels.
   """
   height, width = example["image"].shape[:2]
   longer = int(shorter_side * max(height, width) / min(height, width))
@@ -163,7 +183,7 @@ def center_crop(example: Example, size: Sequence[int], shorter_side: int) -> Exa
   image = Image.fromarray(example["image"])
   if target != (height, width):
     image = image.resize(target[::-1], Image.Resampling.BILINEAR)
-  top, left = (round((side - most) / 2) for side, most in zip(target, size, strict=True))
+  top, left = (round((side - crop) / 2) for side, crop in zip(target, size, strict=True))
   return {**example, "image": np.asarray(image)[top : top + size[0], left : left + size[1]]}
 
 
@@ -176,7 +196,16 @@ def augment_whole(
   flip: bool,
   jitter: float,
 ) -> Example:
-  """Random resized crop, flip and colour of an image whose label is one class."""
+  """Applies a random resized crop, flip and colour jitter to an example with one class per image.
+
+  Args:
+    example: example with `image`.
+    rng: random numbers.
+    crop_size: (height, width) of the result.
+    area: (min, max) share of the image's area in the crop.
+    flip: flip horizontally at random.
+    jitter: strength of `color_jitter`; 0 for none.
+  """
   image = random_resized_crop(example["image"], crop_size, area, rng)
   if flip and rng.random() < 0.5:
     image = cv2.flip(image, 1)

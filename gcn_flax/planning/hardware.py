@@ -1,4 +1,4 @@
-"""Chips that a run may be planned for: what their makers publish of them, and what the estimates are calibrated on."""
+"""Published figures of the chips that can be planned for, and the calibration of estimated times."""
 
 import dataclasses
 import math
@@ -7,15 +7,15 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Tpu:
-  """A generation of TPU, as libtpu compiles for it.
+  """A generation of TPUs that libtpu compiles for.
 
   Attributes:
     clock: of a TensorCore, Hz.
-    peak: bfloat16 operations a second of one device.
-    network: bytes a second that one chip sends to its neighbours in an all-reduce.
-    devices_per_chip: as JAX counts them.
-    chip_config: libtpu's name of the form that Cloud TPU runs the chip in; "" is libtpu's default.
-    compile_bytes: memory of this machine that libtpu is given for each core it compiles on; 0 for any.
+    peak: bfloat16 FLOP/s of one device.
+    network: bytes per second that one chip sends to its neighbours in an all-reduce.
+    devices_per_chip: as JAX counts devices.
+    chip_config: libtpu's name of the chip configuration that Cloud TPU uses; "" for libtpu's default.
+    compile_bytes: host memory that libtpu may take on each core it compiles on; 0 for no limit.
   """
 
   clock: float
@@ -26,30 +26,30 @@ class Tpu:
   compile_bytes: int = 0
 
 
-# Peak and network: docs.cloud.google.com/tpu/docs, the page of each generation ("all-reduce bandwidth per Pod" by its
-# chips; for v5p and TPU7x half of "bidirectional bandwidth per chip"). Clocks: v3 Jouppi et al., CACM 2020; v4 Jouppi
-# et al., ISCA 2023; v5e and v5p follow from the peak: 4 and 8 matrix units of 128 x 128. Those of v6e and TPU7x are not
-# published: assumed, v5p's for v6e, and for TPU7x so that libtpu's estimate of a large copy takes 80 % of the memory's
-# published rate, as it does for v5e.
+# Peak and network: docs.cloud.google.com/tpu/docs, the page of each generation ("all-reduce bandwidth per Pod" divided
+# by its chips; for v5p and TPU7x half of "bidirectional bandwidth per chip"). Clocks: v3 Jouppi et al., CACM 2020; v4
+# Jouppi et al., ISCA 2023; v5e and v5p follow from the peak and their 4 and 8 matrix units of 128 x 128. The clocks of
+# v6e and TPU7x are not published. Assumed: for v6e that of v5p; for TPU7x the one at which libtpu's estimate of a large
+# copy reaches 80 % of the published memory bandwidth, as it does for v5e.
 TPUS = {
   "v3": Tpu(clock=0.94e9, peak=61.5e12, network=332e9, devices_per_chip=2),
   "v4": Tpu(clock=1.05e9, peak=275e12, network=268e9, chip_config="megacore"),
   "v5e": Tpu(clock=1.50e9, peak=197e12, network=200e9),
   "v5p": Tpu(clock=1.75e9, peak=459e12, network=600e9),
-  # For v6e, libtpu 0.0.52 took 8.4 GB on one core with ResNet-152 (docs/PERFORMANCE.md).
+  # libtpu 0.0.52 took 8.4 GB to compile ResNet-152 for v6e on one core (docs/PERFORMANCE.md).
   "v6e": Tpu(clock=1.75e9, peak=918e12, network=400e9, compile_bytes=12 << 30),
   "tpu7x": Tpu(clock=2.33e9, peak=1153.5e12, network=600e9, devices_per_chip=2),
 }
-HOP = 1e-6  # Seconds a message takes to the next chip (Austin et al., How to Scale Your Model, 2025: "about 1 us").
+HOP = 1e-6  # Latency to the next chip, seconds (Austin et al., How to Scale Your Model, 2025: "about 1 us").
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-  """A GPU by its data sheet.
+  """A GPU, from its data sheet.
 
   Attributes:
     memory: bytes.
-    peak: bfloat16 operations a second, dense (V100: float16).
+    peak: bfloat16 FLOP/s, dense (V100: float16).
   """
 
   memory: int
@@ -68,12 +68,12 @@ GPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """Devices to plan for.
+  """The devices to plan for.
 
   Attributes:
-    name: as given.
+    name: as given on the command line, such as `v5e:4x8`.
     generation: key of `TPUS` or `GPUS`.
-    sides: devices along each axis of the network; of GPUs one number.
+    sides: chips along each axis of a TPU slice; for GPUs their number.
   """
 
   name: str
@@ -86,10 +86,14 @@ class Target:
 
 
 def parse_topology(name: str) -> Target:
-  """`v5e:4x8` or `h100:8`. Raises ValueError for anything else, with the names there are."""
+  """Parses `v5e:4x8` (a TPU slice) or `h100:8` (GPUs).
+
+  Raises:
+    ValueError: for anything else, listing the known chips.
+  """
   generation, _, sides = name.partition(":")
-  wanted = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
-  if generation not in {**TPUS, **GPUS} or not re.fullmatch(wanted, sides) or "0" in sides.split("x"):
+  pattern = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
+  if generation not in {**TPUS, **GPUS} or not re.fullmatch(pattern, sides) or "0" in sides.split("x"):
     raise ValueError(
       f"--topology={name!r} must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(TPUS)}), or GPUs such "
       f"as h100:8 ({', '.join(GPUS)})."
@@ -98,14 +102,14 @@ def parse_topology(name: str) -> Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-  """A rate of ResNet-50's training on ImageNet that somebody measured, and what `plan` estimates of it.
+class Benchmark:
+  """A published training throughput of ResNet-50 on ImageNet, and the estimate of `plan` for it.
 
   Attributes:
-    topology, batch: of --mode=plan, configs/imagenet.py:resnet50.
-    measured: images a second, published.
-    estimated: images a second, before calibration; libtpu 0.0.52, 2026-11-26.
-    source: of the figure.
+    topology, batch: flags of `--mode=plan --config=configs/imagenet.py:resnet50`.
+    measured: published images per second.
+    estimated: images per second before calibration, by libtpu 0.0.52 on 2026-11-26.
+    source: of the published figure.
   """
 
   topology: str
@@ -115,19 +119,19 @@ class Published:
   source: str
 
 
-PUBLISHED = (
-  Published("v3:32x32", 16, 1_050_000, 1_130_271, "Ying et al., arXiv 1811.06992"),
-  Published("v3:16x16", 64, 480_000, 395_101, "S. Presser, threadreaderapp.com/thread/1223395022814339073"),
+BENCHMARKS = (
+  Benchmark("v3:32x32", 16, 1_050_000, 1_130_271, "Ying et al., arXiv 1811.06992"),
+  Benchmark("v3:16x16", 64, 480_000, 395_101, "S. Presser, threadreaderapp.com/thread/1223395022814339073"),
 )
-# Estimated times are multiplied by this: the published figures are then off by the same ratio, up and down.
-CALIBRATION = math.prod(figure.estimated / figure.measured for figure in PUBLISHED) ** (1 / len(PUBLISHED))
+# Factor on estimated times, the geometric mean of estimated / measured: it leaves equal errors up and down.
+CALIBRATION = math.prod(each.estimated / each.measured for each in BENCHMARKS) ** (1 / len(BENCHMARKS))
 
 
 def calibration_errors() -> str:
-  """How far the calibrated estimates are from the published figures, as a sentence."""
+  """Returns a sentence with the error of the calibrated estimate for each published figure."""
   errors = (
-    f"{figure.estimated / CALIBRATION / figure.measured - 1:+.0%} of {figure.measured:,.0f} images/s on "
-    f"{figure.topology} ({figure.source})"
-    for figure in PUBLISHED
+    f"{each.estimated / CALIBRATION / each.measured - 1:+.0%} from {each.measured:,.0f} images/s on {each.topology} "
+    f"({each.source})"
+    for each in BENCHMARKS
   )
-  return f"Times are calibrated on ResNet-50's training, where they are off by {' and '.join(errors)}."
+  return f"Times are calibrated on published ResNet-50 training, from which they differ by {' and '.join(errors)}."

@@ -1,4 +1,4 @@
-"""What a plan found, as lines to print."""
+"""The printed table of a plan."""
 
 import collections
 import re
@@ -9,22 +9,26 @@ import ml_collections
 
 from gcn_flax.planning import hardware
 
-_SUBLANES = 8
+_SUBLANES = 8  # Rows of a TPU's vector register.
 
 
 def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str]:
-  """What is printed of what `plan.plan` returns, line by line."""
+  """Formats the result of `plan.run` as lines of text."""
   target = hardware.parse_topology(result["topology"])
-  by = f"libtpu {metadata.version('libtpu')}" if target.is_tpu else "the program as it is before a compiler"
   model, size = config.model, " x ".join(map(str, config.data.crop_size))
+  method = "estimated from the jaxpr"
+  if target.is_tpu:
+    method = f"compiled ahead of time by libtpu {metadata.version('libtpu')}"
   found = [
     f"{model.backbone}, k = {model.kernel_size}, {model.dtype}, {size}, batch {result['batch_size']} on "
-    f"{result['devices']} devices of {target.name}. Nothing was run: by {by}.",
+    f"{result['devices']} devices of {target.name}; {method}, nothing was run.",
     "",
-    *_aligned(_rows(config, target, result)),
+    *_aligned(_rows(target, result)),
   ]
   if "tried" in result:
-    head = ("examples on each", "fits", "memory", "cycles per pixel")
+    head = ("examples per device", "fits", "memory", "cycles per pixel")
+    if config.mesh.spatial > 1:
+      head = (f"examples per group of {config.mesh.spatial} devices", *head[1:])
     tried = [
       (str(row["batch_per_group"]), _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f"))
       for row in result["tried"]
@@ -33,34 +37,35 @@ def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str
   return [*found, "", *_notes(config, target, result)]
 
 
-def _rows(config: ml_collections.ConfigDict, target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, str]]:
-  rows = [("fits", f"{_yes(result['fits'])}: {_gib(result['hbm_bytes'])} of {_gib(result['hbm_limit_bytes'])}")]
+def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, str]]:
+  used = _number(result["hbm_bytes"] / 2**30, ".2f")
+  rows = [("fits", f"{_yes(result['fits'])}, {used} of {_gib(result['hbm_limit_bytes'])}")]
   rows += [(f"  {kind}", _gib(size)) for kind, size in (result["hbm_by_kind"] or {}).items()]
   rows += [
-    ("train state alone", _gib(result["state_bytes"])),
-    ("operations of a step, each device", f"{result['flops'] / 1e12:.2f} T"),
+    ("train state", _gib(result["state_bytes"])),
+    ("FLOPs per step and device", f"{result['flops'] / 1e12:.2f} T"),
   ]
   if not target.is_tpu:
-    floor = result["flops"] / hardware.GPUS[target.generation].peak
-    rows.append(("time of a step at the chip's peak", f"{floor:.3f} s, which no program reaches"))
+    seconds = result["flops"] / hardware.GPUS[target.generation].peak
+    rows.append(("step time at peak FLOP/s", f"{seconds:.3f} s, a lower bound"))
   if result["cycles"] is not None:
     pixels = _number(result["cycles_per_pixel"], ".1f")
-    share = result["flops"] / result["seconds"] / hardware.TPUS[target.generation].peak
-    rate = result["batch_size"] / result["seconds"]
+    utilization = result["flops"] / result["seconds"] / hardware.TPUS[target.generation].peak
+    rate, on_host = result["batch_size"] / result["seconds"], result["devices_per_host"]
     rows += [
-      ("cycles of a step, compiler-estimated", f"{result['cycles'] / 1e6:.1f} M, {pixels} per pixel"),
+      ("cycles per step, compiler's estimate", f"{result['cycles'] / 1e6:.1f} M, {pixels} per pixel"),
       *_parts(result),
-      ("time of a step, estimated", f"{result['seconds']:.3f} s: {rate:.1f} images/s, {share:.0%} of the peak"),
-      ("scaling, estimated", f"{result['scaling']:.1%} of one host's {result['devices_per_host']} devices, each"),
+      ("step time, estimated", f"{result['seconds']:.3f} s, {rate:.1f} images/s, {utilization:.0%} of peak FLOP/s"),
+      ("scaling efficiency, estimated", f"{result['scaling']:.1%} relative to one host ({on_host} devices)"),
     ]
   if result["collective_bytes"] is not None:
-    count = f" in {result['collectives']} exchanges" if result["collectives"] else ""
-    rows.append(("sent in a step, each device", f"{result['collective_bytes'] / 1e6:.1f} MB{count}"))
+    count = f" in {result['collectives']} collectives" if result["collectives"] else ""
+    rows.append(("sent per step and device", f"{result['collective_bytes'] / 1e6:.1f} MB{count}"))
   return rows
 
 
 def _parts(result: dict[str, Any]) -> list[tuple[str, str]]:
-  """Cycles by part of the network, levels and layers of one kind together."""
+  """Returns a row of cycles for each kind of part of the network, summed over levels and layers."""
   merged = collections.Counter()
   for part, cycles in result["cycles_by_part"].items():
     merged[re.sub(r"(_head)?\d$|/.*", "", part)] += cycles
@@ -73,29 +78,31 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
   notes = []
   if target.is_tpu:
     notes.append(
-      f"{hardware.calibration_errors()} No other generation was compared with anything measured. Times count no "
-      "exchange as hidden behind the computation, and no input."
+      f"{hardware.calibration_errors()} No other generation was compared with measurements. Times assume that "
+      "collectives do not overlap with computation, and exclude the input pipeline."
     )
   else:
     notes.append(
-      "Memory is that of the program in its own order without fusion, so more than a compiler needs; of exchanges only "
-      "the gradient's is counted. Cycles and times are not known for GPUs."
+      "Memory follows the jaxpr in its own order without fusion: a compiled step needs less. Of the collectives, only "
+      "the all-reduce of the gradients is counted. Cycles and times are not known for GPUs."
     )
-  at_once = result["batch_per_group"] // config.accumulate_steps
-  if target.is_tpu and at_once % _SUBLANES:
+  micro_batch = result["batch_per_group"] // config.accumulate_steps
+  if target.is_tpu and micro_batch % _SUBLANES:
     notes.append(
-      f"{at_once} examples at once cost a device about as much as {-(-at_once // _SUBLANES) * _SUBLANES}, which fill "
-      "its registers: fewer devices with more examples each may be the faster (docs/PERFORMANCE.md)."
+      f"{micro_batch} examples at once cost a device about as much as {-(-micro_batch // _SUBLANES) * _SUBLANES}, "
+      "which fill its vector registers: fewer devices with more examples each may be faster (docs/PERFORMANCE.md)."
     )
   if result["batch_size"] != config.batch_size:
-    scored = -(-config.eval.batch_size // result["devices"]) * result["devices"]
+    eval_batch = -(-config.eval.batch_size // result["devices"]) * result["devices"]
     notes.append(
-      f"config.batch_size={config.batch_size} was not planned: to train with what was, --config.batch_size="
-      f"{result['batch_size']} --config.eval.batch_size={scored}, and a learning rate for it."
+      f"This is not config.batch_size={config.batch_size}: to train with the planned batch, set "
+      f"--config.batch_size={result['batch_size']} --config.eval.batch_size={eval_batch} and adapt "
+      "--config.optimizer.learning_rate."
     )
   if not result["fits"]:
     notes.append(
-      "To make it fit: fewer examples on each device, config.model.remat, a smaller crop, or config.mesh.spatial."
+      "To make it fit: fewer examples per device, gradient checkpointing (--config.model.remat=True), a smaller "
+      "config.data.crop_size, or more devices per image (config.mesh.spatial)."
     )
   return notes
 

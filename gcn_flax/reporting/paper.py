@@ -1,7 +1,7 @@
-"""What the paper printed, to stand beside what is measured: "Large Kernel Matters", arXiv 1703.02719.
+"""Results published in the paper, "Large Kernel Matters" (Peng et al., CVPR 2017), arXiv 1703.02719.
 
-All of it was read from the paper; nothing here was measured by us. Its networks have a ResNet-152 with ImageNet's
-weights, but for Table 6. Tables 6 and 7 do not print k: 15 is that of its other runs on VOC.
+All numbers are the paper's; none was measured here. Its networks start from a ResNet-152 trained on ImageNet, except
+in Table 6. Tables 6 and 7 do not state k: 15 is assumed, as in the paper's other runs on VOC.
 """
 
 import dataclasses
@@ -11,19 +11,20 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """One printed number.
+  """A number printed in one of the paper's tables.
 
   Attributes:
     table: number of the table.
-    row: what the number is of.
+    row: description of the network and its evaluation.
     value: percent.
-    cell: the name of the run in `configs/ablation.py`; '' where none of those.
-    measure: which of our figures it is.
-    dataset, split: that it was measured on.
-    head, kernel_size, boundary_refine, stack_width, backbone: of the network; `kernel_size` 0 where it means nothing,
-      `stack_width` 0 for that of the head's input.
-    stage: of the training; 0 for the ablations.
-    multi_scale, crf: whether several scales were averaged, and a dense CRF refined them.
+    cell: name of the same run in `configs/ablation.py`; "" if it is not an ablation.
+    measure: key of the metric in `eval_<split>.json`.
+    dataset, split: evaluation data.
+    head, kernel_size, boundary_refine, stack_width, backbone: fields of `config.model`. `kernel_size` is 0 where the
+      head has none, `stack_width` 0 for as many channels as the head's input.
+    stage: of training, 1 to 3; 0 for the ablations.
+    multi_scale: uses multi-scale test-time augmentation.
+    crf: uses dense CRF post-processing.
   """
 
   table: int
@@ -113,27 +114,33 @@ FIGURES = (
 )  # fmt: skip
 
 
-def describes(figure: Figure, settings: Mapping[str, Any]) -> bool:
-  """Whether a run is what a figure was printed of, as far as its settings, nested as a config's, tell.
+def matches(figure: Figure, settings: Mapping[str, Any]) -> bool:
+  """Returns True if a run has the encoder, heads, training stage, scales and CRF of a figure.
 
-  Encoder, heads, training data by stage, scales and CRF are compared; steps, rates and first weights are not, most of
-  which the paper does not give.
+  Number of steps, learning rates and initial weights are not compared: the paper does not state most of them.
+
+  Args:
+    figure: of the paper.
+    settings: of the run, nested as its config.
   """
-  model, views = settings["model"], settings["eval"]
+  model, evaluation = settings["model"], settings["eval"]
   return (
     (figure.head, figure.backbone) == (model["head"], model["backbone"])
     and (figure.head == "classifier" or figure.boundary_refine == model["boundary_refine"])
     and figure.kernel_size in (0, model["kernel_size"])
     and (figure.head != "stack" or figure.stack_width == model["stack_width"])
     and figure.stage == stage_of(settings)
-    and (figure.multi_scale, figure.crf) == (len(views["scales"]) > 1, views["crf"]["iterations"] > 0)
+    and (figure.multi_scale, figure.crf) == (len(evaluation["scales"]) > 1, evaluation["crf"]["iterations"] > 0)
   )
 
 
 def stage_of(settings: Mapping[str, Any]) -> int | None:
-  """The paper's stage of a run by what it is trained on and from; 0 for the ablations, None for none of them."""
+  """Returns the paper's training stage for a run's training data and initial weights: 1 to 3, 0 for the ablations.
+
+  None if the paper has no such training.
+  """
   data = {f"{dataset} {split}" for dataset, split, _ in settings["data"]["train_mix"]}
-  goes_on = bool(settings["init_from"])
+  continued = bool(settings["init_from"])
   if any(name.startswith(("coco_voc", "cityscapes_coarse")) for name in data):
     return 1
   stages = {
@@ -143,4 +150,4 @@ def stage_of(settings: Mapping[str, Any]) -> int | None:
     ("cityscapes train", True): 2,
     ("imagenet2012 train", False): 0,
   }
-  return stages.get((" ".join(sorted(data)), goes_on))
+  return stages.get((" ".join(sorted(data)), continued))

@@ -1,8 +1,13 @@
-"""What differs between classifying pixels and whole images; everything else does not know which it is.
+"""The two tasks, classes of pixels and classes of whole images; no other file knows which one runs.
 
-Each task is a module of the same names: `IGNORE`, `SCORE` (what the best checkpoint is chosen by), `loss`, `network`,
-`augmentation`, `fitting`, `check_sizes`, `check_scored`; of scoring `inference`, on the devices, then for each image
-`crop`, `count` and `score_image`, then `Scores`; and `shrink`, of pictures that are kept.
+Each task is a module with the same names:
+  IGNORE: the label of void.
+  BEST_METRIC: name of the metric that the best checkpoint is chosen by.
+  network, loss, augmentation: for training.
+  fitting: gives examples a fixed size for evaluation.
+  inference: predictions on the devices; then, for each image on the host, crop, count and image_metric.
+  Metrics: of the whole split, from the counts.
+  shrink: makes pictures that are kept small.
 """
 
 from types import ModuleType
@@ -14,5 +19,5 @@ from gcn_flax.tasks import classification, segmentation
 
 
 def of(config: ml_collections.ConfigDict) -> ModuleType:
-  """The task of a config."""
+  """Returns the task of a config."""
   return classification if is_classifier(config) else segmentation

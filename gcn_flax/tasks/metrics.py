@@ -1,4 +1,4 @@
-"""What the scores of both tasks hold; what they mean is each task's own."""
+"""Metrics of a split, as both tasks have them."""
 
 import abc
 import dataclasses
@@ -9,33 +9,40 @@ import numpy as np
 
 from gcn_flax.labels import LabelSet
 
-Counts = Mapping[str, np.ndarray]  # By name, int64 or float64: those of several images are added up.
+Counts = Mapping[str, np.ndarray]  # By name, int64 or float64; those of several images are added up.
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """An example beside what was predicted: image uint8 `[H, W, 3]`, label and prediction as the task has them."""
+  """An example beside its prediction.
+
+  Attributes:
+    image: RGB uint8 `[H, W, 3]`.
+    label, prediction: in the form of the task.
+    image_id: name of the image.
+    metric: the main metric of this image alone.
+  """
 
   image: np.ndarray
   label: np.ndarray
   prediction: np.ndarray
   image_id: str
-  score: float
+  metric: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores(abc.ABC):
-  """The scores of a split.
+class Metrics(abc.ABC):
+  """Metrics of a split, from counts that are summed over all of it.
 
   Attributes:
-    counts: as the task's `count` gives them, over the whole split.
-    image_scores: the score of each image by itself, in the order of the split; NaN where it has nothing to score.
+    counts: as from the task's `count`, summed over the split.
+    image_metrics: the main metric of each image alone, in the order of the split; NaN for an image that is all void.
     label_set: the classes.
-    sample, best, worst: some examples, spread evenly, and those of the highest and lowest scores.
+    sample, best, worst: examples spread evenly over the split, and those of highest and lowest metric.
   """
 
   counts: Counts
-  image_scores: np.ndarray
+  image_metrics: np.ndarray
   label_set: LabelSet
   sample: list[Row]
   best: list[Row]
@@ -43,30 +50,30 @@ class Scores(abc.ABC):
 
   @property
   def num_images(self) -> int:
-    return len(self.image_scores)
+    return len(self.image_metrics)
 
   @property
   @abc.abstractmethod
   def scalars(self) -> dict[str, float]:
-    """The figures of the whole split, the task's `SCORE` first."""
+    """Metrics of the whole split by name, the task's `BEST_METRIC` first."""
 
   @abc.abstractmethod
   def table(self) -> str:
-    """What is printed."""
+    """Returns the table to print."""
 
   @abc.abstractmethod
   def details(self) -> dict[str, Any]:
-    """What the file holds beside the scalars."""
+    """Returns the content of the JSON file beside the scalars."""
 
   @abc.abstractmethod
   def sheet(self, rows: Sequence[Row], over_image: bool = False) -> np.ndarray:
-    """The contact sheet of rows, RGB uint8 `[H, W, 3]`; label maps stand over their image, if asked for."""
+    """Draws the contact sheet of some rows, RGB uint8 `[H, W, 3]`; `over_image` blends label maps with their image."""
 
   def by_class(self, values: Iterable[float]) -> dict[str, float | None]:
-    """A figure of each class by its name, null where it is NaN."""
+    """Returns a value of each class by its name; None for NaN."""
     return named(self.label_set.classes, values)
 
 
 def named(names: Iterable[str], values: Iterable[float]) -> dict[str, float | None]:
-  """Figures by name, null where they are NaN."""
+  """Returns values by name; None for NaN."""
   return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}

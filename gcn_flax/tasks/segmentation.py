@@ -1,4 +1,4 @@
-"""A class for each pixel: the network of the paper, scored by intersection over union."""
+"""Classes of pixels: the network of the paper, evaluated by mean intersection over union (mIoU)."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,21 +11,22 @@ import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
-from gcn_flax.input_pipeline import datasets, transforms
+from gcn_flax.input_pipeline import transforms
+from gcn_flax.input_pipeline.datasets import Source
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
 from gcn_flax.training import losses
-from gcn_flax.visualize import overlay
+from gcn_flax.visualize import overlay, sheets, tables
 
 IGNORE = labels.IGNORE
-SCORE = "mean_iou"
+BEST_METRIC = "mean_iou"
 loss = losses.segmentation_loss
 
 
 def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) -> GCN:
-  """Returns the network of a config, with the ops of a platform."""
+  """Builds the network of a config for a platform."""
   model = config.model
   return GCN(
     num_classes=num_classes,
@@ -43,7 +44,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
 
 
 def augmentation(config: ml_collections.ConfigDict) -> Callable:
-  """`(example, rng) -> example` of the size trained on."""
+  """Returns the training augmentation, `(example, rng) -> example` of `config.data.crop_size`."""
   data = config.data
   return functools.partial(
     transforms.augment,
@@ -57,43 +58,19 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
 
 
 def fitting(config: ml_collections.ConfigDict) -> Callable:
-  """`example -> example` of the size that is scored: padded, never resized."""
-  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=filling(config))
+  """Returns the padding for evaluation, `example -> example` of `config.data.eval_size`; nothing is resized."""
+  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=padding_pixel(config))
 
 
-def filling(config: ml_collections.ConfigDict) -> tuple[float, ...]:
-  """What stands where an image ends, RGB: the mean pixel, as the picture's own whole numbers."""
+def padding_pixel(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+  """Returns the padding colour: the mean RGB pixel of the weights' family, rounded."""
   return tuple(map(float, np.round(FAMILIES[config.model.family].rgb_mean)))
 
 
-def check_sizes(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError where an image is larger than what it is padded to."""
-  if not config.data.random_crop:
-    for dataset, split, _ in config.data.train_mix:
-      _check_fits(config, dataset, split, "crop_size", "or set config.data.random_crop=True")
-  check_scored(config, config.data.eval_split)
-
-
-def check_scored(config: ml_collections.ConfigDict, split: str) -> None:
-  """Raises ValueError where an image of a split is larger than what it is padded to for scoring."""
-  _check_fits(config, config.data.dataset, split, "eval_size")
-
-
-def _check_fits(config: ml_collections.ConfigDict, dataset: str, split: str, field: str, cure: str = "") -> None:
-  largest, size = datasets.largest_image(dataset, split, config.data.data_dir), tuple(config.data[field])
-  if any(side > most for side, most in zip(largest, size, strict=True)):
-    needed = tuple(-(-max(pair) // 32) * 32 for pair in zip(largest, size, strict=True))
-    raise ValueError(
-      f"{dataset} {split!r} has images of up to {largest[0]} x {largest[1]}, larger than config.data.{field}={size}: "
-      f"raise it to {needed} {cure}".rstrip()
-      + "."
-    )
-
-
 def inference(config: ml_collections.ConfigDict) -> Callable:
-  """Returns `(apply, images, sizes) -> outputs`, where `apply` gives the network's raw logits.
+  """Returns `(apply, images, sizes) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
 
-  Outputs are classes uint8 `[B, H, W]`, or class probabilities float32 `[B, H, W, C]` if a CRF follows.
+  Predictions are classes uint8 `[B, H, W]`, or probabilities float32 `[B, H, W, C]` if CRF post-processing follows.
   """
   settings = config.eval
 
@@ -103,7 +80,7 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       flip=settings.flip,
       tile=tuple(settings.tile),
       overlap=settings.overlap,
-      pixel=filling(config),
+      pixel=padding_pixel(config),
     )
     if views.one and not settings.crf.iterations:
       return apply(images).argmax()  # Softmax keeps the order, but for logits that differ by less than its rounding.
@@ -114,12 +91,12 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
 
 
 def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """The image's own part of what was padded, `[H, W, ...]`."""
+  """Removes the padding: `[H, W, ...]` of (height, width) = `size`."""
   return array[: size[0], : size[1]]
 
 
-def count(source: datasets.Source, index: int, label: np.ndarray, prediction: np.ndarray) -> metrics.Counts:
-  """Everything that is counted of one image; label and prediction uint8 `[H, W]`."""
+def count(source: Source, index: int, label: np.ndarray, prediction: np.ndarray) -> metrics.Counts:
+  """Counts one image for every metric; label and prediction are uint8 `[H, W]`."""
   label_set = source.label_set
   counts = {
     "confusion": confusion.confusion_matrix(label, prediction, label_set.num_classes),
@@ -131,20 +108,20 @@ def count(source: datasets.Source, index: int, label: np.ndarray, prediction: np
   return counts
 
 
-def score_image(counts: metrics.Counts) -> float:
-  """Mean IoU of one image by itself; NaN where all of it is void."""
+def image_metric(counts: metrics.Counts) -> float:
+  """Returns the mean IoU of one image alone; NaN if all of it is void."""
   return confusion.mean_iou(counts["confusion"])
 
 
-class Scores(metrics.Scores):
-  """Counts are `confusion` `[C, C]`, and those of `evaluation.regions` and, for Cityscapes, `evaluation.instances`."""
+class Metrics(metrics.Metrics):
+  """Metrics from a confusion matrix `[C, C]`, counts near boundaries, and instance counts (Cityscapes)."""
 
   @property
   def scalars(self) -> dict[str, float]:
     matrix = self.counts["confusion"]
     boundary, internal = regions.boundary_accuracy(self.counts["distance"])
     figures = {
-      SCORE: confusion.mean_iou(matrix),
+      BEST_METRIC: confusion.mean_iou(matrix),
       "pixel_accuracy": confusion.pixel_accuracy(matrix),
       "mean_accuracy": confusion.mean_accuracy(matrix),
       "frequency_weighted_iou": confusion.frequency_weighted_iou(matrix),
@@ -156,7 +133,7 @@ class Scores(metrics.Scores):
     return figures | {f"mean_{name}": value for name, value in means.items()}
 
   def _cityscapes(self) -> dict[str, dict[str, float]]:
-    """`category_iou`, `instance_iou`, `category_instance_iou` by name; {} where instances are not scored."""
+    """Returns `category_iou`, `instance_iou`, `category_instance_iou` by name; {} for data sets without instances."""
     if "instances" not in self.counts:
       return {}
     matrix, sums, label_set = self.counts["confusion"], self.counts["instances"], self.label_set
@@ -169,14 +146,14 @@ class Scores(metrics.Scores):
     return {name: dict(zip(*pairs, strict=True)) for name, pairs in found.items()}
 
   def table(self) -> str:
-    """IoU and share of the valid pixels by class, and every figure of the whole."""
+    """Returns a table of IoU and share of the valid pixels by class, and of every scalar."""
     pixels = self.counts["confusion"].sum(1)
     share = pixels / max(1, pixels.sum())
     iou = confusion.iou_per_class(self.counts["confusion"])
-    return overlay.class_table(self.label_set.classes, iou, share, self.scalars)
+    return tables.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
-    """By class name, null where a class is absent: `iou`, `accuracy`, `boundary_iou_by_class`; and `confusion`."""
+    """Returns `iou`, `accuracy` and `boundary_iou_by_class` by class name, None for absent classes, and `confusion`."""
     matrix = self.counts["confusion"]
     return {
       "iou": self.by_class(confusion.iou_per_class(matrix)),
@@ -184,18 +161,18 @@ class Scores(metrics.Scores):
       "boundary_iou_by_class": self.by_class(regions.boundary_iou(self.counts["boundaries"])),
       **{name: metrics.named(values, values.values()) for name, values in self._cityscapes().items()},
       "accuracy_within_pixels": metrics.named(
-        map(str, range(1, regions.FARTHEST + 1)), regions.accuracy_curve(self.counts["distance"])
+        map(str, range(1, regions.MAX_DISTANCE + 1)), regions.accuracy_curve(self.counts["distance"])
       ),
       "confusion": matrix.tolist(),
     }
 
   def sheet(self, rows: Sequence[metrics.Row], over_image: bool = False) -> np.ndarray:
-    """Image, truth and prediction of each row, the latter two also over the image, with its mean IoU."""
-    captions = [f"{row.image_id}  mean IoU {100 * row.score:.1f} %" for row in rows]
+    """Draws image, ground truth and prediction of each row, with its mean IoU."""
+    captions = [f"{row.image_id}  mean IoU {100 * row.metric:.1f} %" for row in rows]
     columns = zip(*((row.image, row.label, row.prediction) for row in rows), strict=True)
-    return overlay.contact_sheet(*columns, captions, self.label_set, over_image)
+    return sheets.contact_sheet(*columns, captions, self.label_set, over_image)
 
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:
-  """An image or label map as narrow as a sheet shows it."""
+  """Shrinks an image or a label map to the width of a contact sheet."""
   return overlay.shrink(array, width)

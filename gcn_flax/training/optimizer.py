@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, its schedules, and the moving average of the weights."""
+"""The optimizer (SGD with momentum), learning-rate schedules, and the moving average of the weights."""
 
 from typing import Any
 
@@ -6,18 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-ENCODER = "encoder"  # The name of the encoder's part in the tree of every network.
+ENCODER = "encoder"  # Name of the encoder in the parameter tree of every network.
 
 
 def make_schedule(
   kind: str, learning_rate: float, total_steps: int, warmup_steps: int, poly_power: float
 ) -> optax.Schedule:
-  """Linear warm-up from 0, then a fall to 0 at `total_steps`.
+  """Returns a schedule: linear warm-up from 0, then decay to 0 at `total_steps`.
 
   `poly`: `learning_rate * (1 - step / total_steps) ** poly_power`; `cosine`: `learning_rate *
-  (1 + cos(pi * step / total_steps)) / 2`. The rate falls from step 0 on, also under the warm-up,
-  so that lengthening the warm-up does not move the curve behind it. A warm-up longer than half
-  the run is cut to that half.
+  (1 + cos(pi * step / total_steps)) / 2`. The decay starts at step 0, under the warm-up, so that
+  a longer warm-up does not shift the curve behind it. A warm-up longer than half the run is cut to half.
   """
   warmup_steps = min(warmup_steps, total_steps // 2)
 
@@ -31,7 +30,7 @@ def make_schedule(
 
 
 def is_kernel(params) -> dict:
-  """A tree of bools: True for the kernels of convolutions and dense layers."""
+  """Returns a tree of bools: True for the kernels of convolutions and dense layers."""
   return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -44,15 +43,15 @@ def sgd(
   decayed: str = "kernels",
   encoder_lr_factor: float = 1.0,
 ) -> optax.GradientTransformation:
-  """Clips the gradient of the loss, adds weight decay, then momentum, then the rate: the order of Caffe and PyTorch.
+  """Returns SGD in the order of Caffe and PyTorch: clipping, weight decay, momentum, learning rate.
 
   Args:
     schedule: step -> learning rate.
-    momentum: share of the last update that is kept.
-    weight_decay: times the weights, added to the gradient.
-    clip_norm: largest global norm of the gradient; 0 clips nothing.
-    decayed: `kernels`, or `all`: biases and normalisation too.
-    encoder_lr_factor: the encoder's learning rate is so many times the others'.
+    momentum: fraction of the last update that is kept.
+    weight_decay: factor of the weights that is added to the gradient.
+    clip_norm: maximum global norm of the gradient; 0 = no clipping.
+    decayed: `kernels`, or `all` to include biases and normalisation.
+    encoder_lr_factor: multiplies the learning rate of the encoder.
   """
 
   def scale_encoder(updates, params=None):
@@ -71,10 +70,10 @@ def sgd(
 
 
 def move_average(average: Any, values: Any, step: jax.Array, decay: float) -> Any:
-  """The exponential moving average of a tree after update number `step` (from 0).
+  """Returns the exponential moving average of a tree after update number `step` (from 0).
 
-  The decay begins at 0.1 and rises, `(1 + step) / (10 + step)`, to what is asked for, so that the
-  first random weights are soon forgotten, as in TensorFlow's `ExponentialMovingAverage`.
+  The decay rises from 0.1 to `decay` as `(1 + step) / (10 + step)`, so that the random first weights are soon
+  forgotten, as in TensorFlow's `ExponentialMovingAverage`.
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), average, values)

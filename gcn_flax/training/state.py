@@ -1,9 +1,11 @@
-"""Everything a run must keep to go on exactly: plain data, no functions."""
+"""The train state: everything a run must keep to resume exactly; plain data, no functions."""
 
 from typing import Any
 
 import flax.struct
 import jax
+
+COLLECTIONS = ("params", "batch_stats")
 
 
 @flax.struct.dataclass
@@ -11,13 +13,13 @@ class TrainState:
   """The train state.
 
   Attributes:
-    step: int32 scalar, updates applied so far.
+    step: int32 scalar, number of updates so far.
     params: float32 weights.
     batch_stats: running statistics of batch normalisation.
-    opt_state: of the optimizer (momentum).
-    normalization: what pixels go through before the network, see `steps.normalize`. It is part of the state
-      so that weights are never scored with another one than they were trained with.
-    ema: `{'params': ..., 'batch_stats': ...}`, moving averages; `{}` where there are none.
+    opt_state: state of the optimizer (momentum).
+    normalization: normalisation of the pixels, see `steps.normalize`. It is part of the state so that weights are never
+      used with another normalisation than they were trained with.
+    ema: exponential moving averages `{'params': ..., 'batch_stats': ...}`; `{}` if there are none.
   """
 
   step: jax.Array
@@ -28,6 +30,6 @@ class TrainState:
   ema: dict[str, Any]
 
   def weights(self) -> dict[str, Any]:
-    """What is scored and exported: `params` and `batch_stats`, averaged where they are, and `normalization`."""
+    """Returns the weights to evaluate and export: `params`, `batch_stats` (or their averages), `normalization`."""
     weights = self.ema or {"params": self.params, "batch_stats": self.batch_stats}
     return {**weights, "normalization": self.normalization}

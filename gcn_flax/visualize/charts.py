@@ -1,4 +1,4 @@
-"""Charts as SVG."""
+"""Charts, as SVG text."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 _INK, _ACCENT = "#1f2933", ("#2563eb", "#d97706", "#059669", "#7c3aed")
-_ANNOTATED = 25  # Classes, up to which each cell of a confusion matrix holds its number.
+_MAX_ANNOTATED = 25  # Classes; the cells of larger confusion matrices show no numbers.
 
 Points = tuple[Sequence[float], Sequence[float]]
 
 
 def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[float, float] = (5.2, 3.2)) -> str:
-  """Lines through (x, y) points, each with its name in the legend."""
+  """Draws a line through the (x, y) points of each series, with a legend where there are several."""
   figure, axes = _figure(size)
   for (name, (x, y)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
     axes.plot(x, y, color=colour, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
@@ -26,7 +26,7 @@ def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[
 def ranges(
   series: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], x_label: str, y_label: str
 ) -> str:
-  """Lines through (x, mean, deviation) with bars of the deviation; a series of one point is a level line."""
+  """Draws (x, mean, standard deviation) of each series with error bars; a single point becomes a horizontal line."""
   figure, axes = _figure((6.2, 3.6))
   for (name, (x, mean, deviation)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
     if len(x) == 1:
@@ -41,7 +41,7 @@ def ranges(
 
 
 def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
-  """How many of the values, 0 to 100, lie in each twentieth."""
+  """Draws a histogram of values from 0 to 100, in 20 bins."""
   figure, axes = _figure((5.2, 3.2))
   axes.hist(values, bins=np.linspace(0, 100, 21), color=_ACCENT[0], edgecolor="white")
   axes.set(xlabel=x_label, ylabel=y_label)
@@ -50,7 +50,12 @@ def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
-  """A confusion matrix, rows = ground truth, in percent of each row."""
+  """Draws a confusion matrix, rows = ground truth, in percent of each row.
+
+  Args:
+    matrix: int64 `[C, C]`.
+    names: of the classes.
+  """
   totals = matrix.sum(1, keepdims=True)
   share = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
   side = 1.8 + 0.36 * len(names)
@@ -59,7 +64,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
   axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
   axes.set_yticks(range(len(names)), names, fontsize=8)
   axes.set(xlabel="predicted", ylabel="ground truth")
-  if len(names) <= _ANNOTATED:
+  if len(names) <= _MAX_ANNOTATED:
     for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
       colour = "white" if share[row, column] > 55 else _INK
       axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
@@ -67,7 +72,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _figure(size: tuple[float, float]):
-  from matplotlib.figure import Figure  # Takes half a second to import, and only a report needs it.
+  from matplotlib.figure import Figure  # Imported here: it takes half a second, and only reports need it.
 
   figure = Figure(figsize=size, layout="constrained")
   axes = figure.add_subplot()

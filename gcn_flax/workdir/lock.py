@@ -1,4 +1,4 @@
-"""Keeps two runs out of one workdir."""
+"""A lock that keeps a second run out of a workdir."""
 
 import contextlib
 import fcntl
@@ -16,29 +16,30 @@ import jax
 
 from gcn_flax import distributed, files
 from gcn_flax.training import sharding
+from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_BEAT = 15  # Seconds between two signs of life of a run whose workdir is in a bucket.
-LEASE = 60  # Seconds without one after which another run may take the workdir.
+_BEAT = 15  # Seconds between two heartbeats.
+LEASE = 60  # Seconds without a heartbeat after which another run may take the workdir.
 
 
 @contextlib.contextmanager
-def owned(workdir: files.Path) -> Iterator[None]:
-  """Keeps every other run out of a workdir for as long as this one lasts, however it ends.
+def locked(workdir: Workdir) -> Iterator[None]:
+  """Locks a workdir for the lifetime of this run. All hosts must enter the context.
 
-  On a disk by the system's own lock, in a bucket by a file that is written again and again: there
-  a run that is killed leaves the workdir closed for `LEASE` seconds. All hosts must enter it.
+  A disk gets a file lock of the operating system, a bucket a lease: there the workdir of a killed run stays locked for
+  `LEASE` seconds.
 
-  Raises ValueError where another run is in it.
+  Raises ValueError if another run holds the lock.
   """
   error = ""
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
-      workdir.mkdir(parents=True, exist_ok=True)
+      workdir.create()
       who = f"process {os.getpid()} on {socket.gethostname()}, begun {time.strftime('%Y-%m-%d %H:%M:%S%z')}"
-      other = stack.enter_context((_leased if files.is_remote(workdir) else _locked)(workdir / "lock", who))
+      other = stack.enter_context((_lease if workdir.is_remote else _file_lock)(workdir / "lock", who))
       if other:
-        error = f"{workdir} is in use by another run ({other}): wait for it, stop it, or take another workdir."
+        error = f"{workdir} is in use by another run ({other}). Wait for it, stop it, or use another workdir."
     error = sharding.all_gather(error)[0]
     if error:
       raise ValueError(error)
@@ -46,18 +47,18 @@ def owned(workdir: files.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path, who: str) -> Iterator[str]:
-  """Gives '' to who has the lock, and who has it to everybody else."""
+def _file_lock(path: pathlib.Path, who: str) -> Iterator[str]:
+  """Yields '' if the lock was taken, else the description of its owner."""
   with open(path, "a+") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system lets go of it when the process is gone.
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system releases it when the process ends.
     except BlockingIOError:
       file.seek(0)
       yield file.read() or "one that has just begun"
       return
-    except OSError as error:  # As of a network disk that is mounted without.
+    except OSError as error:  # For instance a network disk that is mounted without locks.
       raise OSError(
-        f"{path}: this disk has no locks ({error}): mount it with them, or take another workdir."
+        f"{path}: this disk has no locks ({error}). Mount it with locks, or use another workdir."
       ) from error
     file.truncate(0)
     file.write(who)
@@ -66,12 +67,12 @@ def _locked(path: pathlib.Path, who: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _leased(path: files.Path, who: str) -> Iterator[str]:
-  """The same by signs of life, in which nobody's clock matters: they only have to change."""
+def _lease(path: files.Path, who: str) -> Iterator[str]:
+  """A lease for object stores: a heartbeat file judged by change, not by wall clock. Yields as `_file_lock`."""
   before = _read(path)
   waited = 0
   if before:
-    _log.info("%s: waiting up to %d s for a sign of life of %s", path, LEASE, before["who"])
+    _log.info("%s: waiting up to %d s for a heartbeat of %s", path, LEASE, before["who"])
   while before and waited < LEASE:
     time.sleep(_BEAT / 3)
     waited += _BEAT / 3
@@ -84,7 +85,7 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
   path.write_text(json.dumps({"who": who, "token": token, "beat": 0}))
   time.sleep(_BEAT / 3)
   now = _read(path)
-  if not now or now["token"] != token:  # Another one came at the same moment.
+  if not now or now["token"] != token:  # Another run came at the same moment.
     yield now["who"] if now else "which has just ended"
     return
 
@@ -93,14 +94,16 @@ def _leased(path: files.Path, who: str) -> Iterator[str]:
     while not ended.wait(_BEAT):
       try:
         now = _read(path)
-        if now and now["token"] != token:  # This machine stood still for so long that another run has begun.
+        if now and now["token"] != token:  # This machine was paused for so long that another run began.
           distributed.give_up(f"{path.parent} was taken over by another run ({now['who']}).")
         beats += 1
         path.write_text(json.dumps({"who": who, "token": token, "beat": beats}))
         heard = time.monotonic()
-      except Exception as error:  # Of the network, in any library's words: the next time may be better.
+      except Exception as error:  # Network errors of any library; the next beat may succeed.
         if time.monotonic() - heard > LEASE:
-          distributed.give_up(f"{path.parent} could not be reached for {LEASE} s, another run may have begun: {error}")
+          distributed.give_up(
+            f"{path.parent} could not be reached for {LEASE} s, so another run may have begun: {error}"
+          )
 
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()

@@ -1,4 +1,4 @@
-"""What a person and a scheduler see of a running loop: progress, time left, a clean stop."""
+"""Progress of training: speed and time left, a clean stop on SIGTERM, a profiler trace."""
 
 import contextlib
 import logging
@@ -11,21 +11,21 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
-import ml_collections
 import optax
 from jax.experimental import multihost_utils
 
 from gcn_flax import files
-from gcn_flax.tasks.metrics import Scores
+from gcn_flax.tasks.metrics import Metrics
 from gcn_flax.training import sharding
-from gcn_flax.workdir.writers import Writer
+from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.writers import MetricWriter
 
 _log = logging.getLogger(__name__)
 _TRACED_STEPS = 5
 
 
 class StopSignal:
-  """Notes SIGTERM, as sent before a machine is taken away; all hosts stop at the same place."""
+  """Notes a SIGTERM, which schedulers send before they take a machine away; all hosts stop at the same step."""
 
   def __init__(self):
     self._requested, self._asked = False, 0
@@ -33,9 +33,9 @@ class StopSignal:
     self._catches = self._alone and threading.current_thread() is threading.main_thread()
 
   def requested(self) -> bool:
-    """Whether to stop now. All hosts must ask equally often, at the same places; once yes, it stays so."""
+    """Returns True if the run is to stop. All hosts must ask equally often, at the same places; a yes stays a yes."""
     if not self._alone and not self._requested:
-      # Among several hosts JAX catches the signal, and agrees with the others on how often each may ask before.
+      # With several hosts JAX catches the signal; the hosts agree on the number of the question that is answered yes.
       self._asked += 1
       self._requested = multihost_utils.reached_preemption_sync_point(self._asked)
     return self._requested
@@ -53,22 +53,22 @@ class StopSignal:
     self._requested = True
 
 
-class Tracer:
-  """Records a profiler trace of five steps into `WORKDIR/profile`.
+class Profiler:
+  """Records a profiler trace of five steps in `WORKDIR/profile`.
 
   Args:
     workdir: of the run.
-    first_step: the trace starts before the update after this many; 0 = never.
+    first_step: number of updates after which the trace starts; 0 = never.
   """
 
-  def __init__(self, workdir: files.Path, first_step: int):
+  def __init__(self, workdir: Workdir, first_step: int):
     self._target, self._first_step, self._running = workdir / "profile", first_step, False
     self._folder = self._target
 
   def before_step(self, step: int) -> None:
     if self._first_step and step == self._first_step:
       if files.is_remote(self._target):
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="profile"))  # The profiler writes to disks alone.
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="profile"))  # The profiler only writes to disks.
       jax.profiler.start_trace(self._folder)
       self._running = True
     if step == self._first_step + _TRACED_STEPS:
@@ -81,42 +81,55 @@ class Tracer:
       if files.is_remote(self._target):
         files.upload(self._folder, self._target)
         shutil.rmtree(self._folder)
-      _log.info("trace from step %d on in %s", self._first_step, self._target)
+      _log.info("profiler trace from step %d: %s", self._first_step, self._target)
 
 
-class Log:
-  """Looks at each step's metrics while the next one runs, reports, and stops a run that is no longer finite."""
+class TrainingLog:
+  """Logs the metrics of each step while the next one runs, and stops a run whose numbers are no longer finite.
 
-  def __init__(self, config: ml_collections.ConfigDict, schedule: optax.Schedule, writer: Writer, start: int):
-    self._config, self._schedule, self._writer = config, schedule, writer
+  Args:
+    writer: of metrics.jsonl and TensorBoard.
+    schedule: step -> learning rate.
+    start: step the run starts from.
+    total_steps: of the run.
+    every_steps: steps between two lines of the log.
+    batch_size: examples of a step, over all devices.
+    counts_skipped: True if damaged examples are skipped, so that their number is logged.
+  """
+
+  def __init__(
+    self, writer: MetricWriter, schedule: optax.Schedule, start: int, *, total_steps: int, every_steps: int,
+    batch_size: int, counts_skipped: bool = False,
+  ):  # fmt: skip
+    self._writer, self._schedule = writer, schedule
+    self._total_steps, self._every_steps, self._batch_size = total_steps, every_steps, batch_size
+    self._skipped = 0 if counts_skipped else None
     self._pending = None
-    self._skipped = 0
     self._first_step, self._started_step = start + 1, start
     self._begin_window()
 
   def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Takes the metrics of `step`, still being computed, and looks at those of the step before."""
+    """Takes the metrics of `step`, which are still being computed, and logs those of the step before."""
     self._started_step = step
     self.flush()
     self._pending = (step, metrics)
 
   def flush(self) -> None:
-    """Waits for the newest metrics. Raises FloatingPointError where they are not finite."""
+    """Waits for the newest metrics. Raises FloatingPointError if they are not finite."""
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
     metrics = jax.device_get(metrics)
     if not metrics.pop("finite"):
       raise FloatingPointError(
-        f"at step {step} loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])}: no longer finite. "
-        f"Nothing of this step is saved. In a new workdir, lower config.optimizer.learning_rate="
-        f"{self._config.optimizer.learning_rate}, lengthen the warm-up or set config.optimizer.clip_norm; "
-        f"config.init_from can start it from this one's best checkpoint."
+        f"step {step}: loss={float(metrics['loss'])}, gradient norm={float(metrics['grad_norm'])} are no longer "
+        "finite. Nothing of this step is saved. In a new workdir, lower config.optimizer.learning_rate, lengthen the "
+        "warm-up or set config.optimizer.clip_norm; config.init_from can start it from the best checkpoint of this one."
       )
-    if step % self._config.log_every_steps == 0 or step == self._config.total_steps:
+    if step % self._every_steps == 0 or step == self._total_steps:
       self._report(step, metrics)
     elif step == self._first_step:
-      self._measure_speed()  # Of compilation: shown only where no later step was measured.
+      self._measure_speed()  # Includes compilation: only shown if no later step is measured.
 
   def _report(self, step: int, metrics: Mapping[str, float]) -> None:
     self._measure_speed()
@@ -124,24 +137,25 @@ class Log:
       "loss": float(metrics["loss"]),
       "grad_norm": float(metrics["grad_norm"]),
       "learning_rate": float(self._schedule(step - 1)),
-      "images_per_second": self._config.batch_size / self._seconds_per_step,
+      "images_per_second": self._batch_size / self._seconds_per_step,
       "input_wait": self._input_wait,
     }
-    if self._config.data.skip_corrupt:
+    if self._skipped is not None:
       scalars["skipped"] = sum(sharding.all_gather(self._skipped))
     self._writer.scalars(step, scalars)
     _log.info(
       "step %d/%d  loss %.4f  learning rate %.2e  %.1f images/s  input wait %.0f %%  %s left",
-      step, self._config.total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
-      100 * self._input_wait, _clock((self._config.total_steps - step) * self._seconds_per_step),
+      step, self._total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
+      100 * self._input_wait, _clock((self._total_steps - step) * self._seconds_per_step),
     )  # fmt: skip
 
   def skip(self, count: int) -> None:
-    """Counts damaged examples of this host that others stood in for; `skipped` is of all hosts, since this start."""
-    self._skipped += count
+    """Counts damaged examples of this host that were replaced; `skipped` is their sum over hosts since the start."""
+    if self._skipped is not None:
+      self._skipped += count
 
   def _measure_speed(self) -> None:
-    """Takes the mean over the steps started since the last report; keeps the last figure where there was none."""
+    """Takes the mean over the steps since the last line; keeps the last value if there was no step."""
     steps = self._started_step - self._window_step
     if steps:
       seconds = max(time.monotonic() - self._window_start - self._pause_seconds, 1e-9)
@@ -154,24 +168,26 @@ class Log:
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """The time within counts as waiting for input."""
+    """Counts the time within the context as waiting for input."""
     start = time.monotonic()
     yield
     self._wait_seconds += time.monotonic() - start
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """The time within does not count as training."""
+    """Leaves the time within the context out of the speed."""
     start = time.monotonic()
     yield
     self._pause_seconds += time.monotonic() - start
 
-  def scores(self, step: int, split: str, scores: Scores) -> None:
-    values = {f"{split}/{name}": value for name, value in scores.scalars.items()}
-    if not self._writer.has(step, next(iter(values))):  # A kill may have come between this line and its score.
+  def evaluation(self, step: int, split: str, metrics: Metrics) -> None:
+    """Writes the metrics and the contact sheet of an evaluation."""
+    values = {f"{split}/{name}": value for name, value in metrics.scalars.items()}
+    # After a kill between this line and the checkpoint's metric, the evaluation is repeated but not written twice.
+    if not self._writer.has(step, next(iter(values))):
       self._writer.scalars(step, values)
-    if scores.sample:
-      self._writer.pictures(step, {f"{split}/predictions": scores.sheet(scores.sample)})
+    if metrics.sample:
+      self._writer.pictures(step, {f"{split}/predictions": metrics.sheet(metrics.sample)})
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Tiny official archives of VOC, SBD, COCO and Cityscapes: archive -> file -> content, of random pictures."""
+"""Small archives of VOC, SBD, COCO and Cityscapes with random images: archive -> file -> content."""
 
 import io
 import json
@@ -13,16 +13,17 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gcn_flax.labels import voc_palette
+from gcn_flax.rounding import ceil_div
 
 VOC_TRAIN = ("2007_000032", "2008_000008", "2011_003271")
 VOC_VAL = ("2007_000033", "2009_000015")
 VOC_TEST = ("2008_000006", "2011_000001")
-# The first repeats VOC's train, the second leaks VOC's val, the last stands in both lists.
+# The first repeats VOC's train, the second leaks VOC's val, the last is in both lists.
 SBD_TRAIN = ("2007_000032", "2009_000015", "2008_000002", "2008_000007", "2010_000123")
 SBD_VAL = ("2008_000008", "2010_000123", "2010_000200")
 SBD_ONLY = ("2008_000002", "2008_000007", "2010_000123", "2010_000200")
 
-# COCO's id and name of a category, and the class that stands for it in VOC's numbering; 0 is none.
+# COCO's category id -> (name, class in VOC's numbering); 0 is none.
 COCO_CATEGORIES = {
   1: ("person", 15), 2: ("bicycle", 2), 3: ("car", 7), 4: ("motorcycle", 14), 5: ("airplane", 1), 6: ("bus", 6),
   7: ("train", 19), 8: ("truck", 0), 9: ("boat", 4), 13: ("stop sign", 0), 16: ("bird", 3), 17: ("cat", 8),
@@ -58,13 +59,13 @@ def size(rng):
 
 
 def picture(rng, shape):
-  """RGB uint8 `[H, W, 3]`, smooth as photos are."""
+  """Returns RGB uint8 `[H, W, 3]`, as smooth as a photo."""
   return cv2.resize(rng.integers(0, 256, (5, 6, 3)).astype(np.uint8), shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def blocks(rng, shape, values):
-  """A mask of blocks of the given values, each of which occurs where there is room."""
-  rows, columns = -(-shape[0] // 8), -(-shape[1] // 8)
+  """Returns a mask of blocks with the given values, all of which occur if there is room."""
+  rows, columns = (ceil_div(side, 8) for side in shape)
   grid = rng.permutation(np.resize(np.asarray(values), rows * columns)).reshape(rows, columns)
   return np.kron(grid, np.ones((8, 8), int))[: shape[0], : shape[1]].astype(np.uint8)
 
@@ -75,8 +76,8 @@ def jpeg(image, **options):
   return buffer.getvalue()
 
 
-def turned(image):
-  """A JPEG that asks to be shown turned by a quarter."""
+def rotated(image):
+  """Encodes a JPEG with an EXIF orientation of a quarter turn."""
   exif = Image.Exif()
   exif[0x0112] = 6
   return jpeg(image, exif=exif)
@@ -133,7 +134,7 @@ def mat(mask):
 
 
 def polygon(category, *corners):
-  """An instance from (x, y) corners."""
+  """Returns an instance with the given (x, y) corners."""
   flat = [float(number) for corner in corners for number in corner]
   return {"category_id": category, "iscrowd": 0, "segmentation": [flat]}
 
@@ -150,7 +151,7 @@ def crowd(category, mask, compressed):
 
 
 def _run_lengths(mask):
-  """Runs of 0 and 1 in turn, column by column, the first of 0."""
+  """Returns the lengths of alternating runs of 0 and 1, column by column, starting with 0."""
   runs, value = [0], 0
   for pixel in mask.T.ravel().astype(int):
     if pixel != value:
@@ -161,7 +162,7 @@ def _run_lengths(mask):
 
 
 def coco_images(seed=1):
-  """Folder -> image id -> (JPEG, instances)."""
+  """Returns folder -> image id -> (JPEG, instances)."""
   rng = np.random.default_rng(seed)
   photo = [picture(rng, (60, 80)) for _ in range(10)]
   every = [box(category, *_cell(number)) for number, category in enumerate(COCO_CATEGORIES)]
@@ -185,7 +186,7 @@ def coco_images(seed=1):
     36: (jpeg(photo[4]), [box(13, 10, 10, 30, 30)]),
     42: (jpeg(photo[5][..., 0]), [box(44, 20, 20, 40, 50)]),
     49: (jpeg(photo[6]), []),
-    61: (turned(photo[7]), [two_parts]),
+    61: (rotated(photo[7]), [two_parts]),
   }
   val = {
     139: (jpeg(photo[8]), [box(72, 1, 1, 30, 20), crowd(13, block, compressed=False)]),
@@ -200,7 +201,7 @@ def _cell(number):
 
 
 def coco_document(images):
-  """The annotation file of one folder of 60 x 80 pictures; numbers are in no order, as in COCO's own."""
+  """Returns the annotation file of one folder of 60 x 80 images, unordered like COCO's own."""
   listed = [
     {"id": image_id, "file_name": f"{image_id:012d}.jpg", "height": 60, "width": 80} for image_id in reversed(images)
   ]
@@ -244,7 +245,7 @@ def cityscapes(seed=2):
 
 
 def _label_files(stem, ids):
-  """Raw ids, instances (ids of things times 1000 and a number), colours, outlines."""
+  """Returns the files of one label: raw ids, instance ids (1000 x raw id of a thing + number), colours, outlines."""
   _, numbers = cv2.connectedComponents((ids >= 24).astype(np.uint8))
   instances = np.where(ids >= 24, ids.astype(int) * 1000 + numbers, ids).astype(np.uint16)
   return {

@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: reading prepared data, and faults of a preparation."""
+"""Helpers of the data set tests: reading prepared data, and the faults that data.prepare reports."""
 
 import os
 import pathlib
@@ -10,14 +10,14 @@ from gcn_flax.input_pipeline.datasets import dataset_folder
 
 
 def by_id(source):
-  """Examples by their ids, of which none may stand there twice."""
+  """Returns id -> example; no id may occur twice."""
   examples = {example["image_id"]: example for example in source}
   assert len(examples) == len(source)
   return examples
 
 
 def stored_pictures(dataset, split, data_dir):
-  """Image id -> the picture as it is stored, encoded."""
+  """Returns image id -> the encoded image as it is stored."""
   (version,) = dataset_folder(dataset, data_dir).glob("*.*.*")
   builder = tfds.builder_from_directory(version)
   skip = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name != "image_id"}
@@ -29,14 +29,14 @@ def files_in(folder):
 
 
 def faults(capfd, dataset, root, data_dir, *options):
-  """The faults that stop a preparation, one for each line on stderr; nothing may be left behind."""
+  """Returns the faults that a failed preparation reports, one per line on stderr; it may leave nothing behind."""
   assert main([f"--dataset={dataset}", f"--manual_dir={root}", f"--data_dir={data_dir}", *options]) == 1
   assert files_in(data_dir) == []
   return error_lines(capfd.readouterr().err)
 
 
 def error_lines(stderr):
-  """The lines of stderr that begin with `error: `; the others may only be a progress bar's."""
+  """Returns the `error: ` lines of stderr; all others must belong to a progress bar."""
   lines = [line for line in stderr.splitlines() if line]
   errors = [line for line in lines if line.startswith("error: ")]
   assert all(

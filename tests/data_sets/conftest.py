@@ -1,4 +1,4 @@
-"""The official archives in small, each prepared once."""
+"""Small copies of the official archives, each prepared once per session."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from tests.data_sets import archives
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """Archive -> file -> content, where the archives lie, and where the data sets are prepared."""
+  """Archives, as archive -> file -> content, their folder, and the folder of the prepared data sets."""
 
   files: dict[str, dict[str, bytes]]
   root: pathlib.Path

@@ -1,4 +1,4 @@
-"""Tiny folders of the user's own images and masks."""
+"""Small folders of the user's own images and masks."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ def write_files(root: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
 
 
 def write_folder(root: pathlib.Path, values=(*range(19), 255), classes=_CLASSES, seed=3) -> pathlib.Path:
-  """Three images to train on (a, b, c), two to validate on (d, e), PNG, with masks of the given values."""
+  """Writes three training images (a, b, c) and two for validation (d, e), PNG, with masks of the given values."""
   rng = np.random.default_rng(seed)
   files = {"classes.txt": classes.encode()}
   for split, names in (("train", "abc"), ("val", "de")):

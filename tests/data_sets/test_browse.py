@@ -1,4 +1,4 @@
-"""The look at a prepared data set counts every pixel and shows what training sees."""
+"""data.browse counts every pixel of a prepared data set and shows it as training sees it."""
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ def test_counts_are_those_of_the_whole_split(data_dir):
     assert images[value] == sum(bool((label == value).any()) for label in maps)
 
 
-def test_whole_images_are_shown_with_their_class_and_counted(class_data_dir, tmp_path, capsys):
+def test_images_with_one_class_are_shown_with_it_and_counted(class_data_dir, tmp_path, capsys):
   sheet = tmp_path / "sheet.png"
   arguments = [f"--data_dir={class_data_dir}", f"--output={sheet}"]
   assert main(["--dataset=class_folder", "--split=train", "--count=5", *arguments]) == 0
@@ -28,13 +28,13 @@ def test_whole_images_are_shown_with_their_class_and_counted(class_data_dir, tmp
   assert cv2.imread(str(sheet)).shape[1] == 4 * 208 + 8
 
 
-def test_of_many_classes_the_fewest_are_listed():
-  lines = class_table([f"c{index}" for index in range(50)], np.arange(50) * 2, most=3).splitlines()
+def test_only_the_rarest_of_many_classes_are_listed():
+  lines = class_table([f"c{index}" for index in range(50)], np.arange(50) * 2, max_classes=3).splitlines()
   assert lines[1].split() == ["c0", "0", "NEVER", "OCCURS"] and lines[3].split() == ["c2", "4"]
-  assert lines[4] == "  ... and 47 classes of up to 98 images" and len(lines) == 5
+  assert lines[4] == "  ... and 47 classes with up to 98 images" and len(lines) == 5
 
 
-def test_a_sheet_and_a_table_from_the_command_line(data_dir, tmp_path, capsys):
+def test_the_command_writes_a_sheet_and_prints_a_table(data_dir, tmp_path, capsys):
   sheet = tmp_path / "looks" / "sheet.png"
   arguments = [f"--data_dir={data_dir}", f"--output={sheet}"]
   assert main(["--dataset=camvid", "--split=validation", "--count=3", *arguments]) == 0
@@ -45,11 +45,11 @@ def test_a_sheet_and_a_table_from_the_command_line(data_dir, tmp_path, capsys):
   assert picture.shape[1] == 2 * 480 + 3 * 8 and picture.shape[0] > 3 * 320
 
 
-def test_mistakes_are_one_line(data_dir, tmp_path, capsys):
+def test_errors_are_one_line(data_dir, tmp_path, capsys):
   for arguments, message in [
-    (["--dataset=camvid", "--split=val"], "no split 'val'; choose one of train, validation"),
-    (["--dataset=kitti"], "data set 'kitti' is unknown"),
-    (["--dataset=camvid", "--count=0"], "--count=0 must be at least 1"),
+    (["--dataset=camvid", "--split=val"], "no split 'val'. Choose one of train, validation"),
+    (["--dataset=kitti"], "data set 'kitti': unknown. Use one of shapes"),
+    (["--dataset=camvid", "--count=0"], "--count=0: must be at least 1. The default is 8."),
   ]:
     assert main([*arguments, f"--data_dir={data_dir}", f"--output={tmp_path / 'no.png'}"]) == 1
     error = capsys.readouterr().err
@@ -68,4 +68,4 @@ def test_an_overlay_colours_classes_leaves_void_and_names_regions():
   assert (blended[3, 3] == 200).all() and (blended[40, 60] == 255).all()
   named = overlay.name_regions(blended, label, CAMVID)
   assert (named[:, 60:] != blended[:, 60:]).any() and (named[:, :50] != blended[:, :50]).any()
-  assert (overlay.name_regions(blended, label, CAMVID, least=10_000) == blended).all()
+  assert (overlay.name_regions(blended, label, CAMVID, min_pixels=10_000) == blended).all()

@@ -1,4 +1,4 @@
-"""Cityscapes: raw ids become train ids, instances stay as they are, coarse labels are of the extra images alone."""
+"""Cityscapes: train ids, instance ids, and coarse labels of the extra images only."""
 
 import io
 
@@ -9,9 +9,9 @@ from PIL import Image
 
 from configs import cityscapes as cityscapes_recipe
 from data.cityscapes.cityscapes_dataset_builder import Builder
-from gcn_flax import build
-from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import Dataset, open_source
 from gcn_flax.labels import CITYSCAPES, CITYSCAPES_COARSE, differences
+from gcn_flax.run_data import RunData
 from tests.data_sets import archives
 from tests.data_sets.archives import EXTRA, FINE
 from tests.data_sets.checks import by_id, faults
@@ -32,18 +32,18 @@ def read(cityscapes, dataset, name):
 
 
 @pytest.mark.parametrize("dataset, split, _, stems", SPLITS)
-def test_a_split_holds_the_images_of_its_folder(cityscapes, dataset, split, _, stems):
+def test_a_split_contains_the_images_of_its_folder(cityscapes, dataset, split, _, stems):
   examples = by_id(open_source(dataset, split, cityscapes.data_dir))
   assert sorted(examples) == sorted(stem.rpartition("/")[2] for stem in stems)
 
 
 def test_coarse_labels_of_the_fine_images_are_left_out(cityscapes):
-  assert split_sizes("cityscapes_coarse", cityscapes.data_dir) == {"train_extra": 2}
-  assert split_sizes("cityscapes", cityscapes.data_dir) == {"train": 3, "validation": 1, "test": 2}
+  assert Dataset("cityscapes_coarse", cityscapes.data_dir).splits == {"train_extra": 2}
+  assert Dataset("cityscapes", cityscapes.data_dir).splits == {"train": 3, "validation": 1, "test": 2}
 
 
 @pytest.mark.parametrize("dataset, split, folder, stems", [case for case in SPLITS if case[1] != "test"])
-def test_labels_are_those_of_cityscapesscripts_table(cityscapes, dataset, split, folder, stems):
+def test_labels_equal_the_table_of_cityscapesscripts(cityscapes, dataset, split, folder, stems):
   helpers = pytest.importorskip("cityscapesscripts.helpers.labels")
   table = np.array([helpers.id2label[value].trainId for value in range(34)])
   examples = by_id(open_source(dataset, split, cityscapes.data_dir))
@@ -56,7 +56,7 @@ def test_labels_are_those_of_cityscapesscripts_table(cityscapes, dataset, split,
 
 
 @pytest.mark.parametrize("dataset, split, folder, stems", SPLITS)
-def test_instances_are_those_of_the_file(cityscapes, dataset, split, folder, stems):
+def test_instances_are_the_ids_in_the_file(cityscapes, dataset, split, folder, stems):
   source = open_source(dataset, split, cityscapes.data_dir)
   for index, example in enumerate(source):
     (stem,) = [stem for stem in stems if stem.endswith(example["image_id"])]
@@ -66,32 +66,32 @@ def test_instances_are_those_of_the_file(cityscapes, dataset, split, folder, ste
     np.testing.assert_array_equal(source.instances(index), expected)
 
 
-def test_pictures_are_those_of_the_archive(cityscapes):
+def test_images_are_the_ones_of_the_archive(cityscapes):
   for example in open_source("cityscapes", "train", cityscapes.data_dir):
     city = example["image_id"].partition("_")[0]
     data = cityscapes.files[IMAGES][f"leftImg8bit/train/{city}/{example['image_id']}_leftImg8bit.png"]
     np.testing.assert_array_equal(example["image"], np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_cityscapes_test_has_images_but_no_labels_to_score(cityscapes):
+def test_the_test_split_has_images_but_no_labels(cityscapes):
   source = open_source("cityscapes", "test", cityscapes.data_dir)
   assert not source.has_labels and "label" not in source[0]
   config = cityscapes_recipe.get_config()
   config.data.data_dir = cityscapes.data_dir
-  with pytest.raises(ValueError, match="cityscapes 'test' has no true labels"):
-    build.open_split(config, "cityscapes", "test")
+  with pytest.raises(ValueError, match="cityscapes 'test' has no ground truth. Use another split"):
+    RunData(config).evaluated("test")
 
 
-def test_other_counts_than_published_stop_and_are_recorded(cityscapes, tmp_path, capfd):
+def test_unpublished_counts_are_rejected_and_recorded(cityscapes, tmp_path, capfd):
   fine = ["train 3 instead of 2975", "validation 1 instead of 500", "test 2 instead of 1525"]
   for dataset, lacking in (("cityscapes", fine), ("cityscapes_coarse", ["train_extra 2 instead of 19998"])):
-    assert lacks(dataset, cityscapes.data_dir) == lacking
+    assert Dataset(dataset, cityscapes.data_dir).missing == lacking
     (line,) = faults(capfd, dataset, cityscapes.root, tmp_path / "data")
     assert ", ".join(lacking) in line and "--partial" in line
 
 
 def write_names(root, images, labels, kind, sizes):
-  """The two archives with empty files, numbered from 0 in every folder."""
+  """Writes the two archives with empty files, numbered from 0 in every folder."""
   stems = [f"{split}/city/city_{number:06d}_000019" for split, size in sizes.items() for number in range(size)]
   archives.write(root, {images: {f"leftImg8bit/{stem}_leftImg8bit.png": b"" for stem in stems}})
   archives.write(root, {labels: {f"{kind}/{stem}_{kind}_labelIds.png": b"" for stem in stems}})
@@ -120,7 +120,7 @@ def test_archives_of_the_published_sizes_have_the_published_counts(
   assert plan.published == label_set.split_sizes and differences(plan.counts, plan.published) == []
 
 
-def test_official_pictures_are_trusted_where_the_counts_are_the_published_ones(tmp_path):
+def test_images_are_trusted_if_the_counts_are_the_published_ones(tmp_path):
   for count, trusted in ((500, True), (499, False)):
     root = tmp_path / str(count)
     root.mkdir()
@@ -130,14 +130,14 @@ def test_official_pictures_are_trusted_where_the_counts_are_the_published_ones(t
     assert builder.published_pictures is trusted
 
 
-def test_the_black_picture_is_counted_and_left_out(tmp_path):
+def test_the_black_image_is_counted_but_skipped(tmp_path):
   stems = ["train_extra/bonn/bonn_000000_000001", "train_extra/troisdorf/troisdorf_000000_000073"]
   files = {f"leftImg8bit/{stem}_leftImg8bit.png": b"" for stem in stems}
   archives.write(tmp_path, {"leftImg8bit_trainextra.zip": files})
   archives.write(tmp_path, {"gtCoarse.zip": {f"gtCoarse/{stem}_gtCoarse_labelIds.png": b"" for stem in stems}})
   plan = Builder(data_dir=str(tmp_path / "data"), config="coarse").plan(tmp_path)
   assert plan.counts == {"train_extra": 2} and plan.splits == {"train_extra": stems[:1]}
-  assert "troisdorf_000000_000073 is left out" in plan.notes[0]
+  assert "troisdorf_000000_000073 is skipped" in plan.notes[0]
 
 
 def without(archive, name):
@@ -180,16 +180,16 @@ INSTANCES = f"gtFine/{STEM}_gtFine_instanceIds.png"
 @pytest.mark.parametrize(
   "change, message",
   [
-    (without(LABELS, LABEL), f"{STEM} has an image in {IMAGES}, no labels."),
-    (without(IMAGES, IMAGE), f"{STEM} has labels in {LABELS}, no image."),
+    (without(LABELS, LABEL), f"{STEM} has an image in {IMAGES}, but no labels."),
+    (without(IMAGES, IMAGE), f"{STEM} has labels in {LABELS}, but no image."),
     (without(LABELS, INSTANCES), f"{INSTANCES} is not in "),
     (without_validation, f"{IMAGES} has no images in leftImg8bit/val."),
-    (replaced(LABELS, LABEL, with_value(34)), f"{LABEL} holds the values 34; allowed are 0 to 33."),
-    (replaced(LABELS, LABEL, with_value(255)), f"{LABEL} holds the values 255; allowed are 0 to 33."),
-    (replaced(LABELS, LABEL, half), f"{LABEL} cannot be read to its end"),
-    (replaced(IMAGES, IMAGE, half), f"{IMAGE} cannot be read to its end"),
-    (replaced(LABELS, INSTANCES, half), f"{INSTANCES}"),
-    (replaced(LABELS, INSTANCES, lambda data: archives.png(np.zeros((9, 9), np.uint16))), f"{INSTANCES}"),
+    (replaced(LABELS, LABEL, with_value(34)), f"{LABEL} contains the values 34. Allowed are 0 to 33."),
+    (replaced(LABELS, LABEL, with_value(255)), f"{LABEL} contains the values 255. Allowed are 0 to 33."),
+    (replaced(LABELS, LABEL, half), f"{LABEL} is damaged or truncated"),
+    (replaced(IMAGES, IMAGE, half), f"{IMAGE} is damaged or truncated"),
+    (replaced(LABELS, INSTANCES, half), f"{INSTANCES} is damaged or truncated"),
+    (replaced(LABELS, INSTANCES, lambda data: archives.png(np.zeros((9, 9), np.uint16))), f"{INSTANCES} is 9 x 9, but"),
     (
       replaced(LABELS, LABEL, lambda data: archives.png(np.zeros((40, 40, 3), np.uint8))),
       f"{LABEL} is a PNG of mode RGB",
@@ -200,15 +200,15 @@ INSTANCES = f"gtFine/{STEM}_gtFine_instanceIds.png"
     "half of the instances", "instances of other size", "coloured mask",
   ],
 )  # fmt: skip
-def test_a_fault_in_an_archive_names_the_file(tmp_path, capfd, change, message):
+def test_a_fault_in_an_archive_is_reported_with_the_file(tmp_path, capfd, change, message):
   files = archives.cityscapes()
   change(files)
   (line,) = faults(capfd, "cityscapes", archives.write(tmp_path, files), tmp_path / "data", "--partial")
   assert message in line
 
 
-def test_cv2_reads_instances_as_pillow_does(cityscapes):
-  """The reader of `Source.instances` against another one, on 16 bits."""
+def test_opencv_and_pillow_read_the_same_instances(cityscapes):
+  """`Source.instances` uses OpenCV."""
   name = f"gtFine/{STEM}_gtFine_instanceIds.png"
   data = cityscapes.files[LABELS][name]
   np.testing.assert_array_equal(

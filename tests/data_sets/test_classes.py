@@ -1,6 +1,8 @@
-"""Whole images with one class each: from a folder for each class, and from ImageNet's archives."""
+"""Data sets with one class per image: from one folder per class, and from ImageNet's archives."""
 
 import io
+import json
+import pathlib
 import tarfile
 
 import numpy as np
@@ -9,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data.prepare import prepare
-from gcn_flax.input_pipeline.datasets import lacks, open_label_set, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import Dataset, open_label_set, open_source
 from tests.data_sets.checks import faults
 
 CLASSES = ("ant", "bee", "cat")
@@ -24,7 +26,7 @@ def picture(seed, size=(40, 30), kind="PNG", mode="RGB"):
 
 @pytest.fixture
 def root(tmp_path):
-  """Two pictures of each class for training, one for validation, of several formats."""
+  """A class folder with two training images and one validation image of each class."""
   for number, name in enumerate(CLASSES):
     for split, count in (("train", 2), ("val", 1)):
       (tmp_path / "pictures" / split / name).mkdir(parents=True)
@@ -39,7 +41,7 @@ def test_classes_are_the_folders_of_train(root, tmp_path):
   (root / "train" / "bee" / "inks.jpg").write_bytes(picture(78, kind="JPEG", mode="CMYK"))
   prepare("class_folder", str(root), str(tmp_path / "data"))
   assert open_label_set("class_folder", str(tmp_path / "data")).classes == CLASSES
-  assert split_sizes("class_folder", str(tmp_path / "data")) == {"train": 8, "validation": 3}
+  assert Dataset("class_folder", str(tmp_path / "data")).splits == {"train": 8, "validation": 3}
   for split, folder in (("train", "train"), ("validation", "val")):
     source = open_source("class_folder", split, str(tmp_path / "data"))
     seen = set()
@@ -56,14 +58,14 @@ def test_classes_are_the_folders_of_train(root, tmp_path):
   assert int(source.label(1)) == int(source[1]["label"])
 
 
-def test_a_picture_in_two_splits_is_told(root, tmp_path, capsys):
+def test_an_image_in_two_splits_is_reported_but_accepted(root, tmp_path, capsys):
   (root / "val" / "cat" / "copy.png").write_bytes((root / "train" / "cat" / "1.png").read_bytes())
   prepare("class_folder", str(root), str(tmp_path / "data"))
   told = capsys.readouterr().out
-  assert "note: 1 pictures stand in two places" in told and "train/cat/1.png" in told and "val/cat/copy.png" in told
+  assert "note: 1 images occur in two folders" in told and "train/cat/1.png" in told and "val/cat/copy.png" in told
 
 
-def test_other_pictures_than_were_prepared_are_noticed(root, tmp_path):
+def test_changed_images_are_rejected(root, tmp_path):
   prepare("class_folder", str(root), str(tmp_path / "data"))
   prepare("class_folder", str(root), str(tmp_path / "data"))
   (root / "train" / "cat" / "9.png").write_bytes(picture(99))
@@ -71,41 +73,38 @@ def test_other_pictures_than_were_prepared_are_noticed(root, tmp_path):
     prepare("class_folder", str(root), str(tmp_path / "data"))
 
 
-def spoil(root, name):
-  if name == "no val":
-    (root / "val").rename(root / ".val")
-  elif name == "two of a name":
-    (root / "validation" / "ant").mkdir(parents=True)
-  elif name == "one class":
-    for other in ("ant", "bee"):
-      (root / "train" / other).rename(root / f".{other}")
-  elif name == "unknown class":
-    (root / "val" / "dog").mkdir()
-  elif name == "empty class":
-    (root / "train" / "dog").mkdir()
-  elif name == "no picture":
-    (root / "train" / "ant" / "notes.txt").touch()
-  elif name == "broken":
-    path = root / "train" / "ant" / "1.png"
-    path.write_bytes(path.read_bytes()[:200])
+def rename_classes(root, *names):
+  for name in names:
+    (root / "train" / name).rename(root / f".{name}")
 
 
-@pytest.mark.parametrize(
-  "name, message",
-  [
-    ("no val", "has no folder validation"),
-    ("two of a name", "has both val and validation: they would be one split"),
-    ("one class", "train has 1 folders: there must be one for each class, at least 2"),
-    ("unknown class", "val/dog is no class"),
-    ("empty class", "train/dog holds no picture"),
-    ("no picture", "train/ant/notes.txt is none of .jpg"),
-    ("broken", "train/ant/1.png cannot be read to its end"),
-  ],
-)
-def test_what_is_wrong_is_named_and_nothing_is_written(name, message, root, tmp_path, capfd):
-  spoil(root, name)
-  (fault,) = faults(capfd, "class_folder", root, tmp_path / "data")
-  assert message in fault
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:200])
+
+
+FAULTS = {  # Name -> (change of the folder, message).
+  "no val": (lambda root: (root / "val").rename(root / ".val"), "has no folder val. It must contain one folder per"),
+  "two names of a split": (
+    lambda root: (root / "validation" / "ant").mkdir(parents=True),
+    "has both val and validation, which are the same split",
+  ),
+  "one class": (
+    lambda root: rename_classes(root, "ant", "bee"),
+    "train has 1 folders. It must contain one per class, at least 2",
+  ),
+  "unknown class": (lambda root: (root / "val" / "dog").mkdir(), "val/dog is not a class"),
+  "empty class": (lambda root: (root / "train" / "dog").mkdir(), "train/dog contains no image"),
+  "no image": (lambda root: (root / "train" / "ant" / "notes.txt").touch(), "train/ant/notes.txt is not one of .jpg"),
+  "truncated": (lambda root: truncate(root / "train" / "ant" / "1.png"), "train/ant/1.png is damaged or truncated"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_class_folder_is_reported_and_nothing_is_written(fault, root, tmp_path, capfd):
+  change, message = FAULTS[fault]
+  change(root)
+  (line,) = faults(capfd, "class_folder", root, tmp_path / "data")
+  assert message in line
 
 
 # ImageNet.
@@ -161,7 +160,7 @@ def test_imagenet_is_read_from_its_archives(archives, tmp_path):
     for example in open_source("imagenet2012", "validation", str(tmp_path / "data"))
   }
   assert found == {f"ILSVRC2012_val_{index:08d}.JPEG": truth[index - 1] for index in (1, 2, 50_000)}
-  assert lacks("imagenet2012", str(tmp_path / "data"))[0] == "train 6 instead of 1281167"
+  assert Dataset("imagenet2012", str(tmp_path / "data")).missing[0] == "train 6 instead of 1281167"
 
 
 @pytest.mark.parametrize(
@@ -169,17 +168,17 @@ def test_imagenet_is_read_from_its_archives(archives, tmp_path):
   [
     ("ILSVRC2012_img_val.tar", None, "not found in .*: ILSVRC2012_img_val.tar .from https://image-net.org"),
     ("ILSVRC2012_img_train.tar", b"", "ILSVRC2012_img_train.tar is damaged"),
-    ("ILSVRC2012_img_train.tar", tar({"dogs.tar": tar({})}), "dogs.tar in .* is no class of ImageNet"),
+    ("ILSVRC2012_img_train.tar", tar({"dogs.tar": tar({})}), "dogs.tar in .* is not an ImageNet class"),
     ("ILSVRC2012_img_train.tar", tar({"n01440764.tar": b"x" * 600}), "ILSVRC2012_img_train.tar is damaged"),
-    ("ILSVRC2012_img_val.tar", tar({"ILSVRC2012_val_00050001.JPEG": b""}), "is no validation picture of ImageNet"),
+    ("ILSVRC2012_img_val.tar", tar({"ILSVRC2012_val_00050001.JPEG": b""}), "is not an ImageNet validation image"),
     (
       "ILSVRC2012_img_val.tar",
       tar({"ILSVRC2012_val_00000001.JPEG": b"x"}),
-      "val_00000001.JPEG in .* cannot",
+      "val_00000001.JPEG in .* is damaged or truncated",
     ),
   ],
 )
-def test_damaged_archives_are_named(name, data, message, archives, tmp_path):
+def test_damaged_archives_are_reported(name, data, message, archives, tmp_path):
   if data is None:
     (archives / name).unlink()
   else:
@@ -189,7 +188,7 @@ def test_damaged_archives_are_named(name, data, message, archives, tmp_path):
 
 
 class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """What TFDS's own builder leaves: no metadata of ours, `file_name` in place of `image_id`."""
+  """A stand-in for TFDS's own builder: without our metadata, `file_name` instead of `image_id`."""
 
   name = "imagenet2012"
   VERSION = tfds.core.Version("5.1.0")
@@ -211,16 +210,17 @@ class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     yield name, {"image": io.BytesIO(picture(3, kind="JPEG")), "label": "n15075141", "file_name": name}
 
 
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
-def test_imagenet_as_tfds_prepares_it_is_read_where_it_can_be(file_format, tmp_path):
-  builder = Imagenet2012(data_dir=str(tmp_path), file_format=file_format)
+def test_imagenet_prepared_by_tfds_is_read_from_array_record_only(tmp_path):
+  builder = Imagenet2012(data_dir=str(tmp_path), file_format="array_record")
   builder.download_and_prepare(download_dir=str(tmp_path / "downloads"))
-  if file_format == "tfrecord":
-    with pytest.raises(ValueError, match="holds tfrecord, which cannot be read at random: prepare .*array_record"):
-      open_source("imagenet2012", "train", str(tmp_path))
-    return
   example = open_source("imagenet2012", "train", str(tmp_path))[0]
   assert example["image_id"] == "n15075141_train.JPEG" and example["label"] == 999
   assert example["image"].shape == (40, 30, 3)
   assert open_label_set("imagenet2012", str(tmp_path)).num_classes == 1000
-  assert lacks("imagenet2012", str(tmp_path))[0] == "train 1 instead of 1281167"
+  assert Dataset("imagenet2012", str(tmp_path)).missing[0] == "train 1 instead of 1281167"
+  info = pathlib.Path(builder.data_path) / "dataset_info.json"
+  content = json.loads(info.read_text())
+  assert content["fileFormat"] == "array_record"
+  info.write_text(json.dumps({**content, "fileFormat": "tfrecord"}))
+  with pytest.raises(ValueError, match="tfrecord.*array_record"):
+    open_source("imagenet2012", "train", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The generated scenes: the same everywhere, one class in each, and all of them prepared."""
+"""The generated scenes are deterministic, show one class each, and are all prepared."""
 
 import cv2
 import numpy as np
@@ -6,11 +6,11 @@ import numpy as np
 from data.prepare import prepare
 from data.shapes.scene import draw_scene
 from data.shapes.shapes_dataset_builder import Builder
-from gcn_flax.input_pipeline.datasets import lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import Dataset, open_source
 from gcn_flax.labels import SHAPES
 
 
-def test_scenes_are_the_same_everywhere_and_hold_one_class():
+def test_scenes_are_deterministic_and_show_one_class():
   for seed in range(20):
     image, label = draw_scene(np.random.default_rng(seed))
     again, label_again = draw_scene(np.random.default_rng(seed))
@@ -34,12 +34,12 @@ def test_all_scenes_are_planned(tmp_path):
   assert {split: len(items) for split, items in plan.splits.items()} == {"train": 3000, "validation": 300}
 
 
-def test_a_whole_data_set_lacks_nothing(tmp_path, monkeypatch, capsys):
+def test_a_complete_data_set_is_not_partial(tmp_path, monkeypatch, capsys):
   sizes = {"train": 2, "validation": 1}
   monkeypatch.setitem(SHAPES.split_sizes, "train", 2)
   monkeypatch.setitem(SHAPES.split_sizes, "validation", 1)
   prepare("shapes", "", str(tmp_path))
-  assert split_sizes("shapes", str(tmp_path)) == sizes and lacks("shapes", str(tmp_path)) == []
+  assert Dataset("shapes", str(tmp_path)).splits == sizes and Dataset("shapes", str(tmp_path)).missing == []
   assert "PARTIAL" not in capsys.readouterr().out
   image, label = draw_scene(np.random.default_rng([2017, 1, 0]))
   example = open_source("shapes", "validation", str(tmp_path))[0]

@@ -1,4 +1,4 @@
-"""VOC with SBD: who is in which split, and whose mask counts."""
+"""VOC with SBD: the images of each split, and the origin of each mask."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.prepare import prepare
 from data.voc_segmentation import lists
-from gcn_flax.input_pipeline.datasets import dataset_folder, lacks, open_source, split_sizes
+from gcn_flax.input_pipeline.datasets import Dataset, dataset_folder, open_source
 from gcn_flax.labels import VOC, differences
 from tests.data_sets import archives
 from tests.data_sets.archives import SBD_ONLY, VOC_TEST, VOC_TRAIN, VOC_VAL
@@ -40,12 +40,12 @@ def sbd_mask(files, image_id):
     ("test", VOC_TEST),
   ],
 )
-def test_a_split_holds_each_image_that_its_lists_imply_once(voc, split, ids):
+def test_a_split_contains_each_image_of_its_lists_once(voc, split, ids):
   assert sorted(by_id(open_source("voc_segmentation", split, voc.data_dir))) == sorted(ids)
-  assert split_sizes("voc_segmentation", voc.data_dir)[split] == len(ids)
+  assert Dataset("voc_segmentation", voc.data_dir).splits[split] == len(ids)
 
 
-def test_labels_are_the_indices_of_vocs_masks_and_sbds_matrices(voc):
+def test_labels_are_the_values_of_vocs_masks_and_sbds_matrices(voc):
   examples = by_id(open_source("voc_segmentation", "train_aug", voc.data_dir))
   examples |= by_id(open_source("voc_segmentation", "validation", voc.data_dir))
   assert len(examples) == 9
@@ -55,7 +55,7 @@ def test_labels_are_the_indices_of_vocs_masks_and_sbds_matrices(voc):
     np.testing.assert_array_equal(example["label"], label, image_id)
 
 
-def test_an_image_of_both_has_vocs_picture(voc):
+def test_an_image_in_both_has_vocs_file(voc):
   both = VOC_TRAIN[0]
   ours, theirs = (files[f"{root}/{both}.jpg"] for files, root in both_pictures(voc.files))
   assert ours != theirs and stored_pictures("voc_segmentation", "train", voc.data_dir)[both] == ours
@@ -65,7 +65,7 @@ def both_pictures(files):
   return (files[TRAINVAL], f"{VOC_ROOT}/JPEGImages"), (files[SBD], f"{SBD_ROOT}/img")
 
 
-def test_pictures_are_stored_as_they_came(voc):
+def test_images_are_stored_byte_for_byte(voc):
   found = {}
   for split in ("train", "validation", "test", "sbd"):
     found |= stored_pictures("voc_segmentation", split, voc.data_dir)
@@ -76,7 +76,7 @@ def test_pictures_are_stored_as_they_came(voc):
     assert data == folder[0][f"{folder[1]}/{image_id}.jpg"]
 
 
-def test_sources_give_pictures_as_rgb(voc):
+def test_sources_return_images_as_rgb(voc):
   for example in open_source("voc_segmentation", "train_aug", voc.data_dir):
     picture = Image.open(io.BytesIO(stored(voc, example["image_id"])))
     np.testing.assert_allclose(example["image"].astype(int), np.asarray(picture), atol=4)
@@ -87,7 +87,7 @@ def stored(voc, image_id):
   return ours.get(f"{our_folder}/{image_id}.jpg") or theirs[f"{their_folder}/{image_id}.jpg"]
 
 
-def test_a_label_can_be_read_without_its_picture(voc):
+def test_a_label_can_be_read_without_its_image(voc):
   source = open_source("voc_segmentation", "train_aug", voc.data_dir)
   for index, example in enumerate(source):
     np.testing.assert_array_equal(source.label(index), example["label"])
@@ -103,7 +103,7 @@ def test_the_test_split_has_no_labels(voc):
     source.instances(0)
 
 
-def test_a_split_put_together_of_others_is_a_sequence_like_any(voc):
+def test_a_composed_split_is_a_sequence_like_any(voc):
   source = open_source("voc_segmentation", "train_aug", voc.data_dir)
   ids = [example["image_id"] for example in source]
   assert len(source) == 7 and [source[index]["image_id"] for index in range(-7, 0)] == ids
@@ -112,7 +112,7 @@ def test_a_split_put_together_of_others_is_a_sequence_like_any(voc):
       source[index]
 
 
-def test_what_is_missing_stands_in_the_data_set(voc):
+def test_missing_examples_are_recorded_in_the_data_set(voc):
   expected = [
     "train 3 instead of 1464",
     "validation 2 instead of 1449",
@@ -120,7 +120,7 @@ def test_what_is_missing_stands_in_the_data_set(voc):
     "train_aug 7 instead of 10582",
     "test 2 instead of 1456",
   ]
-  assert lacks("voc_segmentation", voc.data_dir) == expected
+  assert Dataset("voc_segmentation", voc.data_dir).missing == expected
   (version,) = dataset_folder("voc_segmentation", voc.data_dir).glob("*.*.*")
   metadata = json.loads((version / "metadata.json").read_text())
   assert metadata["partial"] == expected and metadata["published"] == VOC.split_sizes
@@ -128,13 +128,13 @@ def test_what_is_missing_stands_in_the_data_set(voc):
   assert metadata["unlabelled"] == ["test"] and metadata["classes"] == list(VOC.classes)
 
 
-def test_other_counts_than_published_stop(voc, tmp_path, capfd):
+def test_unpublished_counts_are_rejected(voc, tmp_path, capfd):
   (line,) = faults(capfd, "voc_segmentation", voc.root, tmp_path / "data")
   assert "train_aug 7 instead of 10582" in line and "test 2 instead of 1456" in line and "--partial" in line
 
 
 def published_lists():
-  """Lists of the published sizes, of whose images 1,678 and 559 stand in VOC's lists too."""
+  """Returns lists of the published sizes; 1,678 and 559 images of SBD's are in VOC's lists, too."""
   voc = [f"voc_{number:06d}" for number in range(1464 + 1449 + 1456)]
   train, val, test = voc[:1464], voc[1464 : 1464 + 1449], voc[1464 + 1449 :]
   only = [f"sbd_{number:06d}" for number in range(6820 + 2298)]
@@ -163,13 +163,13 @@ def test_lists_of_the_published_sizes_give_the_published_splits():
   assert counts == VOC.split_sizes and differences(counts, VOC.split_sizes) == []
 
 
-def test_one_image_less_is_a_difference():
+def test_a_missing_image_is_a_difference():
   found = published_lists()
   counts = lists.counts(lists.splits(lists.Lists(**{**vars(found), "sbd_val": found.sbd_val[1:]})))
   assert differences(counts, VOC.split_sizes) == ["train_aug 10581 instead of 10582"]
 
 
-def test_all_faults_of_the_lists_are_told_at_once():
+def test_all_faults_of_the_lists_are_reported_together():
   with pytest.raises(ValueError) as error:
     lists.splits(lists.Lists(["a", "b", "b"], ["b", "c"], ["a", "c"], ["d", "d"], []))
   assert str(error.value).splitlines() == [
@@ -183,8 +183,8 @@ def test_all_faults_of_the_lists_are_told_at_once():
     lists.splits(lists.Lists(["a"], [], [], [], []))
 
 
-def change_of(archive, name, change):
-  """The archives with one file changed, or removed where `change` is None."""
+def with_change(archive, name, change):
+  """Returns the archives with one file changed, or removed if `change` is None."""
   files = archives.voc()
   if change is None:
     del files[archive][name]
@@ -210,43 +210,46 @@ def change_of(archive, name, change):
       TRAINVAL,
       f"{VOC_ROOT}/JPEGImages/{VOC_VAL[1]}.jpg",
       lambda data: data[: len(data) // 2],
-      f"{VOC_VAL[1]}.jpg cannot be read to its end",
+      f"{VOC_VAL[1]}.jpg is damaged or truncated",
     ),
     (
       TRAINVAL,
       f"{VOC_ROOT}/SegmentationClass/{VOC_TRAIN[1]}.png",
       lambda data: archives.png(np.full((3, 4), 7, np.uint8)),
-      f"SegmentationClass/{VOC_TRAIN[1]}.png is 3 x 4, its image {VOC_ROOT}/JPEGImages/{VOC_TRAIN[1]}.jpg is ",
+      f"SegmentationClass/{VOC_TRAIN[1]}.png is 3 x 4, but its image {VOC_ROOT}/JPEGImages/{VOC_TRAIN[1]}.jpg is ",
     ),
-    (SBD, f"{SBD_ROOT}/cls/{SBD_ONLY[0]}.mat", lambda data: data[:99], f"{SBD_ONLY[0]}.mat cannot be read as a mask"),
+    (SBD, f"{SBD_ROOT}/cls/{SBD_ONLY[0]}.mat", lambda data: data[:99], f"{SBD_ONLY[0]}.mat is not an SBD mask"),
     (
       SBD,
       f"{SBD_ROOT}/cls/{SBD_ONLY[2]}.mat",
       lambda data: archives.mat(np.zeros((50, 50), np.uint16)),
-      f"{SBD_ONLY[2]}.mat holds uint16 (50, 50), not uint8",
+      f"{SBD_ONLY[2]}.mat contains uint16 (50, 50), not uint8",
     ),
   ],
-  ids=range(9),
-)
-def test_a_fault_in_an_archive_names_the_file(tmp_path, capfd, archive, name, change, message):
-  archives.write(tmp_path, change_of(archive, name, change))
+  ids=[
+    "empty list", "id twice", "no list", "no image", "no mask", "truncated image", "smaller mask", "truncated mask",
+    "mask of 16 bits",
+  ],
+)  # fmt: skip
+def test_a_fault_in_an_archive_is_reported_with_the_file(tmp_path, capfd, archive, name, change, message):
+  archives.write(tmp_path, with_change(archive, name, change))
   (line,) = faults(capfd, "voc_segmentation", tmp_path, tmp_path / "data", "--partial")
   assert message in line
 
 
-def test_a_value_that_is_no_class_is_told_with_those_that_are(tmp_path, capfd):
+def test_a_value_that_is_no_class_is_reported_with_the_allowed_ones(tmp_path, capfd):
   name = f"{VOC_ROOT}/SegmentationClass/{VOC_TRAIN[0]}.png"
   shape = voc_mask(archives.voc(), VOC_TRAIN[0]).shape
-  archives.write(tmp_path, change_of(TRAINVAL, name, lambda _: archives.png(np.full(shape, 21, np.uint8))))
+  archives.write(tmp_path, with_change(TRAINVAL, name, lambda _: archives.png(np.full(shape, 21, np.uint8))))
   assert faults(capfd, "voc_segmentation", tmp_path, tmp_path / "data", "--partial") == [
-    f"{name} holds the values 21; allowed are 0 to 20 and 255."
+    f"{name} contains the values 21. Allowed are 0 to 20 and 255."
   ]
 
 
-def test_names_that_begin_with_a_dot_are_the_same(tmp_path):
-  """As of an archive that was packed by `tar cf ... .`."""
+def test_a_leading_dot_in_the_names_of_an_archive_is_ignored(tmp_path):
+  """`tar cf ... .` makes such archives."""
   files = archives.voc()
   files[TRAINVAL] = {f"./{name}": data for name, data in files[TRAINVAL].items()}
   archives.write(tmp_path, files)
   prepare("voc_segmentation", str(tmp_path), str(tmp_path / "data"), partial=True)
-  assert split_sizes("voc_segmentation", str(tmp_path / "data"))["train_aug"] == 7
+  assert Dataset("voc_segmentation", str(tmp_path / "data")).splits["train_aug"] == 7

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 from counts."""
+"""Top-1 and top-5 accuracy from counts."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ def count(logits, labels):
   return sum(count_hits(int(label), row, logits.shape[-1]) for label, row in zip(labels, best, strict=True))
 
 
-def test_counts_equal_torchs_topk():
+def test_counts_equal_topk_of_pytorch():
   logits, labels = example()
   counts = count(logits, labels)
   best = torch.from_numpy(logits).topk(5).indices.numpy()
@@ -33,15 +33,15 @@ def test_counts_equal_torchs_topk():
   np.testing.assert_allclose(accuracy(counts), expected.sum(0)[1:] / expected.sum(0)[0])
 
 
-def test_equal_scores_get_what_chance_gives():
-  """A network that has died gives every class the same score, or none that is a number."""
+def test_constant_logits_score_at_chance_level():
+  """A network that has collapsed predicts constant logits, or NaN."""
   labels = np.arange(20, dtype=np.int32)
   assert accuracy(count(np.zeros((20, 20), np.float32), labels)) == (1 / 20, 5 / 20)
   assert accuracy(count(np.full((20, 20), np.nan, np.float32), labels)) == (0, 0)
   assert accuracy(count(np.full((3, 3), np.nan, np.float32), labels[:3])) == (0, 0)
 
 
-def test_fewer_than_five_classes_are_all_within_five():
+def test_top5_of_fewer_than_five_classes_is_one():
   counts = count(np.eye(3, dtype=np.float32), np.array([0, 2, 1], np.int32))
   assert accuracy(counts) == (1 / 3, 1)
 

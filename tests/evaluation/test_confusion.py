@@ -1,3 +1,5 @@
+"""Metrics from a confusion matrix against loops, sets of pixels and the official Cityscapes script."""
+
 import types
 
 import jax
@@ -16,7 +18,7 @@ ABSENT = 4  # Neither occurs nor is predicted in `example`.
 
 
 def example(shape=(8, 6, 10)):
-  """Labels, a quarter of them void, and predictions, most of them right; uint8."""
+  """Returns uint8 labels, a quarter of them void, and predictions, most of them correct."""
   rng = np.random.default_rng(0)
   others = np.delete(np.arange(CLASSES), ABSENT)
   truth = rng.choice(others, shape)
@@ -26,7 +28,7 @@ def example(shape=(8, 6, 10)):
 
 
 def slow_confusion(labels, predictions, ignore=255) -> np.ndarray:
-  """One pixel after the other."""
+  """Counts one pixel after the other."""
   matrix = np.zeros((CLASSES, CLASSES), np.int64)
   for label, prediction in zip(labels.ravel(), predictions.ravel(), strict=True):
     if label != ignore:
@@ -35,7 +37,7 @@ def slow_confusion(labels, predictions, ignore=255) -> np.ndarray:
 
 
 def slow_iou(labels, predictions, index: int) -> float:
-  """By sets of pixels."""
+  """Computes the IoU from sets of pixels."""
   valid = {i for i, label in enumerate(labels.ravel()) if label != 255}
   truth = {i for i in valid if labels.ravel()[i] == index}
   predicted = {i for i in valid if predictions.ravel()[i] == index}
@@ -74,7 +76,7 @@ def test_counts_equal_a_loop_over_pixels(count):
 
 
 @ways
-def test_void_alone_counts_nothing(count):
+def test_void_labels_count_nothing(count):
   labels, predictions = example()
   np.testing.assert_array_equal(count(np.full_like(labels, 255), predictions), np.zeros((CLASSES, CLASSES)))
 
@@ -100,25 +102,26 @@ def test_counts_beyond_float32_are_exact():
 
 @pytest.mark.parametrize("count", [by_numpy, by_jax])
 @pytest.mark.parametrize("wrong", [CLASSES, 33, 254, -1])
-def test_wrong_ids_are_refused_with_the_numbers(count, wrong):
+def test_wrong_ids_are_rejected_with_the_values(count, wrong):
   labels, predictions = (values.astype(np.int32) for values in example())
   bad = labels.copy()
   bad[np.unravel_index(np.argmax(labels != 255), labels.shape)] = wrong
   smallest, largest = min(wrong, 0), max(wrong, CLASSES - 1)
-  with pytest.raises(ValueError, match=f"label values from {smallest} to {largest} found, but there are {CLASSES}"):
+  message = f"label values from {smallest} to {largest}: must be .* there are {CLASSES} classes"
+  with pytest.raises(ValueError, match=message):
     count(bad, predictions)
   bad = np.where(labels == bad, predictions, wrong)
-  with pytest.raises(ValueError, match=f"prediction values from {smallest} to {largest} found"):
+  with pytest.raises(ValueError, match=f"prediction values from {smallest} to {largest}: must be"):
     count(labels, bad)
 
 
-def test_shapes_that_differ_are_refused():
+def test_different_shapes_are_rejected():
   labels, predictions = example()
   with pytest.raises(ValueError, match=r"\(8, 6, 10\).*\(8, 6, 9\)"):
     by_numpy(labels, predictions[..., :-1])
 
 
-def test_scores_equal_sets_of_pixels():
+def test_metrics_equal_sets_of_pixels():
   labels, predictions = example()
   matrix = confusion_matrix(labels, predictions, CLASSES)
   expected = [slow_iou(labels, predictions, index) for index in range(CLASSES)]
@@ -128,14 +131,14 @@ def test_scores_equal_sets_of_pixels():
   assert pixel_accuracy(matrix) == pytest.approx((labels == predictions)[valid].mean())
 
 
-def test_absent_class_is_nan_and_left_out_of_the_mean():
+def test_an_absent_class_is_nan_and_not_part_of_the_mean():
   matrix = confusion_matrix(*example(), CLASSES)
   absent = np.isnan(iou_per_class(matrix))
   assert absent[ABSENT] and absent.sum() == 1
   assert mean_iou(matrix) == pytest.approx(np.delete(iou_per_class(matrix), ABSENT).mean())
 
 
-def test_class_that_is_only_predicted_or_only_missed_scores_zero():
+def test_a_class_that_is_only_predicted_has_an_iou_of_zero():
   np.testing.assert_array_equal(iou_per_class([[0, 3, 0], [0, 5, 0], [0, 0, 0]]), [0, 5 / 8, np.nan])
 
 
@@ -143,12 +146,12 @@ def test_rows_are_the_ground_truth():
   np.testing.assert_array_equal(confusion_matrix(np.array([0, 0]), np.array([1, 1]), 2), [[0, 2], [0, 0]])
 
 
-def test_scores_of_nothing_are_nan():
+def test_metrics_without_pixels_are_nan():
   nothing = np.zeros((3, 3), np.int64)
   assert np.isnan(iou_per_class(nothing)).all() and np.isnan(mean_iou(nothing)) and np.isnan(pixel_accuracy(nothing))
 
 
-def test_scores_are_exact_for_counts_beyond_32_bits():
+def test_metrics_are_exact_for_counts_beyond_32_bits():
   matrix = [[2**40, 2**20], [0, 2**40]]
   expected = 2**40 / (2**40 + 2**20)
   np.testing.assert_allclose(iou_per_class(matrix), [expected, expected], rtol=1e-15)
@@ -156,7 +159,7 @@ def test_scores_are_exact_for_counts_beyond_32_bits():
 
 
 def test_iou_equals_the_official_cityscapes_script():
-  """The official matrix is over raw ids and counts void rows, which must not matter."""
+  """The official matrix is over raw ids and includes void rows, which must not matter."""
   rng = np.random.default_rng(0)
   matrix = rng.integers(0, 1000, (CITYSCAPES.num_classes,) * 2)
   matrix[5], matrix[:, 5] = 0, 0
@@ -174,7 +177,7 @@ def test_iou_equals_the_official_cityscapes_script():
 
 @pytest.mark.slow
 def test_counts_are_exact_past_two_to_the_31():
-  """1,100 images of 1024 x 2048, mostly of one class: 2.3e9 pixels in one cell, and every other cell right, too."""
+  """1,100 images of 1024 x 2048, mostly of one class, put 2.3e9 pixels into one cell."""
   rng = np.random.default_rng(0)
   pairs = []
   for _ in range(4):

@@ -1,4 +1,4 @@
-"""The dense CRF moves borders to where colours change, and nowhere else."""
+"""CRF post-processing moves boundaries to where colours change, and nowhere else."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ PARAMETERS = crf.Parameters(
 
 @pytest.fixture
 def scene():
-  """An image of two colours, their labels, and a network's view of them that is 6 pixels off and speckled."""
+  """Returns an image of two colours, its labels, and noisy probabilities that are shifted by 6 pixels."""
   rng = np.random.default_rng(0)
   truth = np.zeros((64, 80), np.uint8)
   truth[20:50, 25:60] = 1
@@ -25,7 +25,7 @@ def scene():
   return image.clip(0, 255).astype(np.uint8), truth, probabilities.astype(np.float32)
 
 
-def test_borders_move_to_where_colours_change(scene):
+def test_boundaries_move_to_where_colours_change(scene):
   image, truth, probabilities = scene
   before = (np.argmax(probabilities, -1) == truth).mean()
   refined = crf.postprocess(image, probabilities, PARAMETERS)
@@ -33,19 +33,19 @@ def test_borders_move_to_where_colours_change(scene):
   assert before < 0.9 and (refined == truth).mean() > 0.99
 
 
-def test_red_and_blue_are_not_mixed_up_nor_rows_and_columns(scene):
+def test_channels_and_axes_are_in_the_right_order(scene):
   image, truth, probabilities = scene
   turned = crf.postprocess(image.swapaxes(0, 1), probabilities.swapaxes(0, 1), PARAMETERS)
   assert np.mean(turned == truth.T) > 0.99
 
 
-def test_kernels_of_no_weight_change_nothing(scene):
+def test_kernels_of_weight_zero_change_nothing(scene):
   image, _, probabilities = scene
   idle = dataclasses.replace(PARAMETERS, smooth_weight=0.0, color_weight=0.0)
   np.testing.assert_array_equal(crf.postprocess(image, probabilities, idle), np.argmax(probabilities, -1))
 
 
-def test_candidates_are_counted_beside_the_network_alone(scene):
+def test_candidates_are_counted_after_the_network_alone(scene):
   image, truth, probabilities = scene
   truth[:5] = 255
   counts = crf.count_each(image, truth, probabilities, [PARAMETERS])

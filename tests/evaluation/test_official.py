@@ -1,4 +1,4 @@
-"""Cityscapes' figures against its own script, and VOC's against a count of their definition."""
+"""Metrics of Cityscapes against the official script, and of VOC against their definition."""
 
 import types
 
@@ -16,13 +16,13 @@ RAW_IDS = np.array([np.flatnonzero(CITYSCAPES.raw_to_train == index)[0] for inde
 
 
 def regions(rng, values, size, blur=4):
-  """A map of smooth regions of the values."""
+  """Returns a map of smooth regions with the given values."""
   noise = rng.normal(size=(*size, len(values)))
   return np.asarray(values)[np.argmax(cv2.GaussianBlur(noise, (0, 0), blur).reshape(noise.shape), -1)]
 
 
 def labelled(rng, raw_values, size):
-  """Raw labels, and instance ids that tear the objects among them apart."""
+  """Returns raw labels, and instance ids that split the objects among them."""
   raw = regions(rng, raw_values, size)
   numbers = regions(rng, np.arange(4), size, blur=2)
   is_object = (raw >= 24) & (rng.random() < 0.9)
@@ -36,10 +36,10 @@ CASES = {
   "predicted but absent": [([7, 11], [0, 2, 12, 16], (40, 60))],
   "all void": [([0, 4, 9], np.arange(19), (30, 40))],
   "void beside one class": [([3], np.arange(19), (30, 40)), ([24], [11, 12, 0], (30, 40))],
-  "one class, all right": [([26], [13], (30, 40))],
+  "one class, all correct": [([26], [13], (30, 40))],
   "one class, all wrong": [([26], [10], (30, 40))],
-  "objects as others of their category": [([24, 25, 26, 27, 28, 31, 32, 33], [11, 12, 13, 14], (60, 80))] * 2,
-  "groups and unscored objects": [([29, 30, 24, 7], np.arange(19), (60, 80))],
+  "objects predicted as others of their category": [([24, 25, 26, 27, 28, 31, 32, 33], [11, 12, 13, 14], (60, 80))] * 2,
+  "groups, and objects without instance metrics": [([29, 30, 24, 7], np.arange(19), (60, 80))],
 }
 
 
@@ -55,11 +55,11 @@ class Labelled:
 
 def scores_of(counts):
   totals = {name: sum(part[name] for part in counts) for name in counts[0]}
-  return segmentation.Scores(totals, np.zeros(len(counts)), CITYSCAPES, [], [], [])
+  return segmentation.Metrics(totals, np.zeros(len(counts)), CITYSCAPES, [], [], [])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_scores_equal_the_official_script(case, tmp_path, monkeypatch):
+def test_cityscapes_metrics_equal_the_official_script(case, tmp_path, monkeypatch):
   rng = np.random.default_rng(len(case))
   counts, pairs, all_instances = [], [], []
   for raw_values, predicted, size in CASES[case]:
@@ -98,8 +98,8 @@ def test_scores_equal_the_official_script(case, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_voc_scores_equal_their_definition(seed):
-  """One matrix over the set, background included; void is not scored."""
+def test_voc_metrics_equal_their_definition(seed):
+  """VOC uses one matrix over the data set, with background and without void."""
   rng = np.random.default_rng(seed)
   matrix, pairs = 0, []
   for _ in range(4):

@@ -1,4 +1,4 @@
-"""Boundary measures against plain counting."""
+"""Boundary metrics against plain counting."""
 
 import cv2
 import numpy as np
@@ -8,15 +8,15 @@ from gcn_flax.evaluation import regions
 
 
 def blobs(seed, height=60, width=80, classes=4, void=True):
-  """Smooth random regions, with some void."""
+  """Returns smooth random regions, with some void."""
   noise = np.random.default_rng(seed).normal(size=(height, width, classes + void))
-  return_map = np.argmax(cv2.GaussianBlur(noise, (0, 0), 5), -1).astype(np.uint8)
-  return_map[return_map == classes] = 255
-  return return_map
+  labels = np.argmax(cv2.GaussianBlur(noise, (0, 0), 5), -1).astype(np.uint8)
+  labels[labels == classes] = 255
+  return labels
 
 
-def by_hand(labels):
-  """Distance of each pixel to the nearest one of another label, each pair looked at."""
+def slow_distance(labels):
+  """Returns the distance of each pixel to the nearest one with another label, comparing all pairs."""
   rows, columns = np.indices(labels.shape)
   distances = np.zeros(labels.shape)
   for row, column in np.ndindex(labels.shape):
@@ -28,9 +28,9 @@ def by_hand(labels):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_distances_equal_those_counted_by_hand(seed):
+def test_distances_equal_a_comparison_of_all_pairs(seed):
   labels = blobs(seed, 31, 45)
-  np.testing.assert_allclose(regions.distance_to_boundary(labels), by_hand(labels), rtol=1e-5)
+  np.testing.assert_allclose(regions.distance_to_boundary(labels), slow_distance(labels), rtol=1e-5)
 
 
 def test_a_straight_edge_has_seven_pixels_on_either_side():
@@ -41,7 +41,7 @@ def test_a_straight_edge_has_seven_pixels_on_either_side():
   assert regions.boundary_region(labels, distance=1).sum() == 2 * 40
 
 
-def test_void_belongs_to_neither_region_and_its_edge_is_a_boundary():
+def test_void_belongs_to_neither_region_and_its_border_is_a_boundary():
   labels = np.zeros((40, 60), np.uint8)
   labels[:, 30:40] = 255
   region = regions.boundary_region(labels, distance=3)
@@ -51,7 +51,7 @@ def test_void_belongs_to_neither_region_and_its_edge_is_a_boundary():
 
 
 @pytest.mark.parametrize("value", [0, 3, 255])
-def test_one_label_has_no_boundary(value):
+def test_an_image_with_one_label_has_no_boundary(value):
   labels = np.full((20, 30), value, np.uint8)
   assert not regions.boundary_region(labels).any()
   counts = regions.count_by_distance(labels, np.zeros_like(labels))
@@ -60,22 +60,22 @@ def test_one_label_has_no_boundary(value):
   assert np.isnan(boundary) and (np.isnan(internal) if value == 255 else internal == (value == 0))
 
 
-def test_accuracies_and_curve_equal_masks():
+def test_accuracies_and_curve_equal_those_of_masks():
   labels, predictions = blobs(5, 120, 160), blobs(6, 120, 160, void=False)
   predictions[:, :100] = np.where(labels == 255, 0, labels)[:, :100]
   counts = regions.count_by_distance(labels, predictions)
-  valid, hit, distance = labels != 255, labels == predictions, by_hand(labels)
+  valid, hit, distance = labels != 255, labels == predictions, slow_distance(labels)
   assert counts.dtype == np.int64 and counts[:, 0].sum() == valid.sum() and counts[:, 1].sum() == (valid & hit).sum()
   near = valid & (distance <= 7)
   np.testing.assert_array_equal(regions.boundary_region(labels), near)
   expected = hit[near].mean(), hit[valid & ~near].mean()
   np.testing.assert_allclose(regions.boundary_accuracy(counts), expected)
-  curve = [hit[valid & (distance <= most)].mean() for most in range(1, 41)]
+  curve = [hit[valid & (distance <= limit)].mean() for limit in range(1, 41)]
   np.testing.assert_allclose(regions.accuracy_curve(counts), curve)
 
 
 def eroded(mask, times):
-  """As the reference of Boundary IoU: the outside is not of the mask."""
+  """Erodes like the reference implementation of Boundary IoU, which pads the mask with 0."""
   padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
   return cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=times)[1:-1, 1:-1].astype(bool)
 
@@ -97,7 +97,7 @@ def test_boundary_iou_equals_erosion_of_each_class(size, void):
   np.testing.assert_allclose(regions.boundary_iou(counts), expected)
 
 
-def test_the_true_labels_have_all_boundaries_right():
+def test_perfect_predictions_have_a_boundary_iou_of_one():
   labels = blobs(3)
   counts = regions.count_boundaries(labels, np.where(labels == 255, 2, labels).astype(np.uint8), 4)
   np.testing.assert_array_equal(regions.boundary_iou(counts), np.ones(4))

@@ -1,7 +1,6 @@
-"""Tiles, scales and mirror images against PyTorch and against plain NumPy."""
+"""Sliding window and test-time augmentation against PyTorch and plain NumPy."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 from gcn_flax.evaluation import tiling
 from gcn_flax.evaluation.tiling import TTA, tile_starts
+from gcn_flax.rounding import round_up
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(3, 5)).astype(np.float32) / 50
@@ -24,12 +24,12 @@ def pointwise(images):
 
 
 def from_the_left(images):
-  """A network that sees one pixel to the left, and nothing beyond the border."""
+  """A network whose output is the pixel to the left, 0 beyond the border."""
   return jnp.pad(images, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1] @ WEIGHTS
 
 
 def box(images):
-  """A network that sees 5 x 5 pixels."""
+  """A network with a receptive field of 5 x 5 pixels."""
   kernel = jnp.tile(jnp.ones((5, 5, 1, 1)) / 25, (1, 1, 1, 3))
   dimensions = ("NHWC", "HWIO", "NHWC")
   blurred = jax.lax.conv_general_dilated(
@@ -38,12 +38,15 @@ def box(images):
   return blurred @ WEIGHTS
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def probabilities(network, views):
-  return tiling.mean_probabilities(network, IMAGES, SIZES, views)
+mean_probabilities = jax.jit(tiling.mean_probabilities, static_argnums=(0, 3))
+classes = jax.jit(tiling.classes, static_argnums=(0, 3))
 
 
-def own_part(array, index):
+def probabilities(network, tta):
+  return mean_probabilities(network, IMAGES, SIZES, tta)
+
+
+def without_padding(array, index):
   height, width = SIZES[index]
   return np.asarray(array)[index, :height, :width]
 
@@ -52,7 +55,7 @@ def softmax(logits):
   return np.asarray(jax.nn.softmax(jnp.asarray(logits)))
 
 
-def test_tiles_reach_from_end_to_end():
+def test_tiles_cover_the_whole_side():
   assert tile_starts(2048, 1024, 682) == [0, 341, 683, 1024]  # The paper's four crops of a Cityscapes image.
   assert tile_starts(1024, 1024, 682) == tile_starts(96, 128, 0) == [0]
   for side, tile, overlap in [(512, 96, 0), (512, 96, 31), (100, 64, 63), (1000, 32, 5)]:
@@ -60,19 +63,19 @@ def test_tiles_reach_from_end_to_end():
     steps = np.diff(starts)
     assert starts[0] == 0 and starts[-1] == side - tile
     assert steps.max() - steps.min() <= 1 and steps.max() <= tile - overlap
-    assert len(starts) == 1 or (side - tile) / (len(starts) - 2 or 1e-9) > tile - overlap, "one tile less would do"
+    assert len(starts) == 1 or (side - tile) / (len(starts) - 2 or 1e-9) > tile - overlap, "one tile fewer would do"
 
 
 @pytest.mark.parametrize("tile", [(), (64, 64), (32, 96)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_what_sees_one_pixel_is_the_same_in_any_tiles(tile, flip):
-  views = TTA(tile=tile, overlap=20 if tile else 0, flip=flip)
-  found, expected = probabilities(pointwise, views), softmax(pointwise(np.float32(IMAGES)))
+def test_a_pointwise_network_gives_the_same_result_in_any_tiles(tile, flip):
+  tta = TTA(tile=tile, overlap=20 if tile else 0, flip=flip)
+  found, expected = probabilities(pointwise, tta), softmax(pointwise(np.float32(IMAGES)))
   for index in range(2):
-    np.testing.assert_allclose(own_part(found, index), own_part(expected, index), atol=1e-6)
+    np.testing.assert_allclose(without_padding(found, index), without_padding(expected, index), atol=1e-6)
 
 
-def test_a_small_field_sees_no_tiles_away_from_their_borders():
+def test_tiles_change_nothing_beyond_the_receptive_field_from_their_borders():
   tiled = probabilities(box, TTA(tile=(64, 64), overlap=16))
   whole = softmax(box(jnp.float32(IMAGES)))
   away = np.ones((96, 128), bool)
@@ -86,7 +89,7 @@ def test_a_small_field_sees_no_tiles_away_from_their_borders():
   assert np.abs(np.asarray(tiled)[0] - whole[0])[~away].max() > 1e-3
 
 
-def test_where_tiles_overlap_their_mean_counts():
+def test_overlapping_tiles_are_averaged():
   found = probabilities(from_the_left, TTA(tile=(96, 96), overlap=64))
   starts = tile_starts(128, 96, 64)
   total, count = np.zeros((96, 128, 5)), np.zeros((1, 128, 1))
@@ -97,15 +100,14 @@ def test_where_tiles_overlap_their_mean_counts():
   np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
 
 
-def test_overlapping_rows_count_alike_however_tall_a_tile_is():
-  """A tile of 96 rows is no multiple of the rows that are worked on at once."""
+def test_overlapping_rows_have_equal_weights_in_tiles_of_any_height():
+  """A tile of 96 rows is not a multiple of the rows that are accumulated at once."""
   images = np.concatenate([IMAGES[:1], IMAGES[1:]], 1)[:, :128]
 
   def from_above(tile):
     return jnp.pad(tile, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1] @ WEIGHTS
 
-  views = TTA(tile=(96, 128), overlap=64)
-  found = tiling.mean_probabilities(from_above, images, np.array([[128, 128]]), views)
+  found = mean_probabilities(from_above, images, np.array([[128, 128]]), TTA(tile=(96, 128), overlap=64))
   total, count = np.zeros((128, 128, 5)), np.zeros((128, 1, 1))
   for start in (0, 32):
     total[start : start + 96] += softmax(from_above(jnp.float32(images[:, start : start + 96])))[0]
@@ -113,35 +115,35 @@ def test_overlapping_rows_count_alike_however_tall_a_tile_is():
   np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
 
 
-@pytest.mark.parametrize("views", [TTA(flip=True), TTA(scales=(1.0, 1.0)), TTA(tile=(96, 128))])
-def test_outside_of_an_image_is_the_filling_pixel(views):
-  """Whatever lies there in the array."""
+@pytest.mark.parametrize("tta", [TTA(flip=True), TTA(scales=(1.0, 1.0)), TTA(tile=(96, 128))])
+def test_padding_has_the_given_colour(tta):
+  """The values that the array has there do not matter."""
 
   def from_the_right(tile):
     return jnp.pad(tile, ((0, 0), (0, 0), (0, 1), (0, 0)))[:, :, 1:] @ WEIGHTS
 
   pixel = (10.0, 250.0, 30.0)
-  found = probabilities(from_the_right, dataclasses.replace(views, pixel=pixel))
+  found = probabilities(from_the_right, dataclasses.replace(tta, pixel=pixel))
   image = IMAGES[1, :70, :101].astype(np.float32)
 
   def seen(image):
     filled = np.concatenate([image, np.broadcast_to(np.float32(pixel), (70, 1, 3))], 1)
     return softmax(filled[:, 1:] @ WEIGHTS)
 
-  expected = (seen(image) + seen(image[:, ::-1])[:, ::-1]) / 2 if views.flip else seen(image)
-  np.testing.assert_allclose(own_part(found, 1), expected, atol=1e-6)
+  expected = (seen(image) + seen(image[:, ::-1])[:, ::-1]) / 2 if tta.flip else seen(image)
+  np.testing.assert_allclose(without_padding(found, 1), expected, atol=1e-6)
 
 
-def test_a_mirror_image_is_that_of_the_image_not_of_its_filling():
+def test_a_flip_mirrors_the_image_without_its_padding():
   found = probabilities(from_the_left, TTA(flip=True))
   for index, (height, width) in enumerate(SIZES):
     image = jnp.float32(IMAGES[index : index + 1, :height, :width])
     straight, mirrored = softmax(from_the_left(image)), softmax(from_the_left(image[:, :, ::-1]))[:, :, ::-1]
-    np.testing.assert_allclose(own_part(found, index), (straight + mirrored)[0] / 2, atol=1e-6)
+    np.testing.assert_allclose(without_padding(found, index), (straight + mirrored)[0] / 2, atol=1e-6)
 
 
 def resized(array, size):
-  """`[H, W, C]` as PyTorch resizes it."""
+  """Resizes `[H, W, C]` with PyTorch."""
   tensor = torch.from_numpy(np.array(array, np.float32)).permute(2, 0, 1)[None]
   resized = F.interpolate(tensor, size=tuple(map(int, size)), mode="bilinear", align_corners=False)
   return resized[0].permute(1, 2, 0).numpy()
@@ -154,7 +156,7 @@ def test_scales_equal_pytorchs_resizing(scales, flip):
   for index, size in enumerate(SIZES):
     image = IMAGES[index, : size[0], : size[1]]
     parts = [resized(softmax(resized(image, np.round(size * scale)) @ WEIGHTS), size) for scale in scales]
-    np.testing.assert_allclose(own_part(found, index), np.mean(parts, 0), atol=1e-5)
+    np.testing.assert_allclose(without_padding(found, index), np.mean(parts, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.5])
@@ -162,12 +164,12 @@ def test_scaled_tiles_cover_every_pixel(scale):
   found = probabilities(pointwise, TTA(scales=(scale,), tile=(32, 32), overlap=8))
   whole = probabilities(pointwise, TTA(scales=(scale,)))
   for index in range(2):
-    np.testing.assert_allclose(own_part(found, index).sum(-1), 1, atol=1e-5)
-    # Only pixels within one scaled pixel of a tile's border are interpolated from other pixels.
-    differs = np.abs(own_part(found, index) - own_part(whole, index)).max(-1) > 1e-5
+    np.testing.assert_allclose(without_padding(found, index).sum(-1), 1, atol=1e-5)
+    # Only pixels within one scaled pixel of a tile's border are interpolated from different pixels.
+    differs = np.abs(without_padding(found, index) - without_padding(whole, index)).max(-1) > 1e-5
     for axis, side in enumerate(SIZES[index]):
       scaled = max(1, round(side * scale))
-      canvas = -(-round((96, 128)[axis] * scale) // 32) * 32
+      canvas = round_up(round((96, 128)[axis] * scale), 32)
       borders = [edge for start in tile_starts(canvas, 32, 8) for edge in (start, start + 32)]
       centres = (np.arange(side) + 0.5) * scaled / side
       near = np.abs(centres[:, None] - np.array(borders)).min(1) < 1
@@ -175,38 +177,38 @@ def test_scaled_tiles_cover_every_pixel(scale):
     assert not differs.any()
 
 
-def test_rounded_sizes_leave_no_hole_between_tiles():
-  """A side of 105 becomes 34, a little more than 0.32 of it: the tile at 32 begins with pixel 99, not 100."""
+def test_rounded_sizes_leave_no_gap_between_tiles():
+  """A side of 105 is scaled to 34, slightly more than 0.32 of it: the tile at 32 starts at pixel 99, not 100."""
   images, sizes = np.zeros((1, 256, 128, 3), np.uint8), np.array([[105, 105]])
-  found = tiling.mean_probabilities(pointwise, images, sizes, TTA(scales=(0.32,), tile=(32, 32)))
+  found = mean_probabilities(pointwise, images, sizes, TTA(scales=(0.32,), tile=(32, 32)))
   np.testing.assert_allclose(np.asarray(found)[0, :105, :105].sum(-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("views", [TTA(), TTA(flip=True), TTA(scales=(0.5, 1.0)), TTA(tile=(64, 64))])
-def test_classes_are_the_most_probable(views):
+@pytest.mark.parametrize("tta", [TTA(), TTA(flip=True), TTA(scales=(0.5, 1.0)), TTA(tile=(64, 64))])
+def test_classes_are_the_most_probable_ones(tta):
   for network in (pointwise, from_the_left):
-    found = np.asarray(tiling.classes(network, IMAGES, SIZES, views))
-    expected = np.argmax(probabilities(network, views), -1)
-    assert found.dtype == np.uint8 and (own_part(found, 1) == own_part(expected, 1)).mean() > 0.999
+    found = np.asarray(classes(network, IMAGES, SIZES, tta))
+    expected = np.argmax(probabilities(network, tta), -1)
+    assert found.dtype == np.uint8 and (without_padding(found, 1) == without_padding(expected, 1)).mean() > 0.999
 
 
 @pytest.mark.parametrize(
-  "views, most",
+  "tta, max_maps",
   [
     (TTA(scales=(0.5, 1.0, 1.5), flip=True, tile=(64, 64), overlap=16), 1.4),
-    (TTA(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's crops, of half the image each.
+    (TTA(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's four crops, each of half the image.
     (TTA(scales=(0.75, 1.0, 1.25), flip=True), 1 + 1.25**2 + 0.6),
   ],
 )
-def test_the_map_of_all_classes_is_made_once(views, most):
-  """The running sum, and what the network gives for one tile, and little else."""
+def test_memory_holds_one_map_of_all_classes(tta, max_maps):
+  """It holds the running sum, the logits of one tile, and little else."""
   image = jax.ShapeDtypeStruct((1, 512, 1024, 3), jnp.uint8)
   size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
   weights = jnp.ones((3, 64)) / 500
 
   def labels(images, sizes):
-    return tiling.classes(lambda tile: tile @ weights, images, sizes, views)
+    return tiling.classes(lambda tile: tile @ weights, images, sizes, tta)
 
   memory = jax.jit(labels).lower(image, size).compile().memory_analysis()
   one_map = 4 * 64 * 512 * 1024
-  assert memory.temp_size_in_bytes < most * one_map
+  assert memory.temp_size_in_bytes < max_maps * one_map

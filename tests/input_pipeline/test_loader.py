@@ -1,4 +1,4 @@
-"""Order is a pure function of (seed, step); hosts, threads and workers do not show."""
+"""The order of examples depends on (seed, step) only, not on hosts, threads or workers."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from gcn_flax.input_pipeline.loader import HostShard
 
 
 class FakeSource:
-  """Ten examples of 4 x 4 pixels whose value is their number."""
+  """Ten examples of 4 x 4 pixels whose values are their index."""
 
   has_labels = True
 
@@ -25,33 +25,33 @@ class FakeSource:
 
 
 def jitter(example, rng):
-  """An augmentation that leaves its random number in the image."""
+  """An augmentation that stores its random number in the image."""
   image = example["image"].copy()
   image[..., 1] = rng.integers(0, 256)
   return {**example, "image": image}
 
 
-def batches(share, seed=0, num_threads=2, num_workers=0):
-  order = loader.MixtureSampler([10], None, seed)
+def batches(shard, seed=0, num_threads=2, num_workers=0):
+  sampler = loader.MixtureSampler([10], None, seed)
   found = loader.train_batches(
-    [FakeSource()], order, share, seed=seed, augment=jitter, num_threads=num_threads, num_workers=num_workers
+    [FakeSource()], sampler, shard, seed=seed, augment=jitter, num_threads=num_threads, num_workers=num_workers
   )
   return np.stack([batch["image"][:, 0, 0, :2] for batch in found])  # [steps, b, (number, random)]
 
 
-def test_an_epoch_shows_every_example_once_and_the_next_one_in_another_order():
+def test_every_epoch_contains_each_example_once_in_a_new_order():
   numbers = batches(HostShard(5, 0, 6, 0, 1))[..., 0].reshape(3, 10)
   for epoch in numbers:
     assert sorted(epoch) == list(range(10))
   assert len({tuple(epoch) for epoch in numbers}) == 3
 
 
-def test_any_step_can_be_started_from():
+def test_training_can_start_at_any_step():
   whole = batches(HostShard(4, 0, 9, 0, 1))
   np.testing.assert_array_equal(batches(HostShard(4, 6, 9, 0, 1)), whole[6:])
 
 
-def test_hosts_together_make_the_same_global_batch():
+def test_host_shards_form_the_same_global_batch():
   whole = batches(HostShard(4, 3, 6, 0, 1))
   for hosts in (2, 4):
     parts = [batches(HostShard(4, 3, 6, host, hosts)) for host in range(hosts)]
@@ -65,7 +65,7 @@ def test_threads_and_workers_do_not_change_a_batch(num_threads, num_workers):
 
 
 class Damaged(FakeSource):
-  """Half of the ten cannot be read."""
+  """A source whose examples `damaged` cannot be read."""
 
   dataset, split = "fake", "train"
 
@@ -78,15 +78,12 @@ class Damaged(FakeSource):
     return super().__getitem__(index)
 
 
-def read_damaged(damaged, share, skip=True):
-  found = loader.train_batches(
-    [Damaged(damaged)], loader.MixtureSampler([10], None, 0), share, seed=0, augment=jitter, num_threads=2, num_workers=0,
-    skip_corrupt=skip,
-  )  # fmt: skip
-  return list(found)
+def read_damaged(damaged, shard, skip=True):
+  sampler, options = loader.MixtureSampler([10], None, 0), {"num_threads": 2, "num_workers": 0, "skip_corrupt": skip}
+  return list(loader.train_batches([Damaged(damaged)], sampler, shard, seed=0, augment=jitter, **options))
 
 
-def test_another_example_stands_in_for_a_damaged_one_whoever_reads_it(caplog):
+def test_a_damaged_example_is_replaced_by_the_same_one_on_every_host(caplog):
   damaged = {0, 2, 4, 6, 8}
   whole, found = batches(HostShard(4, 0, 10, 0, 1)), read_damaged(damaged, HostShard(4, 0, 10, 0, 1))
   pixels = np.stack([batch["image"][:, 0, 0, :2] for batch in found])
@@ -104,7 +101,7 @@ def test_another_example_stands_in_for_a_damaged_one_whoever_reads_it(caplog):
     assert [list(ids) for ids in together] == [list(batch["image_id"]) for batch in found[3:]]
 
 
-def test_damage_ends_the_run_unless_told_and_where_nearly_all_is_damaged():
+def test_damaged_examples_raise_unless_skipped_or_if_there_are_many():
   with pytest.raises(CorruptExample, match="example 3 is damaged"):
     read_damaged({3}, HostShard(4, 0, 10, 0, 1), skip=False)
   with pytest.raises(CorruptExample, match="fake 'train': 10 examples in a row are damaged"):
@@ -117,67 +114,68 @@ def test_the_seed_changes_order_and_augmentation():
   assert (one[..., 1] != other[..., 1]).any()
 
 
-def test_a_repeated_example_is_augmented_anew():
+def test_a_repeated_example_gets_a_new_augmentation():
   drawn = batches(HostShard(5, 0, 4, 0, 1)).reshape(-1, 2)
   first = dict(drawn[:10])
   assert any(first[number] != random for number, random in drawn[10:])
 
 
-def drawn(order, first, last):
-  return [order[position] for position in range(first, last)]
+def drawn(sampler, first, last):
+  return [sampler[position] for position in range(first, last)]
 
 
-def test_a_mix_shows_every_example_of_every_source_once_an_epoch():
-  order = loader.MixtureSampler([3, 5, 2], None, seed=1)
+def test_every_epoch_of_a_mixture_contains_each_example_once():
+  sampler = loader.MixtureSampler([3, 5, 2], None, seed=1)
   everything = [(source, index) for source, size in enumerate([3, 5, 2]) for index in range(size)]
-  epochs = [drawn(order, 10 * epoch, 10 * epoch + 10) for epoch in range(4)]
+  epochs = [drawn(sampler, 10 * epoch, 10 * epoch + 10) for epoch in range(4)]
   assert all(sorted(epoch) == everything for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) == 4
-  assert any(epoch[0][0] != 0 for epoch in epochs), "one shuffle over all, not one source after the other"
+  assert any(epoch[0][0] != 0 for epoch in epochs), "shuffled over all sources, not one source after the other"
 
 
-def test_weights_are_shares_and_nothing_comes_twice_before_all_came():
-  order = loader.MixtureSampler([6, 30, 4], [1, 1, 2], seed=0)
+def test_weights_are_sampling_rates_without_early_repetition():
+  sizes = [60, 300, 40]
+  sampler = loader.MixtureSampler(sizes, [1, 1, 2], seed=0)
   for epoch in range(5):
-    sources = [source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)]
-    assert [sources.count(number) for number in range(3)] == [10, 10, 20]
-  for number, size in enumerate([6, 30, 4]):
-    seen = [index for source, index in drawn(order, 0, 240) if source == number]
+    sources = [source for source, _ in drawn(sampler, 400 * epoch, 400 * epoch + 400)]
+    assert [sources.count(number) for number in range(3)] == [100, 100, 200]
+  for number, size in enumerate(sizes):
+    seen = [index for source, index in drawn(sampler, 0, 2400) if source == number]
     for start in range(0, len(seen) - size + 1, size):
       assert sorted(seen[start : start + size]) == list(range(size))
 
 
-def test_epochs_and_sources_of_a_weighted_mix_have_orders_of_their_own():
-  order = loader.MixtureSampler([20, 20], [1, 1], seed=0)
-  turns = [[source for source, _ in drawn(order, 40 * epoch, 40 * epoch + 40)] for epoch in range(2)]
+def test_epochs_and_sources_of_a_weighted_mixture_have_different_orders():
+  sampler = loader.MixtureSampler([20, 20], [1, 1], seed=0)
+  turns = [[source for source, _ in drawn(sampler, 40 * epoch, 40 * epoch + 40)] for epoch in range(2)]
   assert turns[0] != turns[1]
-  first, second = ([index for source, index in drawn(order, 0, 40) if source == number] for number in range(2))
+  first, second = ([index for source, index in drawn(sampler, 0, 40) if source == number] for number in range(2))
   assert first != second
 
 
-def test_a_small_share_changes_from_epoch_to_epoch():
-  order = loader.MixtureSampler([90, 10], [1, 9], seed=0)
+def test_a_small_share_uses_other_examples_in_every_epoch():
+  sampler = loader.MixtureSampler([900, 100], [1, 9], seed=0)
   firsts = [
-    {index for source, index in drawn(order, 100 * epoch, 100 * epoch + 100) if source == 0} for epoch in range(9)
+    {index for source, index in drawn(sampler, 1000 * epoch, 1000 * epoch + 1000) if source == 0} for epoch in range(9)
   ]
-  assert [len(first) for first in firsts] == [10] * 9
-  assert set().union(*firsts) == set(range(90))
+  assert [len(first) for first in firsts] == [100] * 9
+  assert set().union(*firsts) == set(range(900))
 
 
-def test_a_weight_that_shows_nothing_is_refused():
-  with pytest.raises(ValueError, match="give a source none of the 20 positions"):
+def test_a_weight_that_rounds_to_no_example_is_rejected():
+  with pytest.raises(ValueError, match="gets none of the 20 examples of an epoch"):
     loader.MixtureSampler([10, 10], [1e-6, 1], 0)
 
 
-def test_the_order_of_a_mix_starts_anywhere_and_follows_the_seed():
-  whole = drawn(loader.MixtureSampler([6, 5], [2, 1], 3), 0, 50)
-  again = loader.MixtureSampler([6, 5], [2, 1], 3)
+def test_a_mixture_can_start_anywhere_and_depends_on_the_seed():
+  whole = drawn(loader.MixtureSampler([60, 50], [2, 1], 3), 0, 50)
+  again = loader.MixtureSampler([60, 50], [2, 1], 3)
   assert [again[position] for position in (49, 7, 22)] == [whole[49], whole[7], whole[22]]
-  assert drawn(loader.MixtureSampler([6, 5], [2, 1], 4), 0, 50) != whole
+  assert drawn(loader.MixtureSampler([60, 50], [2, 1], 4), 0, 50) != whole
 
 
-def test_a_batch_that_hosts_cannot_share_is_refused():
-  with pytest.raises(ValueError, match="batch size 5 must be a multiple of the 2 hosts"):
+def test_a_batch_that_hosts_cannot_share_is_rejected():
+  with pytest.raises(ValueError, match="batch size 5: must be a multiple of the 2 hosts. Use for instance 6."):
     HostShard(5, 0, 1, 0, 2)
 
 
@@ -186,13 +184,13 @@ def fit(example):
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_evaluation_sees_every_example_once_and_marks_what_fills_up(hosts):
+def test_evaluation_sees_every_example_once_and_marks_padding(hosts):
   steps = loader.num_eval_steps(10, 4)
   assert steps == 3
   parts = []
   for host in range(hosts):
-    share = HostShard(4, 0, steps, host, hosts)
-    found = list(loader.eval_batches(FakeSource(), share, fit=fit, num_threads=2, num_workers=0))
+    shard = HostShard(4, 0, steps, host, hosts)
+    found = list(loader.eval_batches(FakeSource(), shard, fit=fit, num_threads=2, num_workers=0))
     assert len(found) == steps
     parts.append(found)
   indices = np.concatenate([batch["index"] for host in parts for batch in host])

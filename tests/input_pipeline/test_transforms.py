@@ -1,4 +1,4 @@
-"""Augmentation keeps image and label together, and pads with void."""
+"""Augmentation transforms image and label alike, and pads with void."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from gcn_flax.input_pipeline import transforms
 
 
 def example(height, width):
-  """A picture whose red channel is its label: what moves one must move the other."""
+  """Returns an image whose channels equal its label, so that both must move alike."""
   label = np.random.default_rng(0).integers(0, 20, (height // 8 + 1, width // 8 + 1))
   label = np.kron(label, np.ones((8, 8)))[:height, :width].astype(np.uint8)
   return {"image": np.stack([label, label, label], -1), "label": label, "image_id": "street"}
@@ -32,7 +32,7 @@ def test_crop_and_flip_move_image_and_label_alike_and_pad_with_void(height, widt
     assert (result["image"][~valid] == (100, 101, 103)).all()
 
 
-def test_flip_mirrors_in_half_of_the_cases():
+def test_half_of_the_images_are_flipped():
   before = example(32, 64)
   after = [transforms.random_flip(before, np.random.default_rng(seed))["label"] for seed in range(100)]
   mirrored = [np.array_equal(label, before["label"][:, ::-1]) for label in after]
@@ -56,18 +56,18 @@ def test_scale_keeps_label_values_and_centres():
   assert set(np.unique(smaller["label"])) <= set(np.unique(before["label"]))
 
 
-def test_a_scaled_crop_is_full_wherever_the_image_is_large_enough():
+def test_a_scaled_crop_has_full_size_if_the_image_is_large_enough():
   for seed in range(200):
     result = transforms.random_crop(example(90, 70), (40, 30), np.random.default_rng(seed), scales=(0.45, 3.0))
     assert result["label"].shape == (40, 30) and result["image"].shape == (40, 30, 3)
 
 
 @pytest.mark.parametrize(
-  "side, most, factor, expected",
+  "side, max_side, factor, expected",
   [(400, 800, 1.998, (400, 800)), (399, 800, 1.998, (399, 797)), (90, 40, 0.45, (89, 40)), (80, 40, 0.45, (80, 36))],
 )
-def test_windows_fill_the_crop_as_soon_as_the_image_does(side, most, factor, expected):
-  assert transforms._window(side, most, factor) == expected
+def test_windows_have_full_size_as_soon_as_the_image_allows(side, max_side, factor, expected):
+  assert transforms._window(side, max_side, factor) == expected
 
 
 def test_scales_cover_their_range():
@@ -80,7 +80,7 @@ def test_scales_cover_their_range():
 
 
 def test_a_scaled_crop_is_a_window_of_the_scaled_image():
-  """A ramp of 2 a pixel rises by 2 / factor, and the label with it."""
+  """A ramp of 2 per pixel becomes one of 2 / factor, in image and label."""
   ramp = np.repeat(2 * np.arange(120, dtype=np.uint8)[:, None], 160, 1)
   before = {"image": np.stack([ramp] * 3, -1), "label": ramp}
   for seed in range(20):
@@ -90,7 +90,7 @@ def test_a_scaled_crop_is_a_window_of_the_scaled_image():
     assert np.abs(result["label"][2:-2, 30].astype(float) - rows[2:-2]).max() <= 2
 
 
-def test_colour_changes_the_image_alone_and_by_no_more_than_asked():
+def test_colour_jitter_changes_only_the_image_and_only_within_its_strength():
   pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
   before = {**example(32, 64), "image": pixels}
   assert transforms.color_jitter(before, 0.5, np.random.default_rng(0))["label"] is before["label"]
@@ -101,8 +101,8 @@ def test_colour_changes_the_image_alone_and_by_no_more_than_asked():
   )
 
 
-def test_colour_keeps_grey_grey():
-  """Saturation and hue turn colours about the grey axis: on it only brightness and contrast are left."""
+def test_colour_jitter_keeps_grey_grey():
+  """Saturation and hue rotate colours around the grey axis, where only brightness and contrast have an effect."""
   grey = {"image": np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, -1).repeat(4, 1)}
   for seed in range(20):
     image = transforms.color_jitter(grey, 0.5, np.random.default_rng(seed))["image"].astype(int)
@@ -112,7 +112,7 @@ def test_colour_keeps_grey_grey():
     assert np.abs(image[:, 0, 0] - expected).max() <= 1
 
 
-def test_colour_changes_only_where_asked_for():
+def test_colour_jitter_is_off_at_strength_zero():
   before = example(32, 64)
   plain, changed = (
     transforms.augment(before, np.random.default_rng(0), **options(jitter=strength))["image"] for strength in (0.0, 0.5)
@@ -121,14 +121,14 @@ def test_colour_changes_only_where_asked_for():
   assert (changed != before["image"]).any()
 
 
-def test_hue_turns_by_at_most_a_fifth_of_the_strength():
+def test_hue_rotates_by_at_most_a_fifth_of_the_strength():
   red = {"image": np.full((4, 4, 3), (150, 100, 100), np.uint8)}
   hues = []
   for seed in range(100):
     image = transforms.color_jitter(red, 0.4, np.random.default_rng(seed))["image"]
     hues.append(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[0, 0, 0] * 2.0)
   turned = np.minimum(np.array(hues), 360 - np.array(hues))
-  assert 15 < turned.max() < 50  # 0.4 / 5 of a turn are 29 degrees in YIQ; hexagonal hue stretches them.
+  assert 15 < turned.max() < 50  # 0.4 / 5 of a turn is 29 degrees in YIQ; the hexagonal hue of HSV stretches it.
 
 
 def test_crops_reach_every_corner():
@@ -140,30 +140,33 @@ def test_crops_reach_every_corner():
   assert corners == {0, 1, 2, 4, 5, 6, 8, 9, 10}
 
 
-def test_the_paper_recipe_pads_and_flips_alone():
+def test_the_papers_recipe_only_pads_and_flips():
   before = example(30, 50)
   result = transforms.augment(before, np.random.default_rng(3), **options(flip=True))
   label = result["label"][:30, :50]
   assert np.array_equal(label, before["label"]) or np.array_equal(label, before["label"][:, ::-1])
 
 
-def test_an_image_too_large_to_pad_is_named():
-  with pytest.raises(ValueError, match="image street is 40 x 50, larger than 32 x 64"):
+def test_an_image_too_large_to_pad_is_rejected_with_its_name():
+  with pytest.raises(
+    ValueError,
+    match="image street: its size 40 x 50 is larger than 32 x 64. .* to .64, 64. or more",
+  ):
     transforms.augment(example(40, 50), np.random.default_rng(0), **options())
 
 
-# Whole images.
+# Images with one class.
 
 
 def photo(height, width, seed=0):
-  """Smooth colours with edges, as a photo has them."""
+  """Returns smooth colours with edges, similar to a photo."""
   small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
   return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture(scope="module")
 def functional():
-  """torchvision's transforms; beside torch without CUDA it imports only where two of its operators are declared."""
+  """Returns torchvision's transforms, which with a CPU build of torch import only after declaring two operators."""
   import torch
 
   for operator in ("nms", "qnms"):
@@ -178,7 +181,7 @@ def functional():
   [((375, 500), (224, 224), 256), ((500, 333), (224, 224), 256), ((64, 64), (64, 64), 64), ((120, 70), (96, 64), 99)],
 )
 def test_center_crop_equals_torchvisions_presets(shape, size, shorter_side, functional):
-  """Resize(256), then CenterCrop(224), on Pillow images, as torchvision's weights were scored."""
+  """torchvision evaluates its weights with Resize(256) and CenterCrop(224) on Pillow images."""
   image = photo(*shape)
   resized = functional.resize(Image.fromarray(image), shorter_side)
   expected = np.asarray(functional.center_crop(resized, size))
@@ -188,13 +191,13 @@ def test_center_crop_equals_torchvisions_presets(shape, size, shorter_side, func
 
 
 def test_random_resized_crop_draws_area_and_ratio():
-  """A picture whose channels hold row and column tells which window was cut."""
+  """The channels of the image contain row and column, which identifies the window."""
   rows, columns = np.mgrid[0:240, 0:200]
   image = np.stack([rows, columns, rows * 0], -1).astype(np.uint8)
   areas, ratios, tops = [], [], []
   for seed in range(400):
     result = transforms.random_resized_crop(image, (8, 8), (0.1, 0.6), np.random.default_rng(seed)).astype(float)
-    # Means of eighths of the window: seven eighths lie between the first and the last.
+    # Each pixel averages an eighth of the window; the first and the last are seven eighths apart.
     height, width = ((result[-1, -1, channel] - result[0, 0, channel]) * 8 / 7 for channel in (0, 1))
     areas.append(height * width / (240 * 200))
     ratios.append(width / height)
@@ -206,7 +209,7 @@ def test_random_resized_crop_draws_area_and_ratio():
   assert np.histogram(tops, 4, (0, 1.1))[0].min() > 50
 
 
-def test_random_resized_crop_of_an_image_that_holds_no_such_window_takes_its_centre():
+def test_random_resized_crop_takes_the_centre_if_no_window_fits():
   image = np.zeros((10, 400, 3), np.uint8)
   image[:, 193:207] = 255
   result = transforms.random_resized_crop(image, (8, 8), (0.9, 1.0), np.random.default_rng(0))

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from gcn_flax import build
 from gcn_flax.models.gcn import GCN
 from gcn_flax.training import losses, optimizer, sharding, steps
 from gcn_flax.training.state import TrainState
+from tests.runs import build_setup
 
 
 def random_batch(size=16, height=64, width=64, classes=11, seed=0):
@@ -23,7 +23,7 @@ def random_batch(size=16, height=64, width=64, classes=11, seed=0):
 
 
 def run(config, devices, num_steps=2):
-  setup = build.build(config, devices)
+  setup = build_setup(config, devices)
   state, values = setup.init(0), []
   for seed in range(num_steps):
     state, metrics = setup.train_step(state, sharding.shard_batch(random_batch(seed=seed), setup.mesh))
@@ -87,7 +87,7 @@ def test_splitting_rows_over_devices_changes_nothing(config, partitioner, spatia
   results = []
   for devices, rows in ((jax.devices()[:1], 1), (jax.devices(), spatial)):
     config.mesh.spatial = rows
-    setup = build.build(config, devices, platform=platform if len(devices) > 1 else "cpu")
+    setup = build_setup(config, devices, platform if len(devices) > 1 else "cpu")
     assert dict(setup.mesh.shape) == {"data": len(devices) // rows, "spatial": rows}
     state, losses = setup.init(0), []
     for seed in range(3):
@@ -114,7 +114,7 @@ def test_a_classifier_on_one_device_equals_eight(class_config):
   }
   states, found = [], []
   for devices in (jax.devices()[:1], jax.devices()):
-    setup = build.build(class_config, devices)
+    setup = build_setup(class_config, devices)
     state, metrics = setup.train_step(setup.init(0), sharding.shard_batch(batch, setup.mesh))
     states.append(jax.device_get(state.params))
     found.append(predict(setup, state, batch))

@@ -47,10 +47,10 @@ def python(bucket, text, *arguments):
 
 
 def test_other_stores_and_a_missing_library_are_named(monkeypatch):
-  with pytest.raises(ValueError, match="'s3://b/run' must be a local path or gs://BUCKET"):
+  with pytest.raises(ValueError, match="'s3://b/run': unsupported storage. Use a local path or gs://BUCKET"):
     files.path("s3://b/run")
   monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="'gs://b/run' needs gcsfs, .* pip install gcsfs"):
+  with pytest.raises(ValueError, match="'gs://b/run': gcsfs is not installed. Run pip install gcsfs"):
     files.path("gs://b/run")
 
 
@@ -58,13 +58,14 @@ LEASES = """
 import contextlib, threading, time
 from gcn_flax import files
 from gcn_flax.workdir import lock
+from gcn_flax.workdir.workdir import Workdir
 lock._BEAT, lock.LEASE = 0.3, 1.0
-run = files.path("gs://bucket/run")
+run = Workdir("gs://bucket/run")
 def refused():
-  with contextlib.suppress(ValueError), lock.owned(run):
+  with contextlib.suppress(ValueError), lock.locked(run):
     return False
   return True
-with lock.owned(run):
+with lock.locked(run):
   assert refused() and refused()
 assert not (run / "lock").exists() and not refused()
 (run / "lock").write_text('{"who": "one that was killed", "token": "x", "beat": 3}')
@@ -72,7 +73,7 @@ start = time.monotonic()
 assert not refused() and time.monotonic() - start > 0.9
 results = []
 def enter():
-  with contextlib.suppress(ValueError), lock.owned(run):
+  with contextlib.suppress(ValueError), lock.locked(run):
     results.append(1)
     time.sleep(1)
 threads = [threading.Thread(target=enter) for _ in range(3)]
@@ -125,7 +126,7 @@ def test_a_run_in_a_bucket_is_trained_resumed_scored_and_exported(bucket, data_d
 
   run("--config.profile_at_step=1")
   again = run("--config.total_steps=3")
-  assert "going on from step 2 of 3" in again.stderr
+  assert "resuming from step 2 of 3" in again.stderr
   run("--mode=eval")
   assert "wrote gs://bucket/run/export/network.safetensors" in run("--mode=export").stdout
   names = ["report.html", "eval_validation.json", "eval_validation.png", "export/encoder.safetensors", "config.json"]

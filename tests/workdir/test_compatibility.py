@@ -12,16 +12,18 @@ import time
 import jax
 import pytest
 
-from gcn_flax.train import train
+from gcn_flax import train
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.workdir import compatibility, lock
+from gcn_flax.workdir import lock
+from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
 
 HOLD = """
-import pathlib, sys, time
+import sys, time
 from gcn_flax.workdir import lock
-with lock.owned(pathlib.Path(sys.argv[1])):
+from gcn_flax.workdir.workdir import Workdir
+with lock.locked(Workdir(sys.argv[1])):
   print("in", flush=True)
   time.sleep(100)
 """
@@ -31,35 +33,36 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_the_workdir_free(config
   holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
   assert holder.stdout.readline() == "in\n"
   for _ in range(2):
-    message = f"in use by another run .process {holder.pid} on {socket.gethostname()}, begun 20.*: wait for it, stop it"
+    message = f"in use by another run .process {holder.pid} on {socket.gethostname()}, begun 20.*. Wait for it, stop it"
     with pytest.raises(ValueError, match=message):
-      train(config, tmp_path)
+      train.run(config, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ["lock"]
   holder.kill()
   holder.wait()
   (tmp_path / "lock").write_text("")
-  with lock.owned(tmp_path), pytest.raises(ValueError, match="in use"), lock.owned(tmp_path):
+  workdir = Workdir(tmp_path)
+  with lock.locked(workdir), pytest.raises(ValueError, match="in use"), lock.locked(workdir):
     pass
-  with lock.owned(tmp_path):
+  with lock.locked(workdir):
     pass
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_told_before_the_first_step(config, monkeypatch, tmp_path):
+def test_a_disk_without_room_for_a_checkpoint_is_rejected_before_the_first_step(config, monkeypatch, tmp_path):
   free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-  monkeypatch.setattr(compatibility.shutil, "disk_usage", lambda path: free)
-  with pytest.raises(ValueError, match=r"the disk of .* has 1 MB left, and a checkpoint takes \d+ MB: make room"):
-    train(config, tmp_path)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+  with pytest.raises(ValueError, match=r"the disk of .* has 1 MB left, and a checkpoint takes \d+ MB. Make room"):
+    train.run(config, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 @pytest.mark.slow
 def test_another_clock_and_another_host_name_change_nothing(config, monkeypatch, tmp_path):
   config.total_steps = config.eval_every_steps = config.checkpoint_every_steps = 2
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   monkeypatch.setattr(time, "time", lambda now=time.time: now() - 10**7)
   monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
   config.total_steps = 3
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line] == [1, 2, 3]
   with open_checkpoints(tmp_path) as checkpoints:
     assert checkpoints.latest() == 3
@@ -82,11 +85,11 @@ def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_
   config.eval_every_steps = config.checkpoint_every_steps = 3
   with pytest.raises(
     ValueError,
-    match=r"camvid 'train', example \d+, is damaged: .* out by config.data.skip_corrupt=True",
+    match=r"camvid 'train', example \d+, is damaged: .* or set config.data.skip_corrupt=True",
   ):
-    train(config, tmp_path / "stopped")
+    train.run(config, tmp_path / "stopped")
   config.data.skip_corrupt = True
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   # Every one of twelve images stands twice in 24 places; a damaged one may be drawn again in place of itself.
   assert [line["skipped"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line][-1] >= 2
   lines = [json.loads(line) for line in (tmp_path / "run" / "examples" / "start0_host0.jsonl").read_text().splitlines()]
@@ -98,12 +101,10 @@ def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_
 def test_what_was_compiled_is_kept_in_the_workdir(monkeypatch, tmp_path):
   before = jax.config.jax_compilation_cache_dir
   try:
-    from gcn_flax.train import keep_compiled
-
-    keep_compiled(tmp_path)
+    train.cache_compilations(Workdir(tmp_path))
     assert jax.config.jax_compilation_cache_dir == before  # Of the tests, as of any user's own.
     jax.config.update("jax_compilation_cache_dir", None)
-    keep_compiled(tmp_path)
+    train.cache_compilations(Workdir(tmp_path))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
   finally:
     jax.config.update("jax_compilation_cache_dir", before)

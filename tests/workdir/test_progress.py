@@ -5,9 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from gcn_flax import config as config_lib
 from gcn_flax.workdir import progress
-from gcn_flax.workdir.progress import Log
+from gcn_flax.workdir.progress import TrainingLog
 
 
 class Clock:
@@ -38,9 +37,7 @@ def clock(monkeypatch):
 
 
 def make_log(lines, total_steps=100, log_every_steps=2):
-  config = config_lib.get_config()
-  config.batch_size, config.total_steps, config.log_every_steps = 8, total_steps, log_every_steps
-  return Log(config, lambda step: 0.1, lines, start=0)
+  return TrainingLog(lines, lambda step: 0.1, 0, total_steps=total_steps, every_steps=log_every_steps, batch_size=8)
 
 
 def test_speed_leaves_out_compilation_and_pauses_and_counts_waiting(clock, caplog):
@@ -90,5 +87,5 @@ def test_a_step_that_is_not_finite_is_named(clock):
   log = make_log(Lines())
   log.push(1, metrics())
   log.push(2, metrics(finite=False))
-  with pytest.raises(FloatingPointError, match="at step 2 loss=1.5"):
+  with pytest.raises(FloatingPointError, match="step 2: loss=1.5"):
     log.push(3, metrics())

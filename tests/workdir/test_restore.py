@@ -1,5 +1,6 @@
 """First weights: from files and from runs; what they were trained with is kept, and what does not fit is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,33 +10,32 @@ import pytest
 import safetensors.numpy
 import torch
 
-from gcn_flax import build, export, tasks
-from gcn_flax.evaluate import evaluate
+from gcn_flax import export, tasks, train
 from gcn_flax.models import weights_file
 from gcn_flax.models.pretrained import load_backbone
-from gcn_flax.train import train
+from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints
-from gcn_flax.workdir import compatibility, restore
+from gcn_flax.workdir.init_weights import load_init_weights
+from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.restore import restore_or_init
+from gcn_flax.workdir.trained import load_trained
+from gcn_flax.workdir.workdir import Workdir
 from tests.models.comparison import assert_close
 from tests.models.test_pretrained import random_network, save
+from tests.runs import assert_identical, build_setup, evaluate_split
 from tests.torch_reference import TorchGCN, to_numpy, to_torch
 
 
 def first(config, folder):
-  setup = build.build(config)
-  weights = restore.load_init_weights(config, setup)
+  setup = build_setup(config)
+  weights = load_init_weights(config, setup, RunData(config).label_set.classes)
   with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
-    return setup, *restore.restore_or_init(config, setup, checkpoints, weights)
+    return setup, *restore_or_init(setup, checkpoints, weights, config.seed, config.total_steps)
 
 
 def trained(config, folder, checkpoint="best"):
-  return restore.load_checkpoint(config, folder, build.build(config), checkpoint)[:2]
-
-
-def assert_equal(one, other):
-  assert jax.tree.structure(one) == jax.tree.structure(other)
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+  found = load_trained(config, Workdir(folder), checkpoint, RunData(config).label_set)
+  return found.weights, found.step
 
 
 def torch_tensors(path):
@@ -55,17 +55,17 @@ def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
   setup, state, step = first(config, tmp_path / "run")
   encoder = load_backbone(weights, "resnet_tiny")
   assert step == 0
-  assert_equal(state.params["encoder"], encoder["params"])
-  assert_equal(state.batch_stats["encoder"], encoder["batch_stats"])
-  assert_equal(state.params["head2"], random.params["head2"])
-  assert_equal(state.ema, {"params": state.params, "batch_stats": state.batch_stats})
+  assert_identical(state.params["encoder"], encoder["params"])
+  assert_identical(state.batch_stats["encoder"], encoder["batch_stats"])
+  assert_identical(state.params["head2"], random.params["head2"])
+  assert_identical(state.ema, {"params": state.params, "batch_stats": state.batch_stats})
   config.total_steps = 1
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   weights.unlink()
   config.total_steps = 2
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   with pytest.raises(ValueError, match="weights.safetensors' not found"):
-    train(config, tmp_path / "other")
+    train.run(config, tmp_path / "other")
   assert not (tmp_path / "other").exists()
 
 
@@ -73,25 +73,25 @@ def test_a_run_killed_in_its_first_save_begins_with_the_first_weights_again(conf
   """What it left is no checkpoint: neither random weights nor an empty folder are gone on from."""
   config.model.pretrained, config.total_steps, config.optimizer.learning_rate = str(weights), 1, 0.0
   (tmp_path / "run" / "checkpoints" / "1.orbax-checkpoint-tmp-123").mkdir(parents=True)
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   found, step = trained(config, tmp_path / "run")
   assert step == 1
-  assert_equal(found["params"]["encoder"], load_backbone(weights, "resnet_tiny")["params"])
+  assert_identical(found["params"]["encoder"], load_backbone(weights, "resnet_tiny")["params"])
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "1" / "state")
   with pytest.raises(ValueError, match="no checkpoint is whole: .*/1 is damaged: it is incomplete"):
-    train(config, tmp_path / "run")
+    train.run(config, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(config, caplog, tmp_path):
   config.total_steps = config.eval_every_steps = config.keep_checkpoints = 2
   config.checkpoint_every_steps = 1
-  train(config, tmp_path)
+  train.run(config, tmp_path)
   whole, _ = trained(config, tmp_path)
   for data in (tmp_path / "checkpoints" / "2").rglob("d/*"):
     data.write_bytes(data.read_bytes()[:-100])
   caplog.set_level("INFO", "gcn_flax")
-  train(config, tmp_path)
-  assert "checkpoints/2 is damaged" in caplog.text and "going on from step 1 of 2" in caplog.text
+  train.run(config, tmp_path)
+  assert "checkpoints/2 is damaged" in caplog.text and "resuming from step 1 of 2" in caplog.text
   assert (tmp_path / "checkpoints" / "damaged" / "2.0").is_dir()
   again, step = trained(config, tmp_path)
   assert step == 2
@@ -101,38 +101,38 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(config, c
 def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
   """Caffe's, of a run whose config.json is gone, is scored as Caffe's, whatever the config says."""
   config.total_steps, config.model.family, config.model.pretrained = 1, "caffe", str(weights)
-  train(config, tmp_path / "run")
+  train.run(config, tmp_path / "run")
   found, _ = trained(config, tmp_path / "run")
   assert bool(found["normalization"]["bgr"]) and found["normalization"]["std"].tolist() == [1, 1, 1]
-  as_caffe = evaluate(config, build.build(config), found, "validation")
+  as_caffe = evaluate_split(config, build_setup(config), found)
 
   config.model.family, config.model.pretrained = "torchvision", ""
   with pytest.raises(ValueError, match="config.model.family was 'caffe', is 'torchvision'"):
-    train(config, tmp_path / "run")
+    train.run(config, tmp_path / "run")
   config.init_from = str(tmp_path / "run")
-  with pytest.raises(ValueError, match="run was trained with another normalisation .*family='torchvision' has"):
-    train(config, tmp_path / "second")
+  with pytest.raises(ValueError, match="family='torchvision': .*run was trained with another normalisation"):
+    train.run(config, tmp_path / "second")
   config.init_from = ""
   found, _ = trained(config, tmp_path / "run")
-  again = evaluate(config, build.build(config), found, "validation")
+  again = evaluate_split(config, build_setup(config), found)
   np.testing.assert_array_equal(again.counts["confusion"], as_caffe.counts["confusion"])
   found["normalization"]["bgr"] = np.bool_(False)
-  other = evaluate(config, build.build(config), found, "validation")
+  other = evaluate_split(config, build_setup(config), found)
   assert (other.counts["confusion"] != as_caffe.counts["confusion"]).any()
 
 
 def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path):
   """The averages of its best checkpoint."""
   class_config.optimizer.ema_decay = 0.5
-  train(class_config, tmp_path / "classifier")
+  train.run(class_config, tmp_path / "classifier")
   found, _ = trained(class_config, tmp_path / "classifier")
   config.model.pretrained = str(tmp_path / "classifier")
   _, state, _ = first(config, tmp_path / "run")
-  assert_equal(state.params["encoder"], found["params"]["encoder"])
-  assert_equal(state.batch_stats["encoder"], found["batch_stats"]["encoder"])
+  assert_identical(state.params["encoder"], found["params"]["encoder"])
+  assert_identical(state.batch_stats["encoder"], found["batch_stats"]["encoder"])
   # A new classifier of the same classes takes its last layer, too.
   class_config.optimizer.ema_decay, class_config.model.pretrained = 0.0, str(tmp_path / "classifier")
-  assert_equal(trained(class_config, tmp_path / "new")[0], found)
+  assert_identical(trained(class_config, tmp_path / "new")[0], found)
 
   config.model.backbone = "resnet18"
   with pytest.raises(ValueError, match="is of another network: .*bn1/mean is .16,. in the checkpoint, .64,. here"):
@@ -143,14 +143,14 @@ def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path)
 
 
 def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
-  train(class_config, tmp_path)
+  train.run(class_config, tmp_path)
   scores = json.loads((tmp_path / "eval_validation.json").read_text())
   assert scores["num_images"] == 9 and scores["top5"] == 1.0 and set(scores["accuracy"]) == {"blue", "green", "red"}
   np.testing.assert_allclose(scores["top1"], np.mean(list(scores["accuracy"].values())))
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert lines[-1] == {"step": 2, "validation/top1": scores["top1"], "validation/top5": 1.0}
   assert (tmp_path / "eval_validation.png").exists()
-  assert "top1" in capsys.readouterr().out
+  assert "top-1" in capsys.readouterr().out
 
 
 def test_imported_weights_of_a_classifier_are_scored_without_training(class_config, tmp_path):
@@ -158,8 +158,8 @@ def test_imported_weights_of_a_classifier_are_scored_without_training(class_conf
   network = random_network("resnet_tiny", num_classes=3)
   class_config.model.pretrained = str(save(network, tmp_path / "x.pth"))
   found, step = trained(class_config, tmp_path / "run")
-  scores = evaluate(class_config, build.build(class_config), found, "validation")
-  source = build.open_split(class_config, "class_folder", "validation")
+  scores = evaluate_split(class_config, build_setup(class_config), found)
+  source = RunData(class_config).evaluated("validation")
   mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
   hits = 0
   for example in source:
@@ -170,22 +170,22 @@ def test_imported_weights_of_a_classifier_are_scored_without_training(class_conf
   assert step == 0 and scores.scalars["top1"] == hits / 9
 
   class_config.model.pretrained = str(save(random_network("resnet_tiny"), tmp_path / "y.pth"))
-  with pytest.raises(ValueError, match="y.pth gives no weights for fc: there is nothing to score before training"):
+  with pytest.raises(ValueError, match="y.pth has no weights for fc. Train the network before"):
     trained(class_config, tmp_path / "run")
 
 
 def test_an_empty_workdir_is_not_scored_by_mistake(config, weights, tmp_path):
   """What a recipe sets as first weights is scored only where it is asked for."""
   config.total_steps = 1
-  train(config, tmp_path / "first")
+  train.run(config, tmp_path / "first")
   config.init_from = str(tmp_path / "first")
   with pytest.raises(ValueError, match="no checkpoint in"):
     trained(config, tmp_path / "second")
   found, step = trained(config, tmp_path / "second", "0")
   assert step == 0
-  assert_equal(found, trained(config, tmp_path / "first")[0])
+  assert_identical(found, trained(config, tmp_path / "first")[0])
   config.init_from, config.model.pretrained = "", str(weights)
-  with pytest.raises(ValueError, match="gives no weights for .*head2"):
+  with pytest.raises(ValueError, match="has no weights for .*head2"):
     trained(config, tmp_path / "second", "0")
 
 
@@ -193,26 +193,27 @@ class TestExport:
   @pytest.fixture
   def exported(self, config, tmp_path):
     config.total_steps = 1
-    train(config, tmp_path / "run")
-    self.found, step = trained(config, tmp_path / "run")
-    return list(export.write_weights(config, tmp_path / "run", self.found, step, compatibility.facts(tmp_path / "run")))
+    train.run(config, tmp_path / "run")
+    self.trained = load_trained(config, Workdir(tmp_path / "run"), "best")
+    self.found = self.trained.weights
+    return list(export.write_weights(config, Workdir(tmp_path / "run"), self.trained))
 
   def test_the_network_is_read_by_pytorch_and_gives_the_same_scores(self, config, exported):
     reference = TorchGCN(11, "resnet_tiny", 3)
     reference.load_state_dict(torch_tensors(exported[1]))  # Strictly: nothing may be missing or left over.
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
     variables = {name: self.found[name] for name in ("params", "batch_stats")}
-    ours = build.build(config).network.apply(variables, images, train=False)
+    ours = build_setup(config).network.apply(variables, images, train=False)
     with torch.no_grad():
       assert_close(ours, to_numpy(reference.eval()(to_torch(images))), 1e-4)
 
   def test_both_files_are_read_back(self, config, exported, tmp_path):
     config.init_from = str(exported[1])
     _, state, _ = first(config, tmp_path / "second")
-    assert_equal(state.weights(), self.found)
+    assert_identical(state.weights(), self.found)
     config.init_from, config.model.pretrained = "", str(exported[0])
     _, state, _ = first(config, tmp_path / "third")
-    assert_equal(state.params["encoder"], self.found["params"]["encoder"])
+    assert_identical(state.params["encoder"], self.found["params"]["encoder"])
     metadata = weights_file.read_metadata(exported[1])
     assert json.loads(metadata["config"]) == json.loads(config.to_json()) | {
       "init_from": "", "model": json.loads(config.to_json())["model"] | {"pretrained": ""}
@@ -231,45 +232,46 @@ class TestExport:
   def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
     """Also where the file is gone when the run goes on."""
     partial = {"imaginary": ["train 1 instead of 2"]}
-    known = {"classes": compatibility.facts(tmp_path / "run")["classes"], "partial": partial}
-    _, network = export.write_weights(config, tmp_path / "file", self.found, 1, known)
+    data = dataclasses.replace(TrainingData.read(tmp_path / "run"), missing=partial)
+    other = dataclasses.replace(self.trained, data=data)
+    _, network = export.write_weights(config, Workdir(tmp_path / "file"), other)
     config.init_from = str(network)
     config.total_steps = 1
-    train(config, tmp_path / "second")
+    train.run(config, tmp_path / "second")
     network.unlink()
     config.total_steps = 2
-    train(config, tmp_path / "second")
-    assert compatibility.facts(tmp_path / "second")["partial"].items() >= partial.items()
+    train.run(config, tmp_path / "second")
+    assert TrainingData.read(tmp_path / "second").missing.items() >= partial.items()
     scores = json.loads((tmp_path / "second" / "eval_validation.json").read_text())
     assert scores["step"] == 2 and scores["partial"].items() >= partial.items()
 
-    _, network = export.write_weights(config, tmp_path / "file", self.found, 1, {"classes": ["cow", "dog"]})
+    other = dataclasses.replace(self.trained, data=TrainingData(("cow", "dog")))
+    _, network = export.write_weights(config, Workdir(tmp_path / "file"), other)
     with pytest.raises(ValueError, match="network.safetensors was trained with the classes cow, dog, but"):
-      train(config, tmp_path / "third")
+      train.run(config, tmp_path / "third")
 
   def test_a_classifier_has_torchvisions_names(self, class_config, tmp_path):
-    train(class_config, tmp_path / "run")
-    found, step = trained(class_config, tmp_path / "run")
-    facts = compatibility.facts(tmp_path / "run")
-    encoder, network = export.write_weights(class_config, tmp_path / "run", found, step, facts)
+    train.run(class_config, tmp_path / "run")
+    whole = load_trained(class_config, Workdir(tmp_path / "run"), "best")
+    encoder, network = export.run(class_config, tmp_path / "run")
     reference = random_network("resnet_tiny", num_classes=3)
     reference.load_state_dict(torch_tensors(network))
     assert "fc.weight" not in safetensors.numpy.load_file(encoder)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     class_config.model.pretrained = str(network)
-    assert_equal(trained(class_config, tmp_path / "run")[0], found)
+    assert_identical(trained(class_config, tmp_path / "run")[0], whole.weights)
     class_config.model.pretrained, class_config.init_from = "", str(network)
-    assert_equal(trained(class_config, tmp_path / "run", "0")[0], found)
+    assert_identical(trained(class_config, tmp_path / "run", "0")[0], whole.weights)
     class_config.init_from = str(encoder)
     with pytest.raises(ValueError, match="encoder.safetensors' has no layer fc for 3 classes"):
       trained(class_config, tmp_path / "run", "0")
 
     # The same number of other classes, or the same in another order, is not taken for these.
-    other = {**facts, "classes": ["green", "blue", "red"]}
-    _, network = export.write_weights(class_config, tmp_path / "other", found, step, other)
+    data = dataclasses.replace(whole.data, classes=("green", "blue", "red"))
+    _, network = export.write_weights(class_config, Workdir(tmp_path / "other"), dataclasses.replace(whole, data=data))
     class_config.init_from = str(network)
     with pytest.raises(ValueError, match="trained with the classes green, blue, red, but .* has blue, green, red"):
       trained(class_config, tmp_path / "new", "0")
     class_config.init_from, class_config.model.pretrained = "", str(network)
-    with pytest.raises(ValueError, match="gives no weights for fc"):
+    with pytest.raises(ValueError, match="has no weights for fc"):
       trained(class_config, tmp_path / "new")

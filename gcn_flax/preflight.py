@@ -1,0 +1,133 @@
+"""Checks everything that can be wrong before slow work begins: one list, cheap checks first, none twice."""
+
+import logging
+
+import jax
+import ml_collections
+
+from gcn_flax import validation
+from gcn_flax.config import is_classifier
+from gcn_flax.evaluation import crf
+from gcn_flax.input_pipeline.datasets import stored_splits
+from gcn_flax.rounding import round_up
+from gcn_flax.run_data import RunData
+from gcn_flax.workdir import compatibility
+from gcn_flax.workdir.init_weights import init_path
+from gcn_flax.workdir.workdir import Workdir
+
+_log = logging.getLogger(__name__)
+
+
+def preflight(
+  config: ml_collections.ConfigDict,
+  workdir: Workdir,
+  *,
+  training: bool = False,
+  split: str | None = None,
+  labelled: bool = True,
+  data: RunData | None = None,
+) -> RunData:
+  """Runs every check of a command, and returns its data sets.
+
+  The order: settings by themselves, libraries, the workdir's settings, data sets, the workdir's data, devices. Devices
+  come last, because waking them takes seconds.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    training: True to train; all that differs from the workdir's settings then counts, else only the architecture.
+    split: that is evaluated or predicted; None for a command that needs no data set.
+    labelled: False if the split needs no ground truth.
+    data: data sets that are open already.
+
+  Raises ValueError naming the field or file, its value, the problem and the fix.
+  """
+  data = data or RunData(config)
+  validation.validate(config, training=training)
+  check_libraries(config)
+  check_storage(config, workdir)
+  compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
+  if training:
+    check_mixture(config, data)
+  if split is not None:
+    check_split(config, data, split, labelled)
+  if training:
+    check_training_data(config, workdir, data)
+  elif split is not None:
+    compatibility.check_classes(config, data.label_set.classes, workdir.path)
+  if training or split is not None:
+    validation.validate_devices(config, jax.device_count(), training)
+  return data
+
+
+def check_pixels(config: ml_collections.ConfigDict, command: str) -> None:
+  """Raises ValueError for a classifier, if a command is for classes of pixels."""
+  if is_classifier(config):
+    raise ValueError(f"config.model.head='classifier': {command} is for classes of pixels. Use a segmentation head.")
+
+
+def check_libraries(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError if CRF post-processing is asked for and not installed."""
+  if config.eval.crf.iterations:
+    crf.check_installed()
+
+
+def check_storage(config: ml_collections.ConfigDict, workdir: Workdir) -> None:
+  """Raises ValueError for a log that grows with each step in a bucket, whose objects cannot grow."""
+  if config.log_image_ids and workdir.is_remote:
+    raise ValueError(
+      f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. "
+      "Set it to False."
+    )
+
+
+def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
+  """Raises ValueError for sources that are missing, empty, unlabelled, doubled, too large, or of other classes."""
+  seen = set()
+  for dataset, split, _ in config.data.train_mix:
+    stored = {(dataset, name) for name in stored_splits(dataset, split)}
+    if seen & stored:
+      raise ValueError(
+        f"config.data.train_mix has the images of {dataset} {split!r} more than once. Keep one of its splits."
+      )
+    seen |= stored
+  data.trained_on()
+  if not config.data.random_crop:
+    for dataset, split, _ in config.data.train_mix:
+      check_size(config, data, dataset, split, "crop_size", " or set config.data.random_crop=True")
+  evaluated = {(config.data.dataset, name) for name in stored_splits(config.data.dataset, config.data.eval_split)}
+  if seen & evaluated:
+    _log.warning(
+      "WARNING: config.data.eval_split=%r overlaps the training data: the metrics are meaningless.",
+      config.data.eval_split,
+    )
+
+
+def check_split(config: ml_collections.ConfigDict, data: RunData, split: str, labelled: bool) -> None:
+  """Raises ValueError for a split that is missing, empty, too large for its canvas, or lacks labels it needs."""
+  if labelled:
+    data.evaluated(split)
+  check_size(config, data, config.data.dataset, split, "eval_size")
+
+
+def check_size(
+  config: ml_collections.ConfigDict, data: RunData, dataset: str, split: str, field: str, fix: str = ""
+) -> None:
+  """Raises ValueError if an image of a split is larger than the size it is padded to; a classifier resizes instead."""
+  if is_classifier(config):
+    return
+  largest, size = data.dataset(dataset).largest_image(split), tuple(config.data[field])
+  if any(side > limit for side, limit in zip(largest, size, strict=True)):
+    needed = tuple(round_up(max(pair), 32) for pair in zip(largest, size, strict=True))
+    raise ValueError(
+      f"config.data.{field}={size}: {dataset} {split!r} has images of up to {largest[0]} x {largest[1]}. Raise it to "
+      f"{needed}{fix}."
+    )
+
+
+def check_training_data(config: ml_collections.ConfigDict, workdir: Workdir, data: RunData) -> None:
+  """Raises ValueError if the data differs from that of the workdir, or its classes from those of the first weights."""
+  if workdir.is_begun:
+    compatibility.check_fingerprints(data.fingerprints(), workdir, config.data.data_dir)
+  elif config.init_from:
+    compatibility.check_classes(config, data.label_set.classes, init_path(config))

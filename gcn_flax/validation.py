@@ -1,0 +1,245 @@
+"""Checks of a config: each field by itself, and fields against each other, before anything slow."""
+
+import math
+
+import ml_collections
+
+from gcn_flax.config import ALL_ONCE, get_config, is_classifier
+from gcn_flax.labels import CLASSIFICATION, DATASETS
+from gcn_flax.rounding import round_up
+
+_STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
+
+_CHOICES = {
+  "data.dataset": DATASETS,
+  "model.backbone": (
+    "resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50_gcn",
+  ),
+  "model.family": ("torchvision", "timm", "caffe"),
+  "model.head": ("gcn", "trivial", "stack", "pointwise", "classifier"),
+  "model.norm": ("sync", "frozen"),
+  "model.dtype": ("float32", "bfloat16"),
+  "optimizer.schedule": ("poly", "cosine"),
+  "optimizer.decayed": ("kernels", "all"),
+}  # fmt: skip
+
+# (min, max) of a field; None is no limit.
+_RANGES = {
+  "total_steps": (1, None), "batch_size": (1, None), "accumulate_steps": (1, None), "seed": (0, 2**32 - 1),
+  "log_every_steps": (1, None), "eval_every_steps": (1, None), "checkpoint_every_steps": (1, None),
+  "keep_checkpoints": (1, None), "profile_at_step": (0, None), "mesh.spatial": (1, None),
+  "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, None),
+  "data.num_threads": (1, None), "data.num_workers": (0, None),
+  "eval.batch_size": (1, None), "eval.num_pictures": (0, 64), "eval.overlap": (0, None),
+  "eval.crf.iterations": (0, 100), "eval.crf.num_workers": (0, None), "eval.crf.search_images": (1, None),
+  "eval.crf.smooth_weight": (0.0, None), "eval.crf.smooth_xy": (0.1, None),
+  "eval.crf.color_weight": (0.0, None), "eval.crf.color_xy": (0.1, None), "eval.crf.color_rgb": (0.1, None),
+  "loss.label_smoothing": (0.0, 0.999), "loss.ohem_fraction": (1e-6, 1.0), "loss.ohem_threshold": (0.0, 1.0),
+  "model.kernel_size": (1, None), "model.stack_width": (0, None),
+  "optimizer.learning_rate": (0.0, None), "optimizer.encoder_lr_factor": (0.0, None),
+  "optimizer.momentum": (0.0, 1.0), "optimizer.weight_decay": (0.0, None), "optimizer.clip_norm": (0.0, None),
+  "optimizer.warmup_steps": (0, None), "optimizer.poly_power": (0.0, None), "optimizer.ema_decay": (0.0, 0.99999),
+}  # fmt: skip
+
+
+def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: bool = True) -> None:
+  """Checks every field by itself and against the others.
+
+  Args:
+    config: the config to check.
+    num_devices: devices that a batch is split over.
+    training: if False, the sizes of the training batch and crop are not checked against the devices.
+
+  Raises:
+    ValueError: `config.FIELD=VALUE: problem. Fix.`
+  """
+  _validate_each(config)
+  _validate_data(config.data)
+  _validate_mix(config.data)
+  _validate_eval(config)
+  _validate_model(config)
+  _validate_task(config)
+  _validate_loss(config.loss)
+  validate_devices(config, num_devices, training)
+
+
+def _error(field: str, value, problem: str, fix: str) -> ValueError:
+  return ValueError(f"config.{field}={value!r}: {problem}. {fix}.")
+
+
+def _validate_each(config: ml_collections.ConfigDict) -> None:
+  for field, choices in _CHOICES.items():
+    value = _get(config, field)
+    if value not in choices:
+      raise _error(field, value, "unknown", f"Use one of {', '.join(choices)}")
+  for field, (low, high) in _RANGES.items():
+    value = _get(config, field)
+    if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
+      limit = f"must be at least {low}" if high is None else f"must be from {low} to {high}"
+      raise _error(field, value, limit, f"The default is {_get(get_config(), field)}")
+
+
+def _validate_data(data: ml_collections.ConfigDict) -> None:
+  for field in ("crop_size", "eval_size"):
+    size = tuple(data[field])
+    if not _is_size(size):
+      raise _error(f"data.{field}", size, _SIZE_PROBLEM, f"Use {_nearest_size(size)}")
+  scales, area = tuple(data.scales), tuple(data.crop_area)
+  if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+    raise _error("data.scales", scales, "must be (min, max) with 0 < min <= max", "Use for instance (0.5, 2.0)")
+  if not _are_numbers(area) or len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+    raise _error("data.crop_area", area, "must be (min, max) with 0 < min <= max <= 1", "Use for instance (0.08, 1.0)")
+  if data.random_scale and not data.random_crop:
+    raise _error("data.random_scale", True, "makes images of any size", "Set config.data.random_crop=True as well")
+  if "://" in data.data_dir:
+    problem = "must be a local path, records are not read from buckets (google/array_record#120)"
+    command = f"launch/data.sh mount {data.data_dir} DIR"
+    fix = f"Run {command}, or stage instead of mount, and set config.data.data_dir=DIR"
+    raise _error("data.data_dir", data.data_dir, problem, fix)
+
+
+def _validate_mix(data: ml_collections.ConfigDict) -> None:
+  mix = tuple(data.train_mix)
+  example = f'Use for instance --config.data.train_mix=\'(("{data.dataset}", "train", "{ALL_ONCE}"),)\''
+  if not mix:
+    raise _error("data.train_mix", mix, "names no data set", example)
+  for entry in mix:
+    if not (isinstance(entry, tuple | list) and len(entry) == 3 and all(isinstance(name, str) for name in entry[:2])):
+      raise _error("data.train_mix", mix, f"{entry!r} must be (data set, split, weight)", example)
+    dataset, _, weight = entry
+    if dataset not in DATASETS:
+      raise _error("data.train_mix", mix, f"unknown data set {dataset!r}", f"Use one of {', '.join(DATASETS)}")
+    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 0 < weight < float("inf")):
+      fix = f"Use a number above 0, or {ALL_ONCE!r}"
+      raise _error("data.train_mix", mix, f"{weight!r} is no weight for {dataset}", fix)
+  weights = {entry[2] for entry in mix}
+  if ALL_ONCE in weights and len(weights) > 1:
+    fix = f"Use {ALL_ONCE!r} for all data sets, or a number for all"
+    raise _error("data.train_mix", mix, f"mixes numbers with {ALL_ONCE!r}", fix)
+
+
+def _validate_eval(config: ml_collections.ConfigDict) -> None:
+  settings = config.eval
+  tile, scales = tuple(settings.tile), tuple(settings.scales)
+  if tile and not _is_size(tile):
+    raise _error("eval.tile", tile, _SIZE_PROBLEM, f"Use {_nearest_size(tile)}, or () for whole images")
+  if settings.overlap and not tile:
+    fix = "Use 0, or set config.eval.tile as well"
+    raise _error("eval.overlap", settings.overlap, "has no effect on whole images, config.eval.tile=()", fix)
+  if tile and settings.overlap >= min(tile):
+    problem = f"must be less than the shorter side of config.eval.tile={tile}"
+    raise _error("eval.overlap", settings.overlap, problem, f"Use at most {min(tile) - 1}")
+  if not scales or not _are_numbers(scales) or not all(0.1 <= scale <= 10 for scale in scales):
+    fix = "Use for instance (0.75, 1.0, 1.25)"
+    raise _error("eval.scales", scales, "must be scale factors from 0.1 to 10", fix)
+
+
+def _validate_model(config: ml_collections.ConfigDict) -> None:
+  model, init_from = config.model, config.init_from
+  if model.kernel_size % 2 == 0:
+    fix = f"Use {model.kernel_size - 1} or {model.kernel_size + 1}"
+    raise _error("model.kernel_size", model.kernel_size, "must be odd", fix)
+  if model.head == "stack" and model.kernel_size < 3:
+    fix = "Use 3 or more, or config.model.head=pointwise"
+    raise _error("model.kernel_size", model.kernel_size, "leaves config.model.head='stack' without a layer", fix)
+  if "://" in model.pretrained:
+    raise _error("model.pretrained", model.pretrained, "must be a local path", "Copy the file to this machine")
+  if "://" in init_from and init_from.endswith((".safetensors", ".pth", ".pt", ".pkl")):
+    fix = "Copy the file to this machine, or use the workdir it was exported from"
+    raise _error("init_from", init_from, "must be a local path or a workdir", fix)
+  if init_from and model.pretrained:
+    problem = f"conflicts with config.model.pretrained={model.pretrained!r}, both give the encoder's initial weights"
+    raise _error("init_from", init_from, problem, "Set one of them to ''")
+
+
+def _validate_task(config: ml_collections.ConfigDict) -> None:
+  """Only a classifier takes data sets with one class per image, and it takes no others."""
+  for dataset in (config.data.dataset, *(entry[0] for entry in config.data.train_mix)):
+    if (dataset in CLASSIFICATION) != is_classifier(config):
+      unit, head = ("image", "classifier") if dataset in CLASSIFICATION else ("pixel", "gcn")
+      problem = f"does not fit data set {dataset!r}, which has one class per {unit}"
+      raise _error("model.head", config.model.head, problem, f"Use {head!r}, or another data set")
+  if not is_classifier(config):
+    return
+  for field, default in (("tile", ()), ("scales", (1.0,)), ("flip", False), ("crf.iterations", 0)):
+    value = _get(config.eval, field)
+    if value != default:
+      raise _error(f"eval.{field}", value, "is not available with config.model.head='classifier'", f"Use {default}")
+  if config.data.random_scale:
+    fix = "Use False, and config.data.crop_area for the range of sizes"
+    raise _error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)
+  if not config.data.random_crop:
+    raise _error("data.random_crop", False, "classifiers are always trained on random resized crops", "Use True")
+  size, resize = tuple(config.data.eval_size), config.data.eval_resize
+  if max(size) > resize:
+    problem = f"must be at least {max(size)}, the longer side of config.data.eval_size={size}"
+    raise _error("data.eval_resize", resize, problem, f"Use {max(size)} or more")
+
+
+def _validate_loss(loss: ml_collections.ConfigDict) -> None:
+  weights = tuple(loss.class_weights)
+  if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
+    problem = "must be numbers of at least 0, and not all 0"
+    raise _error("loss.class_weights", weights, problem, "Use one number per class, or () for equal weights")
+  if loss.ohem_threshold and loss.ohem_fraction == 1:
+    problem = "has no effect with config.loss.ohem_fraction=1, which keeps every pixel"
+    fix = "Set config.loss.ohem_fraction to the smallest share of pixels to keep, for instance 0.1"
+    raise _error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
+
+
+def validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
+  """Checks the sizes of batches and crops against the devices. Raises ValueError as `validate`."""
+  spatial = config.mesh.spatial
+  if spatial > 1 and is_classifier(config):
+    problem = "splits the rows of label maps, config.model.head='classifier' has none"
+    raise _error("mesh.spatial", spatial, problem, "Use 1")
+  if training:
+    _validate_train_batch(config, num_devices)
+  if config.eval.batch_size % num_devices:
+    problem = f"must be a multiple of the {num_devices} devices"
+    fix = f"Use {_nearest_multiples(config.eval.batch_size, num_devices)}"
+    raise _error("eval.batch_size", config.eval.batch_size, problem, fix)
+
+
+def _validate_train_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  spatial, accumulate = config.mesh.spatial, config.accumulate_steps
+  height, width = config.data.crop_size
+  if height % (_STRIDE * spatial):
+    problem = f"the height must be a multiple of {_STRIDE * spatial} = {_STRIDE} x config.mesh.spatial {spatial}"
+    fix = f"Use ({round_up(height, _STRIDE * spatial)}, {width})"
+    raise _error("data.crop_size", (height, width), problem, fix)
+  factor = accumulate * max(1, num_devices // spatial)
+  if config.batch_size % factor:
+    devices = f"{num_devices} devices{f' / config.mesh.spatial {spatial}' if spatial > 1 else ''}"
+    parts = [f"config.accumulate_steps {accumulate}"] * (accumulate > 1) + [devices] * (num_devices > 1)
+    of = f"{factor} = {' x '.join(parts)}" if accumulate > 1 or spatial > 1 else f"the {devices}"
+    fix = f"Use {_nearest_multiples(config.batch_size, factor)}"
+    raise _error("batch_size", config.batch_size, f"must be a multiple of {of}", fix)
+
+
+_SIZE_PROBLEM = f"must be (height, width) in whole pixels, multiples of {_STRIDE}"
+
+
+def _is_size(size: tuple) -> bool:
+  return len(size) == 2 and all(isinstance(side, int) and side >= _STRIDE and side % _STRIDE == 0 for side in size)
+
+
+def _nearest_size(size: tuple) -> tuple[int, int]:
+  """Returns a valid size close to what was given: its numbers rounded up, 512 where there is none."""
+  sides = [math.ceil(side) if _are_numbers((side,)) and math.isfinite(side) else 512 for side in size] or [512]
+  return tuple(max(_STRIDE, round_up(side, _STRIDE)) for side in (sides * 2)[:2])
+
+
+def _nearest_multiples(value: int, multiple: int) -> str:
+  upper = round_up(value, multiple)
+  return f"{upper - multiple} or {upper}" if upper > multiple else str(upper)
+
+
+def _are_numbers(values: tuple) -> bool:
+  return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _get(config: ml_collections.ConfigDict, field: str):
+  for name in field.split("."):
+    config = config[name]
+  return config

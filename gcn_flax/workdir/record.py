@@ -1,0 +1,106 @@
+"""run.json: how, where and on what data a run was trained."""
+
+import dataclasses
+import json
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from gcn_flax import files
+from gcn_flax.models import weights_file
+from gcn_flax.workdir.workdir import Workdir
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+  """The data that weights were trained on, as a workdir or an exported file records it.
+
+  Attributes:
+    classes: names in the order of the train ids; () if nothing is recorded.
+    palette: RGB of each class, 0 to 255; () for whole images and for records without colours.
+    missing: counts that differed from the published ones, by data set.
+  """
+
+  classes: tuple[str, ...] = ()
+  palette: tuple[tuple[int, int, int], ...] = ()
+  missing: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def read(cls, trained: files.Path | None) -> "TrainingData":
+    """Reads the record of a workdir or of an exported safetensors file; empty for None and for other files.
+
+    Raises ValueError if it is damaged.
+    """
+    if trained is None:
+      return cls()
+    if not trained.is_file():
+      return cls.from_json(Workdir(trained).run_record())
+    if trained.suffix != ".safetensors":
+      return cls()
+    return cls.from_json(json.loads(weights_file.read_metadata(trained).get("data", "{}")))
+
+  @classmethod
+  def from_json(cls, record: Mapping[str, Any]) -> "TrainingData":
+    palette = tuple(map(tuple, record.get("palette", ())))
+    return cls(tuple(record.get("classes", ())), palette, record.get("partial", {}))
+
+  def to_json(self) -> dict[str, Any]:
+    return {"classes": self.classes, "palette": self.palette, "partial": self.missing} if self.classes else {}
+
+
+def write_run_json(workdir: Workdir, step: int, data: Mapping[str, Any]) -> None:
+  """Writes `run.json`: the command, commit, packages and devices, the data, and every start of the run.
+
+  Args:
+    workdir: of the run.
+    step: the step it starts from.
+    data: facts about the data, stored as they are.
+  """
+  starts = workdir.run_record().get("starts", [])
+  starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": step, "command": command()})
+  workdir.write_json("run.json", {"command": command(), **machine(), **data, "starts": starts})
+
+
+def command() -> str:
+  """Returns the command line of this process."""
+  return shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+
+
+def machine() -> dict[str, Any]:
+  """Returns the commit of the source, the versions of packages and the devices of this process."""
+  return {
+    "commit": _commit(),
+    "versions": {"python": platform.python_version(), **_versions()},
+    "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
+  }
+
+
+def _commit() -> str | None:
+  """Returns the commit of the source tree, with `+` appended for changed files; None outside a checkout."""
+  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+  try:
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return commit + ("+" if changed.strip() else "")
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for package in _PACKAGES:
+    try:
+      found[package] = metadata.version(package)
+    except metadata.PackageNotFoundError:
+      continue
+  return found

@@ -1,0 +1,98 @@
+"""A trained network: what computes it, its weights, and the data it was trained on."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+
+from gcn_flax import build, files
+from gcn_flax import config as config_lib
+from gcn_flax.input_pipeline import datasets
+from gcn_flax.labels import LABELS, LabelSet, label_set_of
+from gcn_flax.models import pretrained
+from gcn_flax.training import sharding
+from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.workdir.compatibility import check_classes
+from gcn_flax.workdir.init_weights import init_path, load_init_weights
+from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A network with trained weights.
+
+  Attributes:
+    setup: what computes it.
+    weights: as from `TrainState.weights`, on the devices.
+    step: updates they have had; 0 for imported weights.
+    label_set: its classes.
+    data: the data it was trained on, as recorded with the weights.
+  """
+
+  setup: build.Setup
+  weights: dict[str, Any]
+  step: int
+  label_set: LabelSet
+  data: TrainingData
+
+
+def load_trained(
+  config: ml_collections.ConfigDict, workdir: Workdir, checkpoint: str, label_set: LabelSet | None = None
+) -> Trained:
+  """Loads a checkpoint of a workdir.
+
+  Args:
+    config: of the network.
+    workdir: of the run.
+    checkpoint: `best`, `last`, a step, or `0` for `config.init_from` as it is, untrained. For a classifier `best` of a
+      workdir without a checkpoint gives `config.model.pretrained` untrained, too.
+    label_set: the classes; by default those recorded with the weights, so that no data set is needed.
+
+  Raises ValueError if there is no such checkpoint, and if first weights are not those of the whole network.
+  """
+  label_set = label_set or _recorded_label_set(config, workdir)
+  setup = build.build(config, label_set.num_classes)
+  source = _untrained_source(config, workdir, checkpoint)
+  if source is None:
+    with open_checkpoints(workdir.path) as checkpoints:
+      step = choose_step(checkpoints, checkpoint)
+      weights = checkpoints.restore_weights(step, setup.state_shapes.replace(ema={}).weights())
+    return Trained(setup, weights, step, label_set, TrainingData.read(workdir.path))
+  if config.init_from:
+    check_classes(config, label_set.classes, source)
+  weights = load_init_weights(config, setup, label_set.classes)
+  lacking = [name for name in setup.state_shapes.params if name not in weights["params"]]
+  if lacking:
+    raise ValueError(f"{source} has no weights for {', '.join(lacking)}. Train the network before it is evaluated.")
+  weights["normalization"] = pretrained.FAMILIES[config.model.family].arrays()
+  weights = jax.device_put(weights, sharding.replicated(setup.mesh))
+  return Trained(setup, weights, 0, label_set, TrainingData.read(source))
+
+
+def _untrained_source(config: ml_collections.ConfigDict, workdir: Workdir, checkpoint: str) -> files.Path | None:
+  """Returns the workdir or file whose weights are used untrained; None for a checkpoint of the workdir itself."""
+  imports_classifier = config_lib.is_classifier(config) and config.model.pretrained and not workdir.is_begun
+  return init_path(config) if checkpoint == "0" or (imports_classifier and checkpoint == "best") else None
+
+
+def _recorded_label_set(config: ml_collections.ConfigDict, workdir: Workdir) -> LabelSet:
+  """Returns the classes that the workdir, or the source of its first weights, records; else those of the data set."""
+  data = config.data
+  if data.dataset in LABELS:
+    return LABELS[data.dataset]
+  recorded = TrainingData.read(workdir.path)
+  recorded = recorded if recorded.classes else TrainingData.read(init_path(config))
+  if not recorded.classes:
+    return datasets.open_label_set(data.dataset, data.data_dir)
+  return label_set_of(data.dataset, recorded.classes, recorded.palette)
+
+
+def choose_step(checkpoints: Checkpoints, name: str) -> int:
+  """Returns the step that `best`, `last` or a number names. Raises ValueError for anything else."""
+  if name in ("best", "last"):
+    return checkpoints.best() if name == "best" else checkpoints.latest()
+  if not name.isdigit():
+    raise ValueError(f"--checkpoint={name}: must be best, last or a step. Use one of {checkpoints.steps()}.")
+  return int(name)
