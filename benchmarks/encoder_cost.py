@@ -20,6 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from benchmarks import script, timing  # noqa: E402
 from gcn_flax import distributed  # noqa: E402
+from gcn_flax.models.ops import REFERENCE  # noqa: E402
 from gcn_flax.models.resnet import BACKBONES  # noqa: E402
 
 # Variants to compare with the paper's figure: (name, backbone, whether a block's stride is in its first 1 x 1).
@@ -47,7 +48,7 @@ def main() -> None:
 
 def cost(backbone: str, stride_in_1x1: bool, size: int) -> dict[str, int]:
   """Returns the `multiply_adds` for one image of `size` x `size`, and the number of `parameters`."""
-  encoder = BACKBONES[backbone](stride_in_1x1=stride_in_1x1)
+  encoder = BACKBONES[backbone](stride_in_1x1=stride_in_1x1, ops=REFERENCE)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   variables = jax.eval_shape(lambda image: encoder.init(jax.random.key(0), image, train=False), image)
   program = jax.make_jaxpr(lambda variables, image: encoder.apply(variables, image, train=False))(variables, image)
