@@ -26,6 +26,8 @@ VARIANTS = {
   "tiny_unrefined": dict(backbone="resnet_tiny", kernel_size=7, boundary_refine=False),
   "resnet18": dict(backbone="resnet18", kernel_size=7),
 }
+RESNET18 = pytest.param("resnet18", marks=pytest.mark.slow)
+DEFAULT_VARIANTS = [variant for variant in VARIANTS if variant != "resnet18"]
 
 
 @functools.cache
@@ -45,7 +47,7 @@ def torch_logits(variant: str) -> np.ndarray:
     return to_numpy(torch_network(variant).eval()(to_torch(IMAGES)))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", DEFAULT_VARIANTS + [RESNET18])
 def test_logits_equal_torch(variant):
   network, variables = network_and_variables(variant)
   logits = quick_jit(lambda variables, images: network.apply(variables, images, train=False))(variables, IMAGES)
@@ -53,7 +55,7 @@ def test_logits_equal_torch(variant):
   assert_close(logits, torch_logits(variant), 1e-4)
 
 
-@pytest.mark.parametrize("variant", ["tiny", "tiny_stack", "resnet18"])
+@pytest.mark.parametrize("variant", ["tiny", "tiny_stack", RESNET18])
 def test_training_equals_torch(variant):
   """Logits under batch statistics, the new running means, and the gradient of every parameter.
 

@@ -11,6 +11,7 @@ import pytest
 from gcn_flax.models.gcn import GCN
 from gcn_flax.training import losses, optimizer, sharding, steps
 from gcn_flax.training.state import TrainState
+from tests.models.comparison import quick_jit
 from tests.runs import build_setup
 
 
@@ -42,7 +43,10 @@ def assert_close(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("variant", ["plain", "weighted", pytest.param("accumulated", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  "variant",
+  ["weighted", pytest.param("plain", marks=pytest.mark.slow), pytest.param("accumulated", marks=pytest.mark.slow)],
+)
 def test_one_device_equals_eight(config, variant):
   """Batch statistics, loss and gradient are those of the global batch, also with gradient accumulation."""
   config.accumulate_steps = 2 if variant == "accumulated" else 1
@@ -76,28 +80,43 @@ SLOW_MESHES = [
 ]
 
 
-@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW_MESHES])
-def test_splitting_rows_over_devices_changes_nothing(config, partitioner, spatial, accumulate_steps, platform):
-  """Three steps on meshes of 8 x 1, 4 x 2, 2 x 4 and 1 x 8, down to one row of the widest stride for each device.
+@pytest.fixture(scope="module")
+def one_device_results():
+  """Results of `three_steps` on one device with the CPU's ops, by number of micro-batches."""
+  return {}
 
-  The result on one device is that of the CPU's ops. Without GSPMD, 4 x 2 is wrong: its parameters are 0.003 off.
+
+def three_steps(config, devices, platform):
+  """Returns (losses, variables) of three steps on images of 256 rows."""
+  setup = build_setup(config, devices, platform)
+  spatial, batch_shards = config.mesh.spatial, len(devices) // config.mesh.spatial
+  assert dict(setup.mesh.shape) == {"data": batch_shards, "spatial": spatial}
+  state, losses = setup.init(0), []
+  for seed in range(3):
+    batch = sharding.shard_batch(random_batch(8, 256, 64, seed=seed), setup.mesh)
+    assert batch["image"].sharding.shard_shape((8, 256, 64, 3)) == (8 // batch_shards, 256 // spatial, 64, 3)
+    state, metrics = setup.train_step(state, batch)
+    losses.append(float(metrics["loss"]))
+  return losses, jax.device_get((state.params, state.batch_stats))
+
+
+@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW_MESHES])
+def test_splitting_rows_over_devices_changes_nothing(
+  config, partitioner, one_device_results, spatial, accumulate_steps, platform
+):
+  """Meshes of 8 x 1, 4 x 2, 2 x 4 and 1 x 8, down to one row of the widest stride for each device.
+
+  Without GSPMD, 4 x 2 is wrong: its parameters are 0.003 off.
   """
   config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e-3, 0
   config.model.kernel_size, config.accumulate_steps = 15, accumulate_steps
-  results = []
-  for devices, rows in ((jax.devices()[:1], 1), (jax.devices(), spatial)):
-    config.mesh.spatial = rows
-    setup = build_setup(config, devices, platform if len(devices) > 1 else "cpu")
-    assert dict(setup.mesh.shape) == {"data": len(devices) // rows, "spatial": rows}
-    state, losses = setup.init(0), []
-    for seed in range(3):
-      batch = sharding.shard_batch(random_batch(8, 256, 64, seed=seed), setup.mesh)
-      assert batch["image"].sharding.shard_shape((8, 256, 64, 3)) == (8 * rows // len(devices), 256 // rows, 64, 3)
-      state, metrics = setup.train_step(state, batch)
-      losses.append(float(metrics["loss"]))
-    results.append((losses, jax.device_get((state.params, state.batch_stats))))
-  np.testing.assert_allclose(*(losses for losses, _ in results), rtol=1e-5)
-  assert_close(*(weights for _, weights in results), 1e-5)
+  if accumulate_steps not in one_device_results:
+    one_device_results[accumulate_steps] = three_steps(config, jax.devices()[:1], "cpu")
+  config.mesh.spatial = spatial
+  losses, variables = three_steps(config, jax.devices(), platform)
+  expected_losses, expected_variables = one_device_results[accumulate_steps]
+  np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+  assert_close(variables, expected_variables, 1e-5)
 
 
 def test_devices_that_do_not_divide_are_refused():
@@ -112,39 +131,46 @@ def test_a_classifier_on_one_device_equals_eight(class_config):
     "image": rng.integers(0, 256, (16, 64, 64, 3)).astype(np.uint8),
     "label": np.concatenate([[-1, -1], rng.integers(0, 3, 14)]).astype(np.int32),
   }
-  states, found = [], []
+  params, found = [], []
   for devices in (jax.devices()[:1], jax.devices()):
     setup = build_setup(class_config, devices)
-    state, metrics = setup.train_step(setup.init(0), sharding.shard_batch(batch, setup.mesh))
-    states.append(jax.device_get(state.params))
+    state, _ = setup.train_step(setup.init(0), sharding.shard_batch(batch, setup.mesh))
+    params.append(jax.device_get(state.params))
     found.append(predict(setup, state, batch))
-  assert_close(*states, 1e-5)
+  assert_close(*params, 1e-5)
   assert found[0].shape == (16, 3) and (found[0] != found[1]).sum() <= 2
 
 
-def make_state(network, descent, size=64):
-  init = jax.jit(lambda: network.init(jax.random.key(0, impl="rbg"), jnp.zeros((1, size, size, 3)), train=False))
-  variables = init()
-  weights = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
-  normalization = {"mean": np.full(3, 120, np.float32), "std": np.full(3, 60, np.float32), "bgr": np.False_}
-  return TrainState(
-    jnp.int32(0), **weights, opt_state=descent.init(weights["params"]), normalization=normalization, ema={}
-  )
+# Shared by several tests: most of their time is compilation.
+WEIGHTED = dict(class_weights=tuple(range(11)), label_smoothing=0.1)
+SYNC = dict(norm="sync", ema_decay=0.9)
 
 
-def small_step(accumulate_steps=1, norm="frozen", weight_decay=0.0, ema_decay=0.0, **loss_options):
+@functools.cache
+def small_step(accumulate_steps=1, norm="frozen", ema_decay=0.0, **loss_options):
+  """Returns a compiled train step and a state to start from, whose moving average is that of the start."""
   network = GCN(11, "resnet_tiny", kernel_size=3, norm=norm)
-  descent = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=weight_decay, clip_norm=0.0)
+  tx = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=0.0, clip_norm=0.0)
   loss = functools.partial(losses.segmentation_loss, **loss_options)
-  options = {"xla_backend_optimization_level": 0}  # Compiles in a fraction of the time.
-  step = jax.jit(steps.make_train_step(network, descent, loss, accumulate_steps, ema_decay), compiler_options=options)
-  return step, make_state(network, descent)
+  weights = initial_weights()
+  normalization = {"mean": np.full(3, 120, np.float32), "std": np.full(3, 60, np.float32), "bgr": np.False_}
+  ema = weights if ema_decay else {}
+  state = TrainState(
+    jnp.int32(0), **weights, opt_state=tx.init(weights["params"]), normalization=normalization, ema=ema
+  )
+  return quick_jit(steps.make_train_step(network, tx, loss, accumulate_steps, ema_decay)), state
+
+
+@functools.cache
+def initial_weights():
+  network, images = GCN(11, "resnet_tiny", kernel_size=3), jnp.zeros((1, 32, 32, 3))
+  return quick_jit(lambda: network.init(jax.random.key(0, impl="rbg"), images, train=False))()
 
 
 def test_accumulated_micro_batches_equal_the_whole_batch():
   """Exactly, with frozen normalisation, though micro-batches have unequal numbers of valid pixels of unequal weight."""
-  whole_step, state = small_step(class_weights=tuple(range(1, 12)))
-  micro_batch_step, _ = small_step(accumulate_steps=4, class_weights=tuple(range(1, 12)))
+  whole_step, state = small_step(**WEIGHTED)
+  micro_batch_step, _ = small_step(accumulate_steps=4, **WEIGHTED)
   batch = random_batch()
   whole, whole_metrics = whole_step(state, batch)
   accumulated, accumulated_metrics = micro_batch_step(state, batch)
@@ -154,7 +180,7 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
 
 
 def test_an_all_void_batch_gives_zero_loss_and_no_nan():
-  step, state = small_step(norm="sync")
+  step, state = small_step(**SYNC)
   batch = random_batch()
   batch["label"][:] = 255
   after, metrics = step(state, batch)
@@ -164,7 +190,7 @@ def test_an_all_void_batch_gives_zero_loss_and_no_nan():
 
 def test_a_batch_of_no_weight_changes_nothing():
   """Every pixel is of a class of weight 0, whose smoothed target still has a loss."""
-  step, state = small_step(class_weights=(0,) + (1,) * 10, label_smoothing=0.1)
+  step, state = small_step(**WEIGHTED)
   batch = random_batch()
   batch["label"][:] = 0
   after, metrics = step(state, batch)
@@ -184,8 +210,8 @@ def test_pixels_of_void_images_change_nothing():
 
 
 def test_frozen_normalisation_keeps_its_statistics_and_sync_moves_them():
-  for norm, moved in (("frozen", False), ("sync", True)):
-    step, state = small_step(norm=norm)
+  for options, moved in ((dict(), False), (SYNC, True)):
+    step, state = small_step(**options)
     after, _ = step(state, random_batch())
     changed = [
       bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (state.batch_stats, after.batch_stats)), strict=True)
@@ -223,7 +249,7 @@ def test_sgd_equals_pytorch(decayed, factor):
     }
 
   start, gradients, rates = numbers(), [numbers() for _ in range(3)], np.array([0.1, 0.2, 0.05])
-  descent = optimizer.sgd(
+  tx = optimizer.sgd(
     lambda step: jnp.asarray(rates)[step],
     momentum=0.9,
     weight_decay=0.3,
@@ -231,7 +257,7 @@ def test_sgd_equals_pytorch(decayed, factor):
     decayed=decayed,
     encoder_lr_factor=factor,
   )
-  params, opt_state = start, descent.init(start)
+  params, opt_state = start, tx.init(start)
   tensors = jax.tree.map(lambda leaf: torch.tensor(leaf, requires_grad=True), start)
   # PyTorch keeps the rate out of its momentum, as optax does.
   groups = [
@@ -241,7 +267,7 @@ def test_sgd_equals_pytorch(decayed, factor):
   ]
   theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
   for gradient, rate in zip(gradients, rates, strict=True):
-    updates, opt_state = descent.update(gradient, opt_state, params)
+    updates, opt_state = tx.update(gradient, opt_state, params)
     params = optax.apply_updates(params, updates)
     for part, leaves in tensors.items():
       for name, tensor in leaves.items():
@@ -264,20 +290,19 @@ def test_the_moving_average_forgets_its_start():
     average = optimizer.move_average(average, {"a": jnp.array(value)}, jnp.int32(step), 0.15)
     np.testing.assert_allclose(average["a"], expected, rtol=1e-6)
 
-  step, state = small_step(norm="sync", ema_decay=0.9)
-  start = {"params": state.params, "batch_stats": state.batch_stats}
-  after, _ = step(state.replace(ema=start), random_batch())
-  now = {"params": after.params, "batch_stats": after.batch_stats}
+  step, state = small_step(**SYNC)
+  after, _ = step(state, random_batch())
+  start, now = ({"params": x.params, "batch_stats": x.batch_stats} for x in (state, after))
   assert_close(after.ema, jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start, now), 1e-6)
   assert_close(after.weights()["params"], after.ema["params"], 0)
-  plain, _ = step(state, random_batch())
-  assert plain.ema == {} and plain.weights()["params"] is plain.params
+  without = jax.eval_shape(step, state.replace(ema={}), random_batch())[0]
+  assert without.ema == {} and without.weights()["params"] is without.params
 
 
 def test_the_gradient_is_clipped_before_weight_decay():
-  descent = optimizer.sgd(lambda step: 1.0, momentum=0.0, weight_decay=1.0, clip_norm=0.5)
+  tx = optimizer.sgd(lambda step: 1.0, momentum=0.0, weight_decay=1.0, clip_norm=0.5)
   params = {"kernel": jnp.array([[10.0]])}
-  updates, _ = descent.update({"kernel": jnp.array([[100.0]])}, descent.init(params), params)
+  updates, _ = tx.update({"kernel": jnp.array([[100.0]])}, tx.init(params), params)
   np.testing.assert_allclose(updates["kernel"], [[-(0.5 + 10.0)]])
 
 
