@@ -1,4 +1,4 @@
-"""Implementations of operations for CPUs, where XLA's convolutions leave half of the speed and matrix products do not.
+"""Implementations of operations for CPUs, where XLA's convolutions reach half of the speed of its matrix products.
 
 Sizes that decide are those of the whole batch, whatever the number of devices: JAX knows no others while it traces.
 """
@@ -15,7 +15,7 @@ from gcn_flax.models.kernels import Padding, same_padding
 
 _MIN_LINE_WORK = 1 << 24  # Multiplications below which the product of a line is not worth compiling.
 _MAX_LINE_TAPS = 1 << 26  # Numbers that stand side by side before they are summed: 256 MB.
-_IM2COL_MAX_PIXELS, _IM2COL_MIN_CHANNELS = 512, 256  # Windows side by side are then small beside the kernel.
+_IM2COL_MAX_PIXELS, _IM2COL_MIN_CHANNELS = 512, 256  # im2col's matrix is then small compared with the kernel.
 _STRIPS_MIN_CHANNELS = 16
 _STRIP_SIZE, _MAX_STRIPS = 1 << 20, 16  # Numbers of a map whose convolution stays in the cache; each strip is compiled.
 

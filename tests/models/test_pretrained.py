@@ -204,7 +204,7 @@ def test_code_in_a_file_is_never_run(suffix, writer, tmp_path):
   assert not target.exists()
   with open(path, "rb") as file:
     if writer is not torch.save:
-      pickle.load(file)  # The file does run code where it may.
+      pickle.load(file)  # The file does run code if it is allowed to.
       assert target.exists()
 
 
