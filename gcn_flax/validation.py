@@ -76,7 +76,7 @@ def _validate_each(config: ml_collections.ConfigDict) -> None:
     value = _get(config, field)
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
       limit = f"must be at least {low}" if high is None else f"must be from {low} to {high}"
-      raise _error(field, value, limit, f"The default is {_get(get_config(), field)}")
+      raise _error(field, value, limit, f"Use for instance {_get(get_config(), field)}")
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:

@@ -43,17 +43,17 @@ def run(*arguments, code=None):
 MISTAKES = [
   ([], "--config is missing"),
   (["--config=configs/camvid.py"], "--workdir is missing"),
-  (["--config=configs/camvid.py", "--workdir=s3://bucket/run"], "must be a local path"),
+  (["--config=configs/camvid.py", "--workdir=s3://bucket/run"], "Use a local path or gs://BUCKET"),
   (["--config=setup_that_is_no_config.py", "--workdir=W"], "setup_that_is_no_config.py"),
-  (["--config=configs/camvid.py", "--workdir=W", "--config.data.crop_size=('a',3)"], "whole numbers of pixels"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.data.crop_size=('a',3)"], "in whole pixels, multiples of"),
   (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
-  (["--config=configs/quickstart.py:large", "--workdir=W"], "large is unknown; choose one of gcn, pointwise"),
+  (["--config=configs/quickstart.py:large", "--workdir=W"], "large: unknown variant. Use one of gcn, pointwise"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.optimizer.rate=1"], "no field 'rate'"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.total_steps=many"], "config.total_steps=many"),
   (["--config=configs/camvid.py", "--workdir=W", "--mode=fly"], "--mode=fly"),
   (["--config=configs/camvid.py", "--workdir=W", "--steps=3"], "steps"),
   (["--config=configs/camvid.py", "--workdir=W", "extra"], "unexpected argument 'extra'"),
-  (["--config=configs/camvid.py", "--workdir=W", "--config.model.kernel_size=4"], "must be odd: use 5"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.model.kernel_size=4"], "must be odd. Use 3 or 5"),
   (["--config=configs/camvid.py", "--workdir=W", "--config.data.data_dir=D"], "run: python -m data.prepare"),
   (
     ["--config=configs/camvid.py", "--workdir=W", "--images=*.jpg", "--output=O"],
@@ -64,8 +64,8 @@ MISTAKES = [
     "--mode=predict or check; this is",
   ),
   (["--config=configs/silhouettes.py", "--workdir=W", "--mode=search_crf"], "is for classes of pixels"),
-  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.tile=(100,64)"], "config.eval.tile=(100, 64) must be"),
-  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.overlap=9"], "must be 0 while config.eval.tile=()"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.tile=(100,64)"], "config.eval.tile=(100, 64): must be"),
+  (["--config=configs/camvid.py", "--workdir=W", "--config.eval.overlap=9"], "has no effect on whole images"),
 ]
 
 
@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path):
 def test_a_mistake_ends_with_status_1_and_nothing_else_on_stderr():
   result = run("--config=configs/camvid.py", "--workdir=/nowhere", "--config.total_steps=0")
   assert result.returncode == 1
-  assert result.stderr == "error: config.total_steps=0 must be at least 1.\n"
+  assert result.stderr == "error: config.total_steps=0: must be at least 1. Use for instance 10000.\n"
 
 
 def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):

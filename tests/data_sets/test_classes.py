@@ -222,5 +222,5 @@ def test_imagenet_prepared_by_tfds_is_read_from_array_record_only(tmp_path):
   content = json.loads(info.read_text())
   assert content["fileFormat"] == "array_record"
   info.write_text(json.dumps({**content, "fileFormat": "tfrecord"}))
-  with pytest.raises(ValueError, match="tfrecord.* array_record"):
+  with pytest.raises(ValueError, match="tfrecord.*array_record"):
     open_source("imagenet2012", "train", str(tmp_path))
