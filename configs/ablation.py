@@ -1,36 +1,37 @@
-"""The cells of the paper's Tables 1 to 6, one name for each.
+"""Ablations of the paper: one network for each cell of Tables 1 to 6.
 
   python launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
 
-trains a whole table, several seeds of each cell, and writes it beside the paper's figures. One cell alone:
+trains a whole table, several seeds per cell, and writes it next to the paper's numbers. A single cell:
 
   python -m gcn_flax.main --config=configs/ablation.py:table1-k15:shapes --workdir=runs/table1_k15
 
-The second part of the argument is the data set, and with it the recipe that the cell changes:
+The second part of the argument is the data set, which also decides the recipe to modify:
 
-| data | recipe | what it takes |
+| data set | recipe | time per cell |
 |---|---|---|
-| voc_segmentation (as in the paper) | configs/pascal_voc.py:ablation | days on one accelerator for each cell |
-| camvid | configs/camvid.py | half an hour for each cell on a laptop's CPU |
-| shapes | configs/quickstart.py | two minutes for each cell on a laptop's CPU |
+| voc_segmentation (the paper's) | configs/pascal_voc.py:ablation | days on one accelerator |
+| camvid | configs/camvid.py | half an hour on 2 CPU cores |
+| shapes | configs/quickstart.py | two minutes on 2 CPU cores |
 
 | cells | heads | BR |
 |---|---|---|
 | table1-base, table1-k3 ... table1-k15 | 1 x 1, GCN of 3 to 15 | no |
 | table2-gcn-k3 ..., table2-trivial-k3 ... table2-trivial-k9 | GCN and one dense k x k convolution | no |
 | table3-gcn-k3 ..., table3-stack-k3 ... table3-stack-k11 | GCN and a stack of 3 x 3 convolutions | no |
-| table4-stack-full, -half, -tenth, table4-gcn | k = 7; channels inside the stack | no |
+| table4-stack-full, -half, -tenth, table4-gcn | k = 7; hidden channels of the stack | no |
 | table5-base, table5-gcn, table5-gcn-br | 1 x 1, GCN of 15, the same with BR | last |
 | table6-resnet50-base, -gcn-br, table6-resnet50_gcn-base, -gcn-br | 1 x 1, GCN of 15 with BR; two encoders | GCN |
 
-Table 4's widths are 2048, 1024 and 210 of the 2048 channels of the paper's res-5; a smaller encoder's shrink alike.
-Table 6 wants encoders pretrained alike: --config.model.pretrained (docs/WEIGHTS.md).
+BR is Boundary Refinement. The widths of Table 4 are 2048, 1024 and 210, for the 2048 channels of the paper's res-5;
+they are scaled down for smaller encoders. Table 6 needs encoders that are pretrained in the same way:
+--config.model.pretrained (docs/WEIGHTS.md). docs/RESULTS.md has the tables for shapes.
 """
 
 from configs import camvid, pascal_voc, quickstart
 
 DATA = ("voc_segmentation", "camvid", "shapes")
-_WIDTHS = {"full": 2048, "half": 1024, "tenth": 210}  # Of 2048; the paper's Table 4.
+_WIDTHS = {"full": 2048, "half": 1024, "tenth": 210}  # Hidden channels in Table 4, for 2048 input channels.
 
 
 def _cell(head: str, kernel_size: int = 15, width: str = "full", boundary_refine: bool = False, backbone: str = ""):
@@ -56,13 +57,13 @@ CELLS = {
 
 
 def get_config(argument: str = "table1-k15"):
-  """A cell of a table, and after a colon the data set: `table1-k15:shapes`; the paper's unless told."""
+  """Returns the recipe for `CELL` on VOC, as in the paper, or `CELL:DATASET`, such as `table1-k15:shapes`."""
   name, _, data = argument.partition(":")
   data = data or DATA[0]
   if name not in CELLS or data not in DATA:
     raise ValueError(
-      f"configs/ablation.py:{argument} is unknown; choose a cell of {', '.join(CELLS)}, and after a colon one of "
-      f"{', '.join(DATA)}."
+      f"configs/ablation.py:{argument}: unknown argument. Use one of {', '.join(CELLS)}, alone or followed by a colon "
+      f"and one of {', '.join(DATA)}."
     )
   recipes = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}
   config = recipes[data].get_config()

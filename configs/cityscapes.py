@@ -1,9 +1,9 @@
-"""Cityscapes: 19 classes, the paper's two stages, or the fine labels alone.
+"""Cityscapes, 19 classes: a modern recipe on the fine labels, and the paper's two stages.
 
   python -m data.prepare --dataset=cityscapes --manual_dir=DOWNLOADS --data_dir=DATA
   python -m gcn_flax.main --config=configs/cityscapes.py --config.data.data_dir=DATA --workdir=runs/cityscapes
 
-The paper's way, and a modern one of the same stages:
+The paper's two stages, each also in a modern variant:
 
   python -m data.prepare --dataset=cityscapes_coarse --manual_dir=DOWNLOADS --data_dir=DATA
   python -m gcn_flax.main --config=configs/cityscapes.py:stage1 --config.data.data_dir=DATA \
@@ -11,26 +11,28 @@ The paper's way, and a modern one of the same stages:
   python -m gcn_flax.main --config=configs/cityscapes.py:stage2 --config.data.data_dir=DATA \
     --workdir=runs/cityscapes_stage2
 
-| argument | trained on | starts from |
+| argument | training images | initial weights |
 |---|---|---|
-| (none) | 2,975 fine | config.model.pretrained, or random weights |
-| stage1 | 19,998 coarse extra + 2,975 fine = 22,973 | config.model.pretrained; the paper: ImageNet's |
-| stage2 | 2,975 fine | runs/cityscapes_stage1; another by --config.init_from |
+| (none) | 2,975 fine | config.model.pretrained, or random |
+| stage1 | 19,998 coarse extra + 2,975 fine = 22,973 | config.model.pretrained; the paper's: ImageNet |
+| stage2 | 2,975 fine | runs/cityscapes_stage1, or --config.init_from |
 
-The paper starts from ImageNet's weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md says where
-from). Without, all weights are random, and the frozen normalisation of the paper's recipe has no statistics to go by.
+The paper starts from ImageNet weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md tells where to
+get them). Without them all weights are random, and the frozen batch normalisation of the paper's recipe has no
+statistics to use.
 
-The paper's: ResNet-152, k = 25, crops of 800 x 800, left-right flips, batches of one
-image, momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: learning
-rates, schedule, number of steps, frozen batch normalisation. `stage1:modern` and
-`stage2:modern` are for several devices: 16 images, momentum 0.9, synchronised batch
-normalisation, random scale and colour, bfloat16; their workdirs are
-runs/cityscapes_stage1_modern and so on. Images are scored at 1024 x 2048, whole; by
-stage1 and stage2 in the paper's four crops of 1024 x 1024 (docs/EVALUATION.md has scales, flips, CRF and
-submissions). On TPUs take 8 images for each chip: two v5e chips with 8 each make an update of 16 in about the time that
-eight chips with 2 each need (compiler-estimated, docs/PERFORMANCE.md). Where memory is short:
---config.accumulate_steps=8 --config.eval.batch_size=1, or --config.model.remat=True. Not trained to the end by us: no
-score is claimed.
+From the paper: ResNet-152, k = 25, crops of 800 x 800, horizontal flips, batches of one image, momentum 0.99, weight
+decay 0.0005. Ours, because the paper does not say: learning rates, schedule, number of steps, frozen batch
+normalisation. The variants `stage1:modern` and `stage2:modern` are for several devices: batches of 16, momentum 0.9,
+SyncBN, random scale and colour jitter, mixed precision (bfloat16). Their workdirs are runs/cityscapes_stage1_modern and
+runs/cityscapes_stage2_modern.
+
+Images are evaluated whole, at 1024 x 2048; in stage1 and stage2 with the paper's sliding window, four crops of
+1024 x 1024. docs/EVALUATION.md covers test-time augmentation, CRF post-processing and submissions. On TPUs, use 8
+images per chip: two v5e chips with 8 images each take about as long for a batch of 16 as eight chips with 2 each
+(compiler estimate, docs/PERFORMANCE.md). If memory is short, use gradient accumulation and evaluate single images,
+--config.accumulate_steps=8 --config.eval.batch_size=1, or gradient checkpointing, --config.model.remat=True. We have
+not trained these recipes to the end, so no result is claimed.
 """
 
 from gcn_flax import config as config_lib
@@ -42,16 +44,16 @@ _MIXES = {
   "stage1": (("cityscapes_coarse", "train_extra", config_lib.ALL_ONCE), *_FINE),
   "stage2": _FINE,
 }
-# Ours: about 20 passes in stage 1, 60 in stage 2.
+# Ours: about 20 epochs in stage 1, 60 in stage 2.
 _STEPS = {
   "fine": 60_000, "stage1": 460_000, "stage2": 180_000, "stage1:modern": 28_000, "stage2:modern": 11_000,
 }  # fmt: skip
 
 
 def get_config(argument: str = "fine"):
-  """`fine`, or the paper's `stage1` and `stage2`, each also as `stage1:modern`."""
+  """Returns the recipe for `fine`, `stage1`, `stage2`, `stage1:modern` or `stage2:modern`."""
   if argument not in ARGUMENTS:
-    raise ValueError(f"configs/cityscapes.py:{argument} is unknown; choose one of {', '.join(ARGUMENTS)}.")
+    raise ValueError(f"configs/cityscapes.py:{argument}: unknown argument. Use one of {', '.join(ARGUMENTS)}.")
   stage, _, variant = argument.partition(":")
   config = config_lib.get_config()
   config.data.dataset = "cityscapes"

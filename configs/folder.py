@@ -1,14 +1,14 @@
-"""Your own images and masks, from a folder. The recipe is ours, a start to change from.
+"""Your own images and masks, from a folder.
 
   python -m data.prepare --dataset=folder --manual_dir=MY_DATA --data_dir=DATA
   python -m data.browse --dataset=folder --split=train --data_dir=DATA
   python -m gcn_flax.main --config=configs/folder.py --config.data.data_dir=DATA --workdir=runs/folder
 
-MY_DATA holds images/{train,val}/, masks/{train,val}/ and classes.txt, see data/README.md.
-Arguments name the encoder, `resnet50` unless told: `configs/folder.py:resnet_tiny` trains on a
-laptop's CPU. Crops are 512 x 512 after a random scale; whole images are scored, so
-config.data.eval_size must hold the largest. From ImageNet weights: --config.model.pretrained=PATH, see
-docs/WEIGHTS.md.
+MY_DATA contains images/{train,val}/, masks/{train,val}/ and classes.txt, see data/README.md. The argument names the
+encoder: the default, `resnet50`, needs a GPU, `configs/folder.py:resnet_tiny` trains on a CPU. To start from ImageNet
+weights, add --config.model.pretrained=PATH (docs/WEIGHTS.md). Training uses crops of 512 x 512 after a random scale.
+Whole images are evaluated, so set config.data.eval_size to at least the largest image. The recipe is ours, a starting
+point for your own.
 """
 
 from gcn_flax import config as config_lib
@@ -17,9 +17,9 @@ ARGUMENTS = ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "re
 
 
 def get_config(backbone: str = "resnet50"):
-  """One of the encoders."""
+  """Returns the recipe with the given encoder."""
   if backbone not in ARGUMENTS:
-    raise ValueError(f"configs/folder.py:{backbone} is unknown; choose one of {', '.join(ARGUMENTS)}.")
+    raise ValueError(f"configs/folder.py:{backbone}: unknown encoder. Use one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()
   config.total_steps = 10_000
   config.batch_size = 8

@@ -1,27 +1,28 @@
-"""ImageNet: pretrains an encoder, ResNet-50 or the paper's ResNet50-GCN, as a classifier of 1,000 classes.
+"""Pretraining on ImageNet: ResNet-50, the paper's ResNet50-GCN or another encoder as a classifier of 1,000 classes.
 
   python -m data.prepare --dataset=imagenet2012 --manual_dir=DOWNLOADS --data_dir=DATA
   python -m gcn_flax.main --config=configs/imagenet.py:resnet50_gcn --config.data.data_dir=DATA \
     --workdir=runs/imagenet_resnet50_gcn
 
-Its best checkpoint is an encoder to start a segmentation network from:
+Its best checkpoint initialises the encoder of a segmentation network:
 
   python -m gcn_flax.main --config=configs/cityscapes.py --config.data.data_dir=DATA --workdir=runs/cityscapes \
     --config.model.backbone=resnet50_gcn --config.model.pretrained=runs/imagenet_resnet50_gcn
 
-Weights from elsewhere are scored without training:
+Weights from elsewhere are evaluated without training:
 
   python -m gcn_flax.main --config=configs/imagenet.py:resnet50 --config.data.data_dir=DATA \
     --workdir=runs/imagenet_check --config.model.pretrained=resnet50.safetensors --config.model.dtype=float32 \
     --mode=eval
 
-`resnet50:class_folder` and so on take pictures of your own from `<split>/<class>/`, see data/README.md; set
-config.total_steps, eval_every_steps and the warm-up to their number.
-The standard recipe (Goyal et al., 2017; He et al., CVPR 2019): 90 epochs of 1,024 images, random resized
-crops of 224 x 224, flips, label smoothing 0.1, rate 0.4 with 5 epochs of warm-up and a cosine fall, momentum
-0.9, weight decay 0.0001 on kernels, bfloat16. Scored by top-1 and top-5 on the 224 centre crop of 256. For
-TPU pods or 8 GPUs. Not trained to the end by us: no score is claimed. The paper's Table 6: top-5 error
-7.7 % for ResNet-50, 7.9 % for ResNet50-GCN.
+`configs/imagenet.py:resnet50:class_folder` reads your own images from `<split>/<class>/`, see data/README.md; adapt
+config.total_steps, config.eval_every_steps and config.optimizer.warmup_steps to their number.
+
+The standard recipe (Goyal et al., 2017; He et al., CVPR 2019): 90 epochs in batches of 1,024, random resized crops of
+224 x 224, flips, label smoothing 0.1, learning rate 0.4 with 5 epochs of warmup and cosine decay, momentum 0.9, weight
+decay 0.0001 on kernels, mixed precision (bfloat16). Top-1 and top-5 accuracy are measured on the 224 x 224 centre crop
+at a shorter side of 256. For TPU pods or 8 GPUs. We have not trained it to the end, so no result is claimed. The
+paper's Table 6 has a top-5 error of 7.7 % for ResNet-50 and 7.9 % for ResNet50-GCN.
 """
 
 from gcn_flax import config as config_lib
@@ -29,16 +30,17 @@ from gcn_flax import config as config_lib
 BACKBONES = ("resnet50", "resnet50_gcn", "resnet18", "resnet34", "resnet101", "resnet152")
 DATASETS = ("imagenet2012", "class_folder")
 ARGUMENTS = tuple(f"{backbone}:{dataset}" for backbone in BACKBONES for dataset in DATASETS)
-_STEPS_PER_EPOCH = 1_252  # Of 1,024 images: 1,281,167 and a few.
+_STEPS_PER_EPOCH = 1_252  # 1,281,167 images in batches of 1,024, rounded up.
 
 
 def get_config(argument: str = "resnet50"):
-  """An encoder, alone or with `:class_folder`."""
+  """Returns the recipe for `ENCODER` on ImageNet or `ENCODER:class_folder` on your own images."""
   backbone, _, dataset = argument.partition(":")
   dataset = dataset or DATASETS[0]
   if f"{backbone}:{dataset}" not in ARGUMENTS:
     raise ValueError(
-      f"configs/imagenet.py:{argument} is unknown; choose one of {', '.join(BACKBONES)}, alone or with :class_folder."
+      f"configs/imagenet.py:{argument}: unknown argument. Use one of {', '.join(BACKBONES)}, alone or followed by "
+      ":class_folder."
     )
   config = config_lib.get_config()
   config.total_steps = 90 * _STEPS_PER_EPOCH

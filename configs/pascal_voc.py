@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012: 20 classes and background, the paper's ablations and its three stages.
+"""PASCAL VOC 2012, 20 classes and background: the paper's ablations and its three stages.
 
   python -m data.prepare --dataset=voc_segmentation --manual_dir=DOWNLOADS --data_dir=DATA
   python -m gcn_flax.main --config=configs/pascal_voc.py:ablation --config.data.data_dir=DATA \
@@ -8,23 +8,25 @@
   python -m gcn_flax.main --config=configs/pascal_voc.py:stage1 --config.data.data_dir=DATA \
     --workdir=runs/pascal_voc_stage1      # then stage2, then stage3
 
-| argument | trained on | padded to | starts from |
+| argument | training images | padded to | initial weights |
 |---|---|---|---|
-| ablation | VOC + SBD, 10,582 | 512 x 512 | config.model.pretrained; the paper: ImageNet's |
-| stage1 | COCO + VOC + SBD, the paper: 109,892 | 640 x 640 | config.model.pretrained; the paper: ImageNet's |
-| stage2 | VOC + SBD, 10,582 | 512 x 512 | runs/pascal_voc_stage1; another by --config.init_from |
-| stage3 | VOC, 1,464 | 512 x 512 | runs/pascal_voc_stage2; another by --config.init_from |
+| ablation | VOC + SBD, 10,582 | 512 x 512 | config.model.pretrained; the paper's: ImageNet |
+| stage1 | COCO + VOC + SBD, 109,892 in the paper | 640 x 640 | config.model.pretrained; the paper's: ImageNet |
+| stage2 | VOC + SBD, 10,582 | 512 x 512 | runs/pascal_voc_stage1, or --config.init_from |
+| stage3 | VOC, 1,464 | 512 x 512 | runs/pascal_voc_stage2, or --config.init_from |
 
-The paper starts from ImageNet's weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md says where
-from). Without, all weights are random, and the frozen normalisation of the paper's recipe has no statistics to go by.
+The paper starts from ImageNet weights: --config.model.pretrained=resnet152.safetensors (docs/WEIGHTS.md tells where to
+get them). Without them all weights are random, and the frozen batch normalisation of the paper's recipe has no
+statistics to use.
 
-The paper's: ResNet-152, k = 15, padding and left-right flips, batches of one image,
-momentum 0.99, weight decay 0.0005. Ours, because the paper is silent: learning rates,
-schedule, number of steps, frozen batch normalisation. Each argument has a `:modern` variant
-for several devices (`stage1:modern`): 16 images, crops of 512 x 512, momentum 0.9, synchronised
-batch normalisation, random scale and colour, bfloat16; its workdirs are called
-runs/pascal_voc_stage1_modern and so on. Scored on VOC's 1,449 validation images; several
-scales, flips, dense CRF and submissions: docs/EVALUATION.md. Not trained to the end by us: no score is claimed.
+From the paper: ResNet-152, k = 15, padding and horizontal flips, batches of one image, momentum 0.99, weight decay
+0.0005. Ours, because the paper does not say: learning rates, schedule, number of steps, frozen batch normalisation.
+Each argument has a `:modern` variant for several devices, such as `stage1:modern`: batches of 16, crops of 512 x 512,
+momentum 0.9, SyncBN, random scale and colour jitter, mixed precision (bfloat16). Its workdirs are
+runs/pascal_voc_stage1_modern and so on.
+
+Evaluation uses VOC's 1,449 validation images. docs/EVALUATION.md covers test-time augmentation, CRF post-processing
+and submissions. We have not trained these recipes to the end, so no result is claimed.
 """
 
 from gcn_flax import config as config_lib
@@ -32,7 +34,7 @@ from gcn_flax import config as config_lib
 STAGES = ("ablation", "stage1", "stage2", "stage3")
 ARGUMENTS = (*STAGES, *(f"{stage}:modern" for stage in STAGES))
 _AUGMENTED = (("voc_segmentation", "train_aug", config_lib.ALL_ONCE),)
-# The paper's 109,892 images are too many for COCO's training set alone, see data/README.md.
+# COCO's training set alone is too small for the paper's 109,892 images, see data/README.md.
 _COCO = tuple(("coco_voc", split, config_lib.ALL_ONCE) for split in ("train", "validation"))
 _MIXES = {
   "ablation": _AUGMENTED,
@@ -40,7 +42,7 @@ _MIXES = {
   "stage2": _AUGMENTED,
   "stage3": (("voc_segmentation", "train", config_lib.ALL_ONCE),),
 }
-# Ours: about 30 passes for the ablations, 8, 20 and 50 in the stages.
+# Ours: about 30 epochs for the ablations; 8, 20 and 50 in the stages.
 _STEPS = {
   "ablation": 320_000, "stage1": 880_000, "stage2": 210_000, "stage3": 73_000,
   "ablation:modern": 20_000, "stage1:modern": 55_000, "stage2:modern": 13_000, "stage3:modern": 4_500,
@@ -49,9 +51,9 @@ _PREVIOUS = {"stage2": "stage1", "stage3": "stage2"}
 
 
 def get_config(argument: str = "ablation"):
-  """`ablation`, `stage1`, `stage2` or `stage3`, each also as `stage1:modern`."""
+  """Returns the recipe for `ablation`, `stage1`, `stage2` or `stage3`, each also with `:modern`."""
   if argument not in ARGUMENTS:
-    raise ValueError(f"configs/pascal_voc.py:{argument} is unknown; choose one of {', '.join(ARGUMENTS)}.")
+    raise ValueError(f"configs/pascal_voc.py:{argument}: unknown argument. Use one of {', '.join(ARGUMENTS)}.")
   stage, _, variant = argument.partition(":")
   config = config_lib.get_config()
   config.data.dataset = "voc_segmentation"

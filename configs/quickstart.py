@@ -1,11 +1,11 @@
-"""Large kernels against none, in minutes on a laptop.
+"""Quick start: a small GCN on generated scenes that only a large kernel can segment.
 
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-`configs/quickstart.py:pointwise` is the paper's baseline, a 1 x 1 convolution for
-each head, all else equal: as in the paper's Table 1, both without boundary
-refinement. The recipe is ours.
+Trains in about two minutes on 2 CPU cores, to a mean IoU (mIoU) of 97 to 98 % with k = 15. The baseline of the paper's
+Table 1, `configs/quickstart.py:pointwise`, has 1 x 1 heads, is otherwise the same, and reaches 65 to 66 %
+(docs/RESULTS.md). Both are without Boundary Refinement, as in that table. The recipe is ours.
 """
 
 from gcn_flax import config as config_lib
@@ -14,9 +14,9 @@ ARGUMENTS = ("gcn", "pointwise")
 
 
 def get_config(variant: str = "gcn"):
-  """`gcn` (k = 15) or `pointwise` (the 1 x 1 baseline)."""
+  """Returns the recipe with `gcn` heads (k = 15) or `pointwise` ones (the 1 x 1 baseline)."""
   if variant not in ARGUMENTS:
-    raise ValueError(f"configs/quickstart.py:{variant} is unknown; choose one of {', '.join(ARGUMENTS)}.")
+    raise ValueError(f"configs/quickstart.py:{variant}: unknown variant. Use one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()
   config.total_steps = 600
   config.batch_size = 4

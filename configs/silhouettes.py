@@ -1,11 +1,12 @@
-"""Pretraining an encoder in half an hour on a CPU: generated pictures of 64 x 64, 12 classes told by their outline.
+"""Pretraining on a CPU: an encoder on generated images of 64 x 64 pixels, 12 classes that differ in their outline.
 
   python -m data.silhouettes --output=runs/silhouettes
   python -m data.prepare --dataset=class_folder --manual_dir=runs/silhouettes --data_dir=runs/data
   python -m gcn_flax.main --config=configs/silhouettes.py:resnet50_gcn --workdir=runs/silhouettes_resnet50_gcn
 
-Goes the way of configs/imagenet.py on pictures that need no download. `resnet_tiny`, `resnet50` or
-`resnet50_gcn`. The recipe is ours. Scores: docs/RESULTS.md.
+Does the same as configs/imagenet.py without a download. Arguments: `resnet_tiny`, `resnet50`, `resnet50_gcn`. On 2 CPU
+cores, resnet50_gcn takes 27 minutes to a top-1 accuracy of 84.1 %, resnet50 39 minutes to 87.8 % (docs/RESULTS.md). The
+recipe is ours.
 """
 
 from gcn_flax import config as config_lib
@@ -14,11 +15,11 @@ ARGUMENTS = ("resnet_tiny", "resnet50", "resnet50_gcn")
 
 
 def get_config(backbone: str = "resnet_tiny"):
-  """One of the encoders."""
+  """Returns the recipe with the given encoder."""
   if backbone not in ARGUMENTS:
-    raise ValueError(f"configs/silhouettes.py:{backbone} is unknown; choose one of {', '.join(ARGUMENTS)}.")
+    raise ValueError(f"configs/silhouettes.py:{backbone}: unknown encoder. Use one of {', '.join(ARGUMENTS)}.")
   config = config_lib.get_config()
-  config.total_steps = 1_125  # One and a half times through 24,000 pictures.
+  config.total_steps = 1_125  # 1.5 epochs of 24,000 images.
   config.batch_size = 32
   config.log_every_steps = 25
   config.eval_every_steps = 225
@@ -32,7 +33,7 @@ def get_config(backbone: str = "resnet_tiny"):
   config.data.crop_size = (64, 64)
   config.data.eval_size = (64, 64)
   config.data.eval_resize = 64
-  config.data.crop_area = (0.6, 1.0)  # Smaller ones would cut the outlines.
+  config.data.crop_area = (0.6, 1.0)  # Smaller crops would cut off the outlines.
   config.data.num_threads = 2
 
   config.model.backbone = backbone
@@ -40,7 +41,7 @@ def get_config(backbone: str = "resnet_tiny"):
 
   config.loss.label_smoothing = 0.1
 
-  # The last layer sees 2,048 features that all grow together: at the encoder's rate its scores would swing.
+  # The last layer has 2,048 inputs that all grow together: at the encoder's rate its logits would oscillate.
   config.optimizer.learning_rate = 0.004
   config.optimizer.encoder_lr_factor = 10.0
   config.optimizer.schedule = "cosine"

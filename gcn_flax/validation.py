@@ -76,7 +76,7 @@ def _validate_each(config: ml_collections.ConfigDict) -> None:
     value = _get(config, field)
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
       limit = f"must be at least {low}" if high is None else f"must be from {low} to {high}"
-      raise _error(field, value, limit, f"The default is {_get(get_config(), field)}")
+      raise _error(field, value, limit, f"Use for instance {_get(get_config(), field)}")
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:
@@ -153,7 +153,7 @@ def _validate_model(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_task(config: ml_collections.ConfigDict) -> None:
-  """Only a classifier takes data sets with one class per image, and it takes no others."""
+  """Checks that classifiers get data sets with one class per image, and other networks do not."""
   for dataset in (config.data.dataset, *(entry[0] for entry in config.data.train_mix)):
     if (dataset in CLASSIFICATION) != is_classifier(config):
       unit, head = ("image", "classifier") if dataset in CLASSIFICATION else ("pixel", "gcn")
@@ -225,7 +225,7 @@ def _is_size(size: tuple) -> bool:
 
 
 def _nearest_size(size: tuple) -> tuple[int, int]:
-  """Returns a valid size close to what was given: its numbers rounded up, 512 where there is none."""
+  """Returns a valid size close to what was given: its numbers rounded up, 512 for missing ones."""
   sides = [math.ceil(side) if _are_numbers((side,)) and math.isfinite(side) else 512 for side in size] or [512]
   return tuple(max(_STRIDE, round_up(side, _STRIDE)) for side in (sides * 2)[:2])
 

@@ -39,7 +39,7 @@ def test_table_4_has_the_widths_of_the_paper():
 
 @pytest.mark.parametrize("argument", ["table1-k4", "table9-base", "table1-k3:imagenet"])
 def test_an_unknown_cell_is_rejected(argument):
-  with pytest.raises(ValueError, match="is unknown; choose a cell of table1-base, "):
+  with pytest.raises(ValueError, match="unknown argument. Use one of table1-base, "):
     ablation.get_config(argument)
 
 

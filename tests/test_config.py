@@ -18,7 +18,7 @@ RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if p
 
 # (field, value, what the message says after `config.FIELD=VALUE: `)
 REJECTED = [
-  ("total_steps", 0, "must be at least 1. The default is 10000."),
+  ("total_steps", 0, "must be at least 1. Use for instance 10000."),
   ("batch_size", 12, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("batch_size", 6, "must be a multiple of the 8 devices. Use 8."),
   ("seed", -1, "must be from 0 to"),
@@ -47,7 +47,7 @@ REJECTED = [
     (("shapes", "train", 2), ("shapes", "validation", "all once")),
     "mixes numbers with 'all once'. Use 'all once' for all data sets, or a number for all.",
   ),
-  ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. The default is 0.0."),
+  ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use for instance 0.0."),
   ("data.data_dir", "gs://bucket/data", "must be a local path"),
   ("eval.tile", (100, 64), "must be (height, width) in whole pixels, multiples of 32. Use (128, 64), or () for"),
   ("eval.overlap", 16, "has no effect on whole images, config.eval.tile=(). Use 0, or set config.eval.tile as well."),
@@ -64,18 +64,18 @@ REJECTED = [
   ("loss.class_weights", (1.0, -1.0), "must be numbers of at least 0, and not all 0. Use one number per class, or ()"),
   ("loss.class_weights", (0.0, 0.0), "must be numbers of at least 0, and not all 0."),
   ("loss.class_weights", ("a",), "must be numbers of at least 0, and not all 0."),
-  ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. The default is 0.0."),
-  ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. The default is 1.0."),
+  ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. Use for instance 0.0."),
+  ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. Use for instance 1.0."),
   ("loss.ohem_threshold", 0.7, "has no effect with config.loss.ohem_fraction=1, which keeps every pixel. Set"),
   ("loss.ohem_threshold", 1.1, "must be from 0.0 to 1.0."),
   ("optimizer.schedule", "step", "unknown. Use one of poly, cosine."),
   ("optimizer.decayed", "none", "unknown. Use one of kernels, all."),
-  ("optimizer.encoder_lr_factor", -1.0, "must be at least 0.0. The default is 1.0."),
+  ("optimizer.encoder_lr_factor", -1.0, "must be at least 0.0. Use for instance 1.0."),
   ("optimizer.ema_decay", 1.0, "must be from 0.0 to 0.99999."),
-  ("optimizer.learning_rate", -0.1, "must be at least 0.0. The default is 0.01."),
+  ("optimizer.learning_rate", -0.1, "must be at least 0.0. Use for instance 0.01."),
   ("optimizer.learning_rate", float("nan"), "must be at least 0.0."),
-  ("optimizer.momentum", 1.5, "must be from 0.0 to 1.0. The default is 0.9."),
-  ("mesh.spatial", 0, "must be at least 1. The default is 1."),
+  ("optimizer.momentum", 1.5, "must be from 0.0 to 1.0. Use for instance 0.9."),
+  ("mesh.spatial", 0, "must be at least 1. Use for instance 1."),
 ]  # fmt: skip
 
 # (fields and values, message)

@@ -115,7 +115,9 @@ def test_overlapping_rows_have_equal_weights_in_tiles_of_any_height():
   np.testing.assert_allclose(np.asarray(found)[0], total / count, atol=1e-6)
 
 
-@pytest.mark.parametrize("tta", [TTA(flip=True), TTA(scales=(1.0, 1.0)), TTA(tile=(96, 128))])
+@pytest.mark.parametrize(
+  "tta", [TTA(flip=True), TTA(scales=(1.0, 1.0)), TTA(tile=(96, 128))], ids=["flip", "two scales", "one tile"]
+)
 def test_padding_has_the_given_colour(tta):
   """The values that the array has there do not matter."""
 
@@ -184,7 +186,11 @@ def test_rounded_sizes_leave_no_gap_between_tiles():
   np.testing.assert_allclose(np.asarray(found)[0, :105, :105].sum(-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("tta", [TTA(), TTA(flip=True), TTA(scales=(0.5, 1.0)), TTA(tile=(64, 64))])
+@pytest.mark.parametrize(
+  "tta",
+  [TTA(), TTA(flip=True), TTA(scales=(0.5, 1.0)), TTA(tile=(64, 64))],
+  ids=["nothing", "flip", "two scales", "tiles"],
+)
 def test_classes_are_the_most_probable_ones(tta):
   for network in (pointwise, from_the_left):
     found = np.asarray(classes(network, IMAGES, SIZES, tta))
@@ -199,6 +205,7 @@ def test_classes_are_the_most_probable_ones(tta):
     (TTA(tile=(512, 512), overlap=341), 1 + 0.5 + 0.4),  # The paper's four crops, each of half the image.
     (TTA(scales=(0.75, 1.0, 1.25), flip=True), 1 + 1.25**2 + 0.6),
   ],
+  ids=["scales, flip and tiles", "the paper's crops", "scales and flip"],
 )
 def test_memory_holds_one_map_of_all_classes(tta, max_maps):
   """It holds the running sum, the logits of one tile, and little else."""

@@ -134,13 +134,13 @@ def test_every_epoch_of_a_mixture_contains_each_example_once():
 
 
 def test_weights_are_sampling_rates_without_early_repetition():
-  sizes = [60, 300, 40]
-  sampler = loader.MixtureSampler(sizes, [1, 1, 2], seed=0)
+  sizes = [20, 100, 40]
+  examples = drawn(loader.MixtureSampler(sizes, [1, 1, 2], seed=0), 0, 5 * 160)
   for epoch in range(5):
-    sources = [source for source, _ in drawn(sampler, 400 * epoch, 400 * epoch + 400)]
-    assert [sources.count(number) for number in range(3)] == [100, 100, 200]
+    sources = [source for source, _ in examples[160 * epoch : 160 * epoch + 160]]
+    assert [sources.count(number) for number in range(3)] == [40, 40, 80]
   for number, size in enumerate(sizes):
-    seen = [index for source, index in drawn(sampler, 0, 2400) if source == number]
+    seen = [index for source, index in examples if source == number]
     for start in range(0, len(seen) - size + 1, size):
       assert sorted(seen[start : start + size]) == list(range(size))
 
@@ -154,12 +154,12 @@ def test_epochs_and_sources_of_a_weighted_mixture_have_different_orders():
 
 
 def test_a_small_share_uses_other_examples_in_every_epoch():
-  sampler = loader.MixtureSampler([900, 100], [1, 9], seed=0)
+  sampler = loader.MixtureSampler([90, 60], [1, 4], seed=0)
   firsts = [
-    {index for source, index in drawn(sampler, 1000 * epoch, 1000 * epoch + 1000) if source == 0} for epoch in range(9)
+    {index for source, index in drawn(sampler, 150 * epoch, 150 * epoch + 150) if source == 0} for epoch in range(3)
   ]
-  assert [len(first) for first in firsts] == [100] * 9
-  assert set().union(*firsts) == set(range(900))
+  assert [len(first) for first in firsts] == [30] * 3
+  assert set().union(*firsts) == set(range(90))
 
 
 def test_a_weight_that_rounds_to_no_example_is_rejected():
