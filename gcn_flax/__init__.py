@@ -1,3 +1,13 @@
 """Semantic segmentation with large kernels: GCN (Peng et al., CVPR 2017) in JAX and Flax."""
 
 __version__ = "0.1.0"
+__all__ = ["GCN"]
+
+
+def __getattr__(name: str):
+  """Imports public names on first use, so that `--help` and `data.prepare` do not wait for JAX (PEP 562)."""
+  if name == "GCN":
+    from gcn_flax.models.gcn import GCN
+
+    return GCN
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

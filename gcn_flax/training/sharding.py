@@ -32,7 +32,7 @@ def make_mesh(devices: list | None = None, spatial: int = 1) -> Mesh:
     )
   if spatial > 1:
     _choose_partitioner()
-  # Auto: under explicit axes, the scatter of the confusion matrix does not compile.
+  # Auto: under Explicit axes each depth-to-space and space-to-depth reshape would need an out_sharding.
   return Mesh(np.array(devices).reshape(-1, spatial), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
 
 
