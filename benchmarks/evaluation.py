@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from benchmarks import script, timing  # noqa: E402
 from configs import cityscapes  # noqa: E402
 from gcn_flax import build, distributed, evaluate  # noqa: E402
-from gcn_flax.input_pipeline.datasets import decode_image  # noqa: E402
+from gcn_flax.input_pipeline.examples import decode_image  # noqa: E402
 from gcn_flax.labels import CITYSCAPES  # noqa: E402
 from gcn_flax.tasks import segmentation  # noqa: E402
 from gcn_flax.training import sharding  # noqa: E402

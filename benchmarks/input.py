@@ -38,7 +38,6 @@ import numpy as np  # noqa: E402
 from benchmarks import input_files, script, timing, torch_loader  # noqa: E402
 from benchmarks.input_files import CASES, Case  # noqa: E402
 from gcn_flax import config as config_lib  # noqa: E402
-from gcn_flax.input_pipeline import datasets  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
 from gcn_flax.run_data import RunData  # noqa: E402
 
@@ -113,7 +112,7 @@ class RepeatedData(RunData):
     super().__init__(config)
     self._repeats = repeats
 
-  def trained_on(self) -> list[datasets.Source]:
+  def trained_on(self) -> list[Source]:
     return super().trained_on() * self._repeats
 
 
@@ -179,7 +178,7 @@ def _decode_rate(seconds: float, files: Sequence[tuple[bytes, ...]]) -> float:
   def decode(_):
     count, passed, start = 0, 0.0, time.perf_counter()
     while passed < seconds:
-      for data, decoder in zip(files[count % len(files)], (datasets.decode_image, datasets.decode_label), strict=False):
+      for data, decoder in zip(files[count % len(files)], (decode_image, decode_label), strict=False):
         decoder(data, "")
       count, passed = count + 1, time.perf_counter() - start
     return count / passed

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from data import pictures
-from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import IGNORE
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -131,7 +130,7 @@ def _encode_png(image: np.ndarray) -> bytes:
 
 def _jpeg_loss(examples: Sequence[Pair]) -> dict[str, float]:
   """Returns the bytes as PNG, and the difference of the JPEG's pixels over all images and channels."""
-  decoded = [datasets.decode_image(pictures.encode_jpeg(image), "") for image, _ in examples]
+  decoded = [decode_image(pictures.encode_jpeg(image), "") for image, _ in examples]
   errors = [np.abs(jpeg.astype(np.int32) - image) for jpeg, (image, _) in zip(decoded, examples, strict=True)]
   return {
     "png_bytes": float(np.mean([len(_encode_png(image)) for image, _ in examples])),

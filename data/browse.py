@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.parallel import parallel_map
 from gcn_flax.visualize import overlay, sheets
 
@@ -76,7 +77,7 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
     print(class_table(source.label_set.classes, image_counts(source)))
 
 
-def sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
+def sheet(source: Source, chosen: Sequence[int]) -> np.ndarray:
   """Returns the examples at the indices `chosen` as one image, RGB uint8 `[H, W, 3]`; missing labels are void."""
   examples = [source[index] for index in chosen]
   images = [example["image"] for example in examples]
@@ -86,7 +87,7 @@ def sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   return sheets.browse_sheet(images, shown, names, source.label_set)
 
 
-def class_sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
+def class_sheet(source: Source, chosen: Sequence[int]) -> np.ndarray:
   """Returns central squares of the examples at the indices `chosen`, with their classes, RGB uint8 `[H, W, 3]`."""
   examples = [source[index] for index in chosen]
   sides = (min(example["image"].shape[:2]) for example in examples)
@@ -95,12 +96,12 @@ def class_sheet(source: datasets.Source, chosen: Sequence[int]) -> np.ndarray:
   return sheets.class_sheet([example["image"] for example in squares], captions, title="class")
 
 
-def image_counts(source: datasets.Source) -> np.ndarray:
+def image_counts(source: Source) -> np.ndarray:
   """Counts the images of each class in the whole split, int64 `[C]`."""
   return np.bincount([int(label) for label in _labels(source)], minlength=source.label_set.num_classes)
 
 
-def _labels(source: datasets.Source) -> Iterator[np.ndarray]:
+def _labels(source: Source) -> Iterator[np.ndarray]:
   found = parallel_map(source.label, range(len(source)), os.cpu_count() or 1)
   return tqdm(found, desc="counting", total=len(source), mininterval=1)
 
@@ -117,7 +118,7 @@ def class_table(classes: Sequence[str], images: np.ndarray, max_classes: int = 4
   return "\n".join([f"  {'class':<{width}} {'images':>8}", *lines[:max_classes], *rest])
 
 
-def class_counts(source: datasets.Source) -> tuple[np.ndarray, np.ndarray]:
+def class_counts(source: Source) -> tuple[np.ndarray, np.ndarray]:
   """Counts the pixels and the images of each train id 0 to 255 in the whole split, int64 `[256]` each."""
   pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
   for label in _labels(source):

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from gcn_flax import build, files, inference, tasks
-from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.input_pipeline.loader import Batch
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import preflight

@@ -8,7 +8,8 @@ import ml_collections
 from gcn_flax import config as config_lib
 from gcn_flax import tasks
 from gcn_flax.input_pipeline import datasets, loader
-from gcn_flax.input_pipeline.datasets import Dataset, Source
+from gcn_flax.input_pipeline.datasets import Dataset
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.labels import LabelSet
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gcn_flax import files, inference
 from gcn_flax.evaluation import confusion, crf
-from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
 from gcn_flax.run_data import eval_batches

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gcn_flax import files, inference
-from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight

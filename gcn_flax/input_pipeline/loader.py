@@ -17,7 +17,7 @@ import grain
 import jax
 import numpy as np
 
-from gcn_flax.input_pipeline.datasets import CorruptExample, Source
+from gcn_flax.input_pipeline.examples import CorruptExample, Source
 from gcn_flax.rounding import ceil_div, round_up
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
 from gcn_flax.input_pipeline import transforms
-from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.models.classifier import Classifier
 from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES

@@ -12,7 +12,7 @@ import numpy as np
 from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import transforms
-from gcn_flax.input_pipeline.datasets import Source
+from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES

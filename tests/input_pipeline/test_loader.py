@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcn_flax.input_pipeline import loader, transforms
-from gcn_flax.input_pipeline.datasets import CorruptExample
+from gcn_flax.input_pipeline.examples import CorruptExample
 from gcn_flax.input_pipeline.loader import HostShard
 
 
