@@ -38,6 +38,7 @@ import numpy as np  # noqa: E402
 from benchmarks import input_files, script, timing, torch_loader  # noqa: E402
 from benchmarks.input_files import CASES, Case  # noqa: E402
 from gcn_flax import config as config_lib  # noqa: E402
+from gcn_flax.input_pipeline.examples import Source, decode_image, decode_label  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
 from gcn_flax.run_data import RunData  # noqa: E402
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data import pictures
+from gcn_flax.input_pipeline.examples import decode_image
 from gcn_flax.labels import IGNORE
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent

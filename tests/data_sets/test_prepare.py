@@ -16,15 +16,8 @@ from PIL import Image
 
 from data.faults import wrong_values
 from data.prepare import main, prepare
-from gcn_flax.input_pipeline.datasets import (
-  Dataset,
-  dataset_folder,
-  decode_image,
-  decode_label,
-  is_prepared,
-  open_label_set,
-  open_source,
-)
+from gcn_flax.input_pipeline.datasets import Dataset, dataset_folder, is_prepared, open_label_set, open_source
+from gcn_flax.input_pipeline.examples import decode_image, decode_label
 from gcn_flax.labels import CAMVID, DATASETS
 from tests.conftest import write_street
 from tests.data_sets.archives import blocks, jpeg, picture, png
