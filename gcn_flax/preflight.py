@@ -43,7 +43,7 @@ def preflight(
   Raises ValueError naming the field or file, its value, the problem and the fix.
   """
   data = data or RunData(config)
-  validation.validate(config, training=training)
+  validation.validate(config, training)
   check_libraries(config)
   check_storage(config, workdir)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)

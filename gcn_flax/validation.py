@@ -42,13 +42,12 @@ _RANGES = {
 }  # fmt: skip
 
 
-def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: bool = True) -> None:
-  """Checks every field by itself and against the others.
+def validate(config: ml_collections.ConfigDict, training: bool = True) -> None:
+  """Checks every field by itself and against the others; `validate_devices` checks batches against the devices.
 
   Args:
     config: the config to check.
-    num_devices: devices that a batch is split over.
-    training: if False, the sizes of the training batch and crop are not checked against the devices.
+    training: if False, the crop need not divide by `config.mesh.spatial`.
 
   Raises:
     ValueError: `config.FIELD=VALUE: problem. Fix.`
@@ -60,7 +59,7 @@ def validate(config: ml_collections.ConfigDict, num_devices: int = 1, training: 
   _validate_model(config)
   _validate_task(config)
   _validate_loss(config.loss)
-  validate_devices(config, num_devices, training)
+  _validate_mesh(config, training)
 
 
 def _error(field: str, value, problem: str, fix: str) -> ValueError:
@@ -187,34 +186,38 @@ def _validate_loss(loss: ml_collections.ConfigDict) -> None:
     raise _error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
 
 
-def validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool) -> None:
-  """Checks the sizes of batches and crops against the devices. Raises ValueError as `validate`."""
-  spatial = config.mesh.spatial
+def _validate_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
+  spatial, (height, width) = config.mesh.spatial, config.data.crop_size
   if spatial > 1 and is_classifier(config):
     problem = "splits the rows of label maps, config.model.head='classifier' has none"
     raise _error("mesh.spatial", spatial, problem, "Use 1")
-  if training:
-    _validate_train_batch(config, num_devices)
-  if config.eval.batch_size % num_devices:
-    problem = f"must be a multiple of the {num_devices} devices"
-    fix = f"Use {_nearest_multiples(config.eval.batch_size, num_devices)}"
-    raise _error("eval.batch_size", config.eval.batch_size, problem, fix)
-
-
-def _validate_train_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
-  spatial, accumulate = config.mesh.spatial, config.accumulate_steps
-  height, width = config.data.crop_size
-  if height % (_STRIDE * spatial):
+  if training and height % (_STRIDE * spatial):
     problem = f"the height must be a multiple of {_STRIDE * spatial} = {_STRIDE} x config.mesh.spatial {spatial}"
-    fix = f"Use ({round_up(height, _STRIDE * spatial)}, {width})"
-    raise _error("data.crop_size", (height, width), problem, fix)
+    raise _error("data.crop_size", (height, width), problem, f"Use ({round_up(height, _STRIDE * spatial)}, {width})")
+
+
+def validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool = True) -> None:
+  """Checks that batches divide over the devices.
+
+  Args:
+    config: one that `validate` has passed.
+    num_devices: devices that a batch is split over.
+    training: if False, only the evaluation batch is checked.
+
+  Raises ValueError as `validate`.
+  """
+  spatial, accumulate = config.mesh.spatial, config.accumulate_steps
   factor = accumulate * max(1, num_devices // spatial)
-  if config.batch_size % factor:
+  if training and config.batch_size % factor:
     devices = f"{num_devices} devices{f' / config.mesh.spatial {spatial}' if spatial > 1 else ''}"
     parts = [f"config.accumulate_steps {accumulate}"] * (accumulate > 1) + [devices] * (num_devices > 1)
     of = f"{factor} = {' x '.join(parts)}" if accumulate > 1 or spatial > 1 else f"the {devices}"
     fix = f"Use {_nearest_multiples(config.batch_size, factor)}"
     raise _error("batch_size", config.batch_size, f"must be a multiple of {of}", fix)
+  if config.eval.batch_size % num_devices:
+    problem = f"must be a multiple of the {num_devices} devices"
+    fix = f"Use {_nearest_multiples(config.eval.batch_size, num_devices)}"
+    raise _error("eval.batch_size", config.eval.batch_size, problem, fix)
 
 
 _SIZE_PROBLEM = f"must be (height, width) in whole pixels, multiples of {_STRIDE}"

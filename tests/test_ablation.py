@@ -23,7 +23,7 @@ def test_a_cell_changes_only_the_network(data):
   recipe = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}[data].get_config()
   for name in ablation.CELLS:
     config = ablation.get_config(f"{name}:{data}")
-    config_lib.validate(config)
+    validation.validate(config)
     ours, theirs = config.to_dict(), recipe.to_dict()
     model = ours.pop("model")
     del theirs["model"]

@@ -130,6 +130,12 @@ def with_fields(config, fields):
   return config
 
 
+def validate(config, num_devices=1, training=True):
+  """The checks before and after the devices are known."""
+  validation.validate(config, training)
+  validation.validate_devices(config, num_devices, training)
+
+
 def rejects(message):
   return pytest.raises(ValueError, match="^" + re.escape(message))
 
@@ -137,60 +143,60 @@ def rejects(message):
 @pytest.mark.parametrize("field, value, message", REJECTED)
 def test_a_bad_value_is_rejected_with_a_fix(field, value, message):
   with rejects(f"config.{field}={value!r}: {message}"):
-    validation.validate(with_fields(get_config(), {field: value}), num_devices=8)
+    validate(with_fields(get_config(), {field: value}), num_devices=8)
 
 
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_fields_that_conflict_are_rejected_with_a_fix(case):
   fields, message = CONFLICTS[case]
   with rejects(message):
-    validation.validate(with_fields(get_config(), fields), num_devices=8)
+    validate(with_fields(get_config(), fields), num_devices=8)
 
 
 @pytest.mark.parametrize("field, value, message", CLASSIFIER_CONFLICTS)
 def test_fields_that_conflict_with_a_classifier_are_rejected_with_a_fix(field, value, message):
   with rejects(f"config.{field}={value!r}: {message}"):
-    validation.validate(with_fields(imagenet.get_config(), {field: value}))
+    validate(with_fields(imagenet.get_config(), {field: value}))
 
 
 def test_a_classifier_is_rejected_for_a_segmentation_data_set():
   config = with_fields(imagenet.get_config(), {"data.train_mix": (("camvid", "train", "all once"),)})
   with rejects("config.model.head='classifier': does not fit data set 'camvid', which has one class per pixel."):
-    validation.validate(config)
+    validate(config)
 
 
 def test_accumulation_alone_is_named_on_one_device():
   config = with_fields(get_config(), {"accumulate_steps": 4, "batch_size": 6})
   with rejects("config.batch_size=6: must be a multiple of 4 = config.accumulate_steps 4. Use 4 or 8."):
-    validation.validate(config)
+    validate(config)
 
 
 def test_a_bucket_of_records_is_rejected_with_the_command_that_mounts_it():
   config = with_fields(get_config(), {"data.data_dir": "gs://bucket/data"})
   with pytest.raises(ValueError, match="Run launch/data.sh mount gs://bucket/data DIR, .* config.data.data_dir=DIR."):
-    validation.validate(config)
+    validate(config)
 
 
 def test_devices_that_share_an_image_need_fewer_examples():
-  validation.validate(with_fields(get_config(), {"batch_size": 2, "mesh.spatial": 4}), num_devices=8)
+  validate(with_fields(get_config(), {"batch_size": 2, "mesh.spatial": 4}), num_devices=8)
 
 
 def test_the_defaults_are_valid_on_eight_devices():
-  validation.validate(get_config(), num_devices=8)
+  validate(get_config(), num_devices=8)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_are_valid_and_document_their_command(recipe):
   module = importlib.import_module(f"configs.{recipe}")
-  validation.validate(module.get_config())
+  validate(module.get_config())
   assert f"--config=configs/{recipe}.py" in module.__doc__
   for argument in getattr(module, "ARGUMENTS", ()):
-    validation.validate(module.get_config(argument))
+    validate(module.get_config(argument))
 
 
 def test_the_training_batch_is_not_checked_for_an_evaluation():
   config = with_fields(get_config(), {"batch_size": 12, "mesh.spatial": 3})
-  validation.validate(config, num_devices=8, training=False)
+  validate(config, num_devices=8, training=False)
 
 
 def test_choices_are_the_ones_of_the_network():
