@@ -10,7 +10,7 @@ import time
 import pytest
 
 from configs import ablation, camvid, pascal_voc, quickstart
-from gcn_flax import config as config_lib
+from gcn_flax import validation
 from launch import ablation as runner
 from launch import ablation_table as results
 from tests.environment import jax_environment
@@ -166,7 +166,5 @@ def test_a_failing_cell_still_gives_a_table(data_dir, tmp_path):
   process = started(tmp_path, data_dir, "--config.model.dtype=float8")
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 1
-  assert (
-    "config.model.dtype='float8' is unknown" in output and "error: the table is incomplete: exit status 1" in output
-  )
+  assert "config.model.dtype='float8': unknown" in output and "error: the table is incomplete: exit status 1" in output
   assert "| - |" in (tmp_path / "camvid" / "table5.md").read_text()

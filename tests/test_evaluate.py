@@ -1,4 +1,4 @@
-"""A whole split, every image once, at its own size."""
+"""Evaluation of a whole split, each image once, at its own size."""
 
 import json
 
@@ -36,7 +36,7 @@ def reference(config, setup, state, split):
 
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_every_valid_pixel_counts_once(config, batch_size):
-  """Also where the set, of 5 images, does not fill the batch and some devices hold only filling."""
+  """The set of 5 images does not fill the batch, and some devices hold only padding."""
   config.eval.batch_size = batch_size
   config.data.eval_size = (96, 128)
   setup = build_setup(config)
@@ -55,7 +55,7 @@ def test_every_valid_pixel_counts_once(config, batch_size):
 
 
 def test_the_same_pixels_on_one_device_as_on_eight(config, partitioner):
-  """In tiles, scaled and mirrored, of a set that does not divide by the devices; also where training splits rows."""
+  """With a sliding window, scales and flips, a set that does not divide by the devices, and split rows in training."""
   config.data.eval_size = (96, 128)
   config.eval.tile, config.eval.overlap = (64, 96), 16
   config.eval.scales, config.eval.flip = (0.75, 1.0), True

@@ -1,4 +1,4 @@
-"""The command line: one line for a mistake, and the whole way without TensorFlow."""
+"""The command line from end to end: one line for a mistake, and training without TensorFlow."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pictures of any kind become label maps of their own size; what cannot be read is named and stops nothing."""
+"""Pictures of any kind become label maps of their size; unreadable ones are named, and the others are predicted."""
 
 import pathlib
 import struct

@@ -1,4 +1,4 @@
-"""A dense CRF after the network: scored in processes of its own, and its parameters searched."""
+"""CRF post-processing in separate processes, and the search of its parameters."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The loop from end to end: resume, stop, failure, metrics."""
+"""The training loop from end to end: resume, stop, failure, metrics."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def stopped_at(config, number):
 
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at):
-  """By SIGTERM, at a step with a checkpoint due and at one without; there with all that a recipe may add."""
+  """Stops by SIGTERM at a step with a checkpoint due, and at one without, there with every optional part of a recipe."""
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1

@@ -1,4 +1,4 @@
-"""A run knows the data it was begun with: it goes on with no other, and its scores say what was not whole."""
+"""A run continues only with the data it was begun with, and its metrics say which examples are missing."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ CLASSES = [f"class {number}" for number in range(11)]
 
 
 def write_folder(root, data_dir, classes=CLASSES, seed=1):
-  """The tiny street data set as a folder of the user's own, prepared."""
+  """Prepares the tiny street data set as a user's own folder."""
   write_street(root, "train", 8, seed=seed)
   write_street(root, "val", 2, seed=seed + 1)
   (root / "classes.txt").write_text("\n".join(classes))
@@ -65,8 +65,8 @@ def test_other_classes_of_the_same_number_are_refused(own, tmp_path):
     train.run(own, tmp_path / "other")
 
 
-def test_what_the_first_weights_lacked_is_told_of_the_next_run_too(own, config, tmp_path):
-  """The street data set, called camvid, is partial; the folder with the same classes is whole."""
+def test_missing_examples_of_the_initial_weights_are_reported_by_the_next_run(own, config, tmp_path):
+  """The street data set, called camvid, is partial; the folder with the same classes is complete."""
   write_folder(tmp_path / "mine", tmp_path / "data", classes=CAMVID.classes)
   config.total_steps = 2
   train.run(config, tmp_path / "first")
@@ -104,7 +104,7 @@ def test_images_larger_than_the_padding_are_refused_before_the_first_step(own, t
 
 
 def first_epoch(config):
-  """(split, whether the picture is as it is stored) of the ten examples of an epoch, told by their labels."""
+  """Returns (split, True if the picture is unchanged) of the ten examples of an epoch, found by their labels."""
   config.batch_size, config.total_steps = 2, 5
   config.data.crop_size = (64, 96)
   config.data.random_scale = config.data.random_crop = config.data.random_flip = False

@@ -1,4 +1,4 @@
-"""What is kept, what is best, and what another network is told."""
+"""Checkpoints: which are kept, which is best, and what a checkpoint of another network reports."""
 
 import shutil
 import time
@@ -176,7 +176,7 @@ def test_what_is_set_aside_makes_room(tmp_path):
 
 
 def test_a_checkpoint_without_digests_is_read(tmp_path):
-  """As older versions wrote it."""
+  """Older versions wrote such checkpoints."""
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
   shutil.rmtree(tmp_path / "1" / "digests")

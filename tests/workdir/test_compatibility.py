@@ -1,4 +1,4 @@
-"""One run in a workdir, with room for what it writes."""
+"""One run per workdir, with room for its checkpoints."""
 
 import json
 import os

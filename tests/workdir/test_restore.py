@@ -1,4 +1,4 @@
-"""First weights: from files and from runs; what they were trained with is kept, and what does not fit is refused."""
+"""Initial weights from files and from runs: their normalisation is kept, and weights that do not fit are rejected."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def weights(tmp_path):
 
 
 def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
-  """And a run that has begun does not need the file any more."""
+  """A run that has begun no longer needs the file."""
   config.optimizer.ema_decay = 0.9
   _, random, _ = first(config, tmp_path / "random")
   config.model.pretrained = str(weights)
@@ -69,8 +69,8 @@ def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
   assert not (tmp_path / "other").exists()
 
 
-def test_a_run_killed_in_its_first_save_begins_with_the_first_weights_again(config, weights, tmp_path):
-  """What it left is no checkpoint: neither random weights nor an empty folder are gone on from."""
+def test_a_run_killed_in_its_first_save_begins_with_the_initial_weights_again(config, weights, tmp_path):
+  """An unfinished save is no checkpoint: the run resumes neither from random weights nor from an empty folder."""
   config.model.pretrained, config.total_steps, config.optimizer.learning_rate = str(weights), 1, 0.0
   (tmp_path / "run" / "checkpoints" / "1.orbax-checkpoint-tmp-123").mkdir(parents=True)
   train.run(config, tmp_path / "run")
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(config, c
 
 
 def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
-  """Caffe's, of a run whose config.json is gone, is scored as Caffe's, whatever the config says."""
+  """Caffe's normalisation stays with the weights, even if config.json is gone and the config says otherwise."""
   config.total_steps, config.model.family, config.model.pretrained = 1, "caffe", str(weights)
   train.run(config, tmp_path / "run")
   found, _ = trained(config, tmp_path / "run")
@@ -122,7 +122,7 @@ def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
 
 
 def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path):
-  """The averages of its best checkpoint."""
+  """The encoder gets the moving averages of the best checkpoint."""
   class_config.optimizer.ema_decay = 0.5
   train.run(class_config, tmp_path / "classifier")
   found, _ = trained(class_config, tmp_path / "classifier")
@@ -154,7 +154,7 @@ def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
 
 
 def test_imported_weights_of_a_classifier_are_scored_without_training(class_config, tmp_path):
-  """Before any step, by the file's own layer for the classes, as PyTorch scores it."""
+  """The dense layer comes from the file, and the metrics are those PyTorch computes."""
   network = random_network("resnet_tiny", num_classes=3)
   class_config.model.pretrained = str(save(network, tmp_path / "x.pth"))
   found, step = trained(class_config, tmp_path / "run")
@@ -175,7 +175,7 @@ def test_imported_weights_of_a_classifier_are_scored_without_training(class_conf
 
 
 def test_an_empty_workdir_is_not_scored_by_mistake(config, weights, tmp_path):
-  """What a recipe sets as first weights is scored only where it is asked for."""
+  """Weights that a recipe starts from are evaluated only on request."""
   config.total_steps = 1
   train.run(config, tmp_path / "first")
   config.init_from = str(tmp_path / "first")
@@ -230,7 +230,7 @@ class TestExport:
       first(config, tmp_path / "second")
 
   def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
-    """Also where the file is gone when the run goes on."""
+    """They stay known after the file is gone."""
     partial = {"imaginary": ["train 1 instead of 2"]}
     data = dataclasses.replace(TrainingData.read(tmp_path / "run"), missing=partial)
     other = dataclasses.replace(self.trained, data=data)
