@@ -30,8 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0  # Seed of the initial weights, the order of examples and augmentation.
   config.total_steps = 10_000  # Number of weight updates. Ours.
   config.batch_size = 16  # Examples per update, over all devices (data parallel). The paper's: 1.
-  # Gradient accumulation: number of micro-batches each batch is split into, to train with batches that do not fit into
-  # memory at once. 1 = off.
+  # Gradient accumulation: number of micro-batches that each batch is split into, for batches that do not fit into
+  # memory. 1 = off.
   config.accumulate_steps = 1
   config.log_every_steps = 50  # Steps between two lines of training metrics.
   config.eval_every_steps = 1_000  # Steps between two evaluations on data.eval_split.
@@ -47,8 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.dataset = "shapes"  # Data set to evaluate on, which defines the classes; one of gcn_flax.labels.DATASETS.
   data.data_dir = "~/tensorflow_datasets"  # Where data.prepare wrote the data sets; a local path.
   data.eval_split = "validation"  # Split to evaluate on.
-  # Training data: a tuple of (data set, split, weight), all with the classes of `dataset`. Weights are numbers,
-  # relative sampling rates; or all are "all once", and each epoch shows every example once. Shuffled as one.
+  # Training data: a tuple of (data set, split, weight), all with the classes of `dataset`, shuffled together. Weights
+  # are relative sampling rates; or all of them are "all once", and each epoch shows every example exactly once.
   data.train_mix = (("shapes", "train", ALL_ONCE),)
   data.crop_size = (512, 512)  # Training crop (height, width), pixels, multiples of 32. Smaller images are padded.
   data.eval_size = (512, 512)  # Images are padded to this (height, width) for evaluation, multiples of 32.
@@ -59,8 +59,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.color_jitter = 0.0  # Max relative change of brightness, contrast and saturation; hue: 1/5 of it, turns. 0 = off.
   data.crop_area = (0.08, 1.0)  # Classifiers: (min, max) share of the image's area in a random resized crop.
   data.eval_resize = 256  # Classifiers: pixels of the shorter side before the centre crop of eval_size.
-  # Replace a damaged training example by another one of its data set; it is counted as `skipped` in metrics.jsonl and
-  # named in the log. If False, the run stops. Evaluation never skips an image.
+  # Replace damaged training examples by others of their data set; they are counted as `skipped` in metrics.jsonl and
+  # named in the log. If False, the run stops at the first one. Evaluation never skips an image.
   data.skip_corrupt = False
   data.num_threads = 4  # Threads that decode and augment, per worker.
   data.num_workers = 0  # Processes that decode and augment; 0 = threads of the main process.
@@ -88,8 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model = model = ml_collections.ConfigDict()
   model.backbone = "resnet152"  # Encoder: resnet_tiny, resnet18, 34, 50, 101, 152, or the paper's resnet50_gcn.
-  # Head: gcn, or the ones of Figure 4 it is compared with: trivial, stack, pointwise. classifier: no decoder, one
-  # class per image, to pretrain an encoder.
+  # Head: gcn, or one that Figure 4 compares it with: trivial, stack, pointwise. classifier = no decoder, one class per
+  # image, to pretrain an encoder.
   model.head = "gcn"
   model.kernel_size = 15  # k of the GCN heads, odd. At stride 32, 15 spans a 512 x 512 input, 25 one of 800 x 800.
   model.stack_width = 0  # Hidden channels of the head `stack`; 0 = its number of input channels (Table 3).

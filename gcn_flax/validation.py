@@ -162,6 +162,7 @@ def _validate_task(config: ml_collections.ConfigDict) -> None:
     return
   for field, default in (("tile", ()), ("scales", (1.0,)), ("flip", False), ("crf.iterations", 0)):
     value = _get(config.eval, field)
+    value = tuple(value) if isinstance(value, list) else value  # Configs read from JSON have lists.
     if value != default:
       raise _error(f"eval.{field}", value, "is not available with config.model.head='classifier'", f"Use {default}")
   if config.data.random_scale:
