@@ -49,7 +49,7 @@ def stopped_at(config, number):
 
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at):
-  """Stops by SIGTERM at a step with a checkpoint due, and at one without, there with every optional part of a recipe."""
+  """Stops by SIGTERM at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
