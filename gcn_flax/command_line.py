@@ -128,6 +128,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
     if given[name].present and given.mode not in valid:
       raise UserError(f"--{name} is only valid with --mode={' or '.join(valid)} (got {given.mode}).")
   _check_combinations(given)
+  flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
 
 

@@ -29,20 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, given = command_line.parse(argv)
   except command_line.UserError as error:
     return _fail(str(error))
-  flags.FLAGS.mark_as_parsed()  # Grain's worker processes read them.
   try:
     log_to_stderr(quiet=_join(given) > 0)
     finished = run(config, given)
-  except (ValueError, FloatingPointError, OSError) as error:
-    full = getattr(error, "errno", None) == errno.ENOSPC
-    return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
-  except RuntimeError as error:  # JAX: no such device, no memory, another process gone.
-    if "RESOURCE_EXHAUSTED" in str(error):
-      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
-    if "Unable to initialize backend" in str(error):
-      return _fail(str(error))
-    distributed.await_verdict()
-    raise
+  except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
+    return _report(error, given)
   distributed.leave()
   return distributed.STOPPED if finished is False else 0
 
@@ -50,27 +41,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
   """Runs the command of `--mode`; returns False if a signal stopped it before its end."""
   workdir = Workdir(given.workdir)
-  if given.mode == "train":
-    return train.run(config, workdir)
-  if given.mode == "eval":
-    return evaluate.run(config, workdir, given.split, given.checkpoint)
-  if given.mode == "predict" and given.images:
+  commands = {
+    "train": lambda: train.run(config, workdir),
+    "eval": lambda: evaluate.run(config, workdir, given.split, given.checkpoint),
+    "predict": lambda: _predict(config, workdir, given),
+    "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
+    "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
+    "export": lambda: export.run(config, workdir, given.checkpoint),
+    "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
+  }
+  return commands[given.mode]()
+
+
+def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> object:
+  if given.images:
     return predict.run(config, workdir, given.images, given.output, given.checkpoint)
-  if given.mode == "predict":
-    return submission.run(config, workdir, given.submission, given.split, given.output, given.checkpoint)
-  if given.mode == "check":
-    return submission.check(config, workdir, given.submission, given.split, given.output)
-  if given.mode == "search_crf":
-    return search_crf.run(config, workdir, given.split, given.checkpoint)
-  if given.mode == "export":
-    return export.run(config, workdir, given.checkpoint)
-  jax.config.update("jax_platforms", "cpu")  # A plan leaves this machine's own chips alone.
-  return plan.run(config, workdir, given.topology, given.batch)
+  return submission.run(config, workdir, given.submission, given.split, given.output, given.checkpoint)
 
 
 def _join(given: flags.FlagValues) -> int:
   """Joins the processes of the run and returns the number of this one; a plan runs in one process."""
   if given.mode == "plan":
+    jax.config.update("jax_platforms", "cpu")  # This machine's own chips are left alone.
     return 0
   return distributed.join(given.coordinator, given.num_processes, given.process_id, given.join_timeout)
 
@@ -84,6 +76,18 @@ def log_to_stderr(quiet: bool = False) -> None:
   logger.handlers = [handler]
   logger.setLevel(logging.WARNING if quiet else logging.INFO)
   logger.propagate = False
+
+
+def _report(error: Exception, given: flags.FlagValues) -> int:
+  """Reports an error of a command in one line; raises it again if it is none that a user can fix."""
+  if isinstance(error, RuntimeError):  # JAX: no such device, no memory, another process gone.
+    if "RESOURCE_EXHAUSTED" in str(error):
+      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
+    if "Unable to initialize backend" not in str(error):
+      distributed.await_verdict()
+      raise error
+  full = getattr(error, "errno", None) == errno.ENOSPC
+  return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
 
 
 def _memory_fix(mode: str) -> str:

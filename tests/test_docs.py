@@ -75,6 +75,18 @@ def test_words_of_the_field_are_found(word):
   assert any(word.lower() in path.read_text().lower() for path in PAGES)
 
 
+def test_the_path_from_main_to_the_jitted_step_is_as_long_as_documented():
+  text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+  rows = re.findall(r"^\| `(\S+\.py)` \| (\d+) \| `([\w.]+)` \| (\d+) \|", text, re.MULTILINE)
+  assert len(rows) == 6
+  for file, file_lines, function, lines in rows:
+    source = (ROOT / file).read_text()
+    node = ast.parse(source)
+    for name in function.split("."):
+      node = next(child for child in ast.walk(node) if getattr(child, "name", "") == name)
+    assert (len(source.splitlines()), node.end_lineno - node.lineno + 1) == (int(file_lines), int(lines)), function
+
+
 def commands():
   """Yields (file, command) of each command in the documentation and in docstrings."""
   for path in PAGES:

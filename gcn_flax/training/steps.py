@@ -55,40 +55,44 @@ def make_train_step(
   value_and_gradient = jax.value_and_grad(micro_batch_loss, has_aux=True)
 
   def train_step(state: TrainState, batch: Batch):
-    def add_micro_batch(carry, micro_batch):
-      total, weight, batch_stats, gradient = carry
-      (new_total, (new_weight, batch_stats)), new_gradient = value_and_gradient(
-        state.params, batch_stats, micro_batch, state.normalization
-      )
-      gradient = jax.tree.map(jnp.add, gradient, new_gradient)
-      return (total + new_total, weight + new_weight, batch_stats, gradient), None
-
-    if accumulate_steps == 1:
-      (total, (weight, batch_stats)), gradient = value_and_gradient(
-        state.params, state.batch_stats, batch, state.normalization
-      )
-    else:
-      start = (jnp.float32(0), jnp.float32(0), state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
-      micro_batches = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
-      (total, weight, batch_stats, gradient), _ = jax.lax.scan(add_micro_batch, start, micro_batches)
-
+    total, weight, batch_stats, gradient = _accumulate(value_and_gradient, state, batch, accumulate_steps)
     scale = jnp.where(weight > 0, 1.0 / weight, 0.0)  # A batch that is all void, or of no weight, changes nothing.
     mean_loss = total * scale
     gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = (
-      move_average(state.ema, {"params": params, "batch_stats": batch_stats}, state.step, ema_decay)
-      if state.ema
-      else {}
-    )
+    weights = {"params": params, "batch_stats": batch_stats}
+    ema = move_average(state.ema, weights, state.step, ema_decay) if state.ema else {}
     grad_norm = optax.tree.norm(gradient)
     state_norm = optax.tree.norm((params, batch_stats))
     finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm) & jnp.isfinite(state_norm)
-    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+    state = state.replace(step=state.step + 1, **weights, opt_state=opt_state, ema=ema)
     return state, {"loss": mean_loss, "grad_norm": grad_norm, "finite": finite}
 
   return train_step
+
+
+def _accumulate(value_and_gradient: Callable, state: TrainState, batch: Batch, accumulate_steps: int) -> tuple:
+  """Returns (loss sum, weight, batch statistics, gradient) of a batch, summed over its micro-batches."""
+
+  def one(batch_stats, micro_batch):
+    (total, (weight, batch_stats)), gradient = value_and_gradient(
+      state.params, batch_stats, micro_batch, state.normalization
+    )
+    return total, weight, batch_stats, gradient
+
+  if accumulate_steps == 1:
+    return one(state.batch_stats, batch)
+
+  def add(carry, micro_batch):
+    total, weight, batch_stats, gradient = carry
+    new_total, new_weight, batch_stats, new_gradient = one(batch_stats, micro_batch)
+    gradient = jax.tree.map(jnp.add, gradient, new_gradient)
+    return (total + new_total, weight + new_weight, batch_stats, gradient), None
+
+  start = (jnp.float32(0), jnp.float32(0), state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
+  micro_batches = jax.tree.map(lambda leaf: _split(leaf, accumulate_steps), batch)
+  return jax.lax.scan(add, start, micro_batches)[0]
 
 
 def _split(leaf: jax.Array, parts: int) -> jax.Array:
