@@ -1,10 +1,8 @@
 """Eight CPU devices and small prepared data sets for all tests."""
 
-import os
+from tests.environment import initialize_jax
 
-from tests.environment import jax_environment
-
-os.environ.update(jax_environment(devices=8))  # Before JAX is imported.
+initialize_jax(devices=8)
 
 import pathlib  # noqa: E402
 
