@@ -113,8 +113,8 @@ class RepeatedData(RunData):
     super().__init__(config)
     self._repeats = repeats
 
-  def trained_on(self) -> list[Source]:
-    return super().trained_on() * self._repeats
+  def train_sources(self) -> list[Source]:
+    return super().train_sources() * self._repeats
 
 
 def _ours(args: argparse.Namespace, case: Case, root: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:

@@ -67,7 +67,7 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   has_pixels = dataset not in labels.CLASSIFICATION
   overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
-  for lack in opened.missing:
+  for lack in opened.partial:
     print(f"  PARTIAL: {lack}")
   if not source.has_labels:
     print("  no ground truth, so there are no counts")

@@ -5,7 +5,7 @@ __all__ = ["GCN"]
 
 
 def __getattr__(name: str):
-  """Imports public names on first use, so that `--help` and `data.prepare` do not wait for JAX (PEP 562)."""
+  """Imports public names on first use, so that `import gcn_flax` does not wait for JAX (PEP 562)."""
   if name == "GCN":
     from gcn_flax.models.gcn import GCN
 

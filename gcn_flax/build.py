@@ -24,7 +24,7 @@ class Setup:
 
   Attributes:
     network: a `GCN`, or a `Classifier`.
-    mesh: of the devices.
+    mesh: mesh of the devices.
     schedule: step -> learning rate.
     init: `seed -> TrainState`, jitted; the state is created on its devices.
     train_step: `(state, batch) -> (state, metrics)`, jitted; it donates the old state.
@@ -48,9 +48,9 @@ def build(
   """Builds the network, the optimizer and the jitted steps of a config; nothing is compiled before it is called.
 
   Args:
-    config: one that `validation.validate` has passed.
-    num_classes: of the network.
-    devices: to use; by default all.
+    config: one that `config_checks.check_config` has passed.
+    num_classes: number of classes of the network.
+    devices: devices to use, by default all.
     platform: chooses the implementation of each operation, see `models.ops`; by default that of the devices.
 
   Raises ValueError if there are not as many class weights as classes, and if `config.mesh.spatial` does not divide the

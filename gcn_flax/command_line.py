@@ -37,9 +37,13 @@ _FLAGS = {
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
   "topology": (("plan",), "CHIPS", "chips to plan for: v5e:4x8, h100:8"),
-  "batch": (("plan",), "N", "examples per device, or auto for as many as fit; default: config.batch_size of all"),
+  "batch": (
+    ("plan",),
+    "N",
+    "examples per device, or auto for as many as fit; default: config.batch_size over all devices",
+  ),
   "coordinator": (_EVERY, "HOST:PORT", "address of process 0; SLURM, Open MPI and TPUs need none"),
-  "num_processes": (_EVERY, "N", "number of processes, one per host"),
+  "num_processes": (_EVERY, "N", "number of processes of the run, on all hosts"),
   "process_id": (_EVERY, "I", "number of this process, from 0"),
   "join_timeout": (_EVERY, "SECONDS", "time that processes wait for each other; default: 300"),
 }

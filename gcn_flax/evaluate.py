@@ -32,9 +32,9 @@ def run(
   """Evaluates a checkpoint of a workdir; prints the table and writes `eval_<split>.json` and the report.
 
   Args:
-    config: of the network and the evaluation.
-    workdir: of the run.
-    split: of `config.data.dataset`; by default `config.data.eval_split`.
+    config: config of the network and the evaluation.
+    workdir: workdir of the run.
+    split: split of `config.data.dataset`; by default `config.data.eval_split`.
     checkpoint: `best`, `last` or a step; `0` for first weights as they are.
 
   Raises ValueError for what `preflight` and `load_trained` reject.
@@ -42,9 +42,9 @@ def run(
   workdir, split = Workdir(workdir), split or config.data.eval_split
   data = preflight(config, workdir, split=split)
   trained = load_trained(config, workdir, checkpoint, data.label_set)
-  metrics = evaluate(config, trained.setup, trained.weights, data.evaluated(split))
+  metrics = evaluate(config, trained.setup, trained.weights, data.eval_source(split))
   if jax.process_index() == 0:
-    write_metrics(workdir, config, data, split, trained.step, metrics, trained.data.missing)
+    write_metrics(workdir, config, data, split, trained.step, metrics, trained.data.partial)
   return metrics
 
 
@@ -96,16 +96,16 @@ class _Tally:
     wanted = np.linspace(0, len(source) - 1, min(self._keep, len(source))).astype(int)
     self._wanted, self._sample = set(wanted.tolist()), []
     self._totals, self._image_metrics = {}, []
-    self._best, self._worst = [], []  # Heaps, the next to be dropped first.
+    self._best, self._worst = [], []  # Heaps; the row to drop next comes first.
 
   def count(self, result: tuple[Mapping, np.ndarray], postprocess: Callable) -> tuple[int, Counts, Row]:
     """Counts one example with its prediction, as from `inference.examples`; may run on any thread."""
     example, output = result
     index, arrays = int(example["index"]), (example["image"], example["label"], output)
-    image, label, output = (self._task.crop(array, example["size"]) for array in arrays)
+    image, label, output = (self._task.remove_padding(array, example["size"]) for array in arrays)
     prediction = postprocess(image, output)
     counts = self._task.count(self._source, index, label, prediction)
-    row = Row(image, label, prediction, self._source.image_id(index), self._task.image_metric(counts))
+    row = Row(image, label, prediction, str(example["image_id"]), self._task.image_metric(counts))
     return index, counts, row
 
   def add(self, index: int, counts: Counts, row: Row) -> None:
@@ -161,15 +161,15 @@ def write_metrics(
   """Prints the table by class; writes `eval_<split>.json`, the contact sheet `eval_<split>.png`, and the report.
 
   Args:
-    workdir: of the run.
-    config: that was evaluated.
-    data: its data sets.
-    split: that was evaluated.
-    step: of the weights.
-    metrics: of the split.
+    workdir: workdir of the run.
+    config: config of the evaluation.
+    data: data sets of the config.
+    split: name of the split.
+    step: number of updates of the weights.
+    metrics: metrics of the split.
     trained_on: counts missing from the data sets that the weights were trained on.
   """
-  partial = {**trained_on, **data.missing()}
+  partial = {**trained_on, **data.partial()}
   print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images")
   print(metrics.table(), flush=True)
   for dataset, counts in partial.items():

@@ -48,10 +48,7 @@ def examples(
 
 @contextlib.contextmanager
 def crf_postprocessing(config: ml_collections.ConfigDict) -> Iterator[Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-  """Yields `(image, prediction) -> label map`: dense CRF post-processing in separate processes, or the identity.
-
-  Raises ValueError if a CRF is asked for and not installed.
-  """
+  """Yields `(image, prediction) -> label map`: dense CRF post-processing in separate processes, or the identity."""
   if not config.eval.crf.iterations:
     yield lambda image, output: output
     return

@@ -68,7 +68,7 @@ def _join(given: flags.FlagValues) -> int:
 
 
 def log_to_stderr(quiet: bool = False) -> None:
-  """Sends the log of this package to stderr, only warnings if `quiet`; absl's, which Orbax fills, only shows errors."""
+  """Sends this package's log to stderr, only warnings if `quiet`, and the errors of absl's log, which Orbax uses."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -79,7 +79,7 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
-  """Reports an error of a command in one line; raises it again if it is none that a user can fix."""
+  """Reports an error in one line. Raises a RuntimeError again, unless it is one that a user can fix."""
   if isinstance(error, RuntimeError):  # JAX: no such device, no memory, another process gone.
     if "RESOURCE_EXHAUSTED" in str(error):
       return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")

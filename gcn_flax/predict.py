@@ -38,8 +38,8 @@ def run(
   """Writes a label PNG, whose values are class numbers, and an overlay of each picture; needs no data set.
 
   Args:
-    config: of the network and the evaluation.
-    workdir: of the run.
+    config: config of the network and the evaluation.
+    workdir: workdir of the run.
     images: patterns such as `a/*.jpg`.
     output: folder of `NAME.png` and `NAME_overlay.jpg`.
     checkpoint: `best`, `last` or a step.
@@ -165,4 +165,4 @@ def _outputs(trained: Trained, batches: Iterator[loader.Batch]) -> Iterator[tupl
   """Yields the path, the pixels and the prediction of each picture."""
   for batch, outputs in inference.run(trained.setup, trained.weights, batches):
     for (path, image), output in zip(batch["examples"], outputs, strict=False):
-      yield path, image, segmentation.crop(output, image.shape[:2])
+      yield path, image, segmentation.remove_padding(output, image.shape[:2])

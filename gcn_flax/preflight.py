@@ -1,11 +1,11 @@
-"""Checks everything that can be wrong before slow work begins: one list, cheap checks first, none twice."""
+"""The checks before slow work: settings, libraries, storage, workdir, data, devices; cheap ones first, none twice."""
 
 import logging
 
 import jax
 import ml_collections
 
-from gcn_flax import validation
+from gcn_flax import config_checks
 from gcn_flax.config import is_classifier
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.datasets import stored_splits
@@ -29,21 +29,23 @@ def preflight(
 ) -> RunData:
   """Runs every check of a command, and returns its data sets.
 
-  The order: settings by themselves, libraries, the workdir's settings, data sets, the workdir's data, devices. Devices
-  come last, because waking them takes seconds.
+  The order: settings by themselves, libraries, storage, the workdir's settings, data sets, the workdir's data, devices.
+  Devices come last, because waking them takes seconds. Errors that only show later (a file of weights, a full disk, two
+  runs in a workdir) are raised by `train.run` before the first step.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    training: True to train; all that differs from the workdir's settings then counts, else only the architecture.
-    split: that is evaluated or predicted; None for a command that needs no data set.
+    config: config of the run.
+    workdir: workdir of the run.
+    training: True to train: settings must then equal those of the workdir, apart from `MUTABLE_FIELDS`; otherwise only
+      the architecture must.
+    split: split to evaluate or predict; None for a command that needs no data set.
     labelled: False if the split needs no ground truth.
-    data: data sets that are open already.
+    data: the run's data sets; opened if not given.
 
   Raises ValueError naming the field or file, its value, the problem and the fix.
   """
   data = data or RunData(config)
-  validation.validate(config, training)
+  config_checks.check_config(config, training)
   check_libraries(config)
   check_storage(config, workdir)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
@@ -56,7 +58,7 @@ def preflight(
   elif split is not None:
     compatibility.check_classes(config, data.label_set.classes, workdir.path)
   if training or split is not None:
-    validation.validate_devices(config, jax.device_count(), training)
+    config_checks.check_devices(config, jax.device_count(), training)
   return data
 
 
@@ -91,7 +93,7 @@ def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
         f"config.data.train_mix has the images of {dataset} {split!r} more than once. Keep one of its splits."
       )
     seen |= stored
-  data.trained_on()
+  data.train_sources()
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
       check_size(config, data, dataset, split, "crop_size", " or set config.data.random_crop=True")
@@ -106,7 +108,7 @@ def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
 def check_split(config: ml_collections.ConfigDict, data: RunData, split: str, labelled: bool) -> None:
   """Raises ValueError for a split that is missing, empty, too large for its canvas, or lacks labels it needs."""
   if labelled:
-    data.evaluated(split)
+    data.eval_source(split)
   check_size(config, data, config.data.dataset, split, "eval_size")
 
 

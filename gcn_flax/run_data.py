@@ -17,7 +17,7 @@ class RunData:
   """The data sets that a config trains on and evaluates. Each is opened on first use, and only once.
 
   Args:
-    config: of the run; `config.data` names the data sets.
+    config: config of the run; `config.data` names the data sets.
   """
 
   def __init__(self, config: ml_collections.ConfigDict):
@@ -35,7 +35,7 @@ class RunData:
     """The classes of the data set that is evaluated, `config.data.dataset`."""
     return self.dataset(self._config.data.dataset).label_set
 
-  def labelled(self, dataset: str, split: str) -> Source:
+  def labelled_source(self, dataset: str, split: str) -> Source:
     """Returns a split with ground truth.
 
     Raises ValueError if it is not prepared, is empty, has no labels, or has other classes than `config.data.dataset`.
@@ -51,13 +51,13 @@ class RunData:
       )
     return source
 
-  def evaluated(self, split: str) -> Source:
-    """Returns a split of the data set that is evaluated. Raises ValueError as `labelled`."""
-    return self.labelled(self._config.data.dataset, split)
+  def eval_source(self, split: str) -> Source:
+    """Returns a split of the data set that is evaluated. Raises ValueError as `labelled_source`."""
+    return self.labelled_source(self._config.data.dataset, split)
 
-  def trained_on(self) -> list[Source]:
-    """Returns the sources of `config.data.train_mix`. Raises ValueError as `labelled`."""
-    return [self.labelled(dataset, split) for dataset, split, _ in self._config.data.train_mix]
+  def train_sources(self) -> list[Source]:
+    """Returns the sources of `config.data.train_mix`. Raises ValueError as `labelled_source`."""
+    return [self.labelled_source(dataset, split) for dataset, split, _ in self._config.data.train_mix]
 
   def record(self) -> dict[str, Any]:
     """Returns the facts that `run.json` keeps: example counts, classes, palette, fingerprints, missing examples."""
@@ -66,7 +66,7 @@ class RunData:
       "classes": list(self.label_set.classes),
       "palette": [list(colour) for colour in self.label_set.palette],
       "fingerprints": self.fingerprints(),
-      "partial": self.missing(),
+      "partial": self.partial(),
     }
 
   def counts(self) -> dict[str, dict[str, int]]:
@@ -78,9 +78,9 @@ class RunData:
     mix = self._config.data.train_mix
     return {f"{dataset} {split}": self.dataset(dataset).fingerprint(split) for dataset, split, _ in mix}
 
-  def missing(self) -> dict[str, list[str]]:
+  def partial(self) -> dict[str, list[str]]:
     """Returns the counts that differ from the published ones, by data set; complete data sets are left out."""
-    found = {name: self.dataset(name).missing for name in self._prepared()}
+    found = {name: self.dataset(name).partial for name in self._prepared()}
     return {name: counts for name, counts in found.items() if counts}
 
   def _prepared(self) -> list[str]:
@@ -89,8 +89,8 @@ class RunData:
     return [name for name in names if name in self._opened or datasets.is_prepared(name, data.data_dir)]
 
   def train_batches(self, first_step: int) -> Iterator[loader.Batch]:
-    """Yields this host's augmented batches from `first_step` on. Raises ValueError as `labelled`."""
-    config, mix = self._config, self.trained_on()
+    """Yields this host's augmented batches from `first_step` on. Raises ValueError as `labelled_source`."""
+    config, mix = self._config, self.train_sources()
     weights = [weight for _, _, weight in config.data.train_mix]
     sizes = [len(source) for source in mix]
     return loader.train_batches(
@@ -111,7 +111,7 @@ def eval_batches(config: ml_collections.ConfigDict, source: Sequence[Any]) -> It
   return loader.eval_batches(
     source,
     loader.host_shard(config.eval.batch_size, 0, num_steps),
-    fit=tasks.of(config).fitting(config),
+    fit=tasks.of(config).eval_transform(config),
     num_threads=config.data.num_threads,
     num_workers=config.data.num_workers,
   )

@@ -42,9 +42,9 @@ def run(
   Prints the table and the flags of the best, and writes `crf_<split>.json`.
 
   Args:
-    config: of the network and the evaluation.
-    workdir: of the run.
-    split: of `config.data.dataset`; by default `config.data.eval_split`.
+    config: config of the network and the evaluation.
+    workdir: workdir of the run.
+    split: split of `config.data.dataset`; by default `config.data.eval_split`.
     checkpoint: `best`, `last` or a step.
 
   Returns:
@@ -60,7 +60,7 @@ def run(
   config.eval.crf.iterations = tried[0].iterations  # So that the network returns probabilities.
   data = preflight(config, workdir, split=split)
   trained = load_trained(config, workdir, checkpoint, data.label_set)
-  source = data.evaluated(split)
+  source = data.eval_source(split)
   found = search(config, trained, source, tried)
   if jax.process_index() == 0:
     report(found, min(config.eval.crf.search_images, len(source)), split, workdir)
@@ -77,7 +77,7 @@ def search(
   def examples() -> Iterator[tuple]:
     for example, output in inference.examples(trained.setup, trained.weights, eval_batches(config, subset)):
       arrays = example["image"], example["label"], output
-      yield tuple(segmentation.crop(array, example["size"]) for array in arrays)
+      yield tuple(segmentation.remove_padding(array, example["size"]) for array in arrays)
 
   total = np.zeros((1 + len(tried), *[source.label_set.num_classes] * 2), np.int64)
   with inference.crf_processes(config) as pool:

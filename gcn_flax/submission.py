@@ -40,10 +40,10 @@ def run(
   """Predicts every image of a split, writes it as a server takes it, reads it back, and returns the folder.
 
   Args:
-    config: of the network and the evaluation.
-    workdir: of the run.
+    config: config of the network and the evaluation.
+    workdir: workdir of the run.
     kind: `voc` or `cityscapes`.
-    split: by default `test`.
+    split: name of the split, by default `test`.
     output: folder of the submission; by default one in the workdir.
     checkpoint: `best`, `last` or a step.
 
@@ -105,8 +105,8 @@ def predict_split(
 
   def examples() -> Iterator[tuple]:
     for example, output in inference.examples(trained.setup, trained.weights, eval_batches(config, source)):
-      image, prediction = (segmentation.crop(array, example["size"]) for array in (example["image"], output))
-      yield source.image_id(example["index"]), image, prediction
+      image, prediction = (segmentation.remove_padding(array, example["size"]) for array in (example["image"], output))
+      yield str(example["image_id"]), image, prediction
 
   with inference.crf_postprocessing(config) as postprocess:
 

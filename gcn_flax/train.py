@@ -15,9 +15,11 @@ from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
-from gcn_flax.workdir.progress import Profiler, StopSignal, TrainingLog
+from gcn_flax.workdir.profiler import Profiler
 from gcn_flax.workdir.record import TrainingData, write_run_json
 from gcn_flax.workdir.restore import restore_or_init
+from gcn_flax.workdir.stop_signal import StopSignal
+from gcn_flax.workdir.training_log import TrainingLog
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import ImageIdLog, MetricWriter
 
@@ -25,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, data: RunData | None = None) -> bool:
-  """Trains to `config.total_steps`, from where the workdir stands.
+  """Trains to `config.total_steps`, resuming from the newest checkpoint of the workdir.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    data: its data sets; opened if not given.
+    config: config of the run.
+    workdir: workdir of the run.
+    data: data sets of the run; opened if not given.
 
   Returns:
     True at the end of the run, False if a signal stopped it before.
@@ -85,10 +87,10 @@ def _open_image_id_log(
 def _begin(
   config: ml_collections.ConfigDict, workdir: Workdir, checkpoints: Checkpoints, data: RunData, start: int
 ) -> None:
-  """Writes config.json and run.json, and drops the metrics of steps that are yet to come again."""
+  """Writes config.json and run.json, and drops the metrics of steps that will be repeated."""
   checkpoints.forget_metrics_after(start)
-  # Counts missing where the first weights were trained are passed on, also if those weights are gone by now.
-  inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).missing
+  # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
+  inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).partial
   if jax.process_index() == 0:
     workdir.write("config.json", config.to_json(indent=2) + "\n")
     record = data.record()
@@ -117,7 +119,7 @@ class _Loop:
     total = self.config.total_steps
     batches = self.data.train_batches(start)
     for step in range(start, total + 1):
-      self._evaluate_if_due(state, step)
+      is_evaluated = self._evaluate_if_due(state, step)
       stopping = self.stop.requested()
       self._save_if_due(state, step, stopping)
       if stopping or step == total:
@@ -125,35 +127,36 @@ class _Loop:
       self.profiler.before_step(step)
       with self.log.waiting():
         batch = next(batches)
-      self.log.skip(int(batch["skipped"].sum()))
       if self.image_ids:
         self.image_ids.note(step + 1, batch["image_id"])
       state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
-      self.log.push(step + 1, metrics)
+      self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
     self.checkpoints.wait()
-    if stopping:
+    is_finished = step == total and is_evaluated
+    if not is_finished:
       _log.warning("stopped by a signal at step %d of %d; the same command resumes from here.", step, total)
-    return step == total
+    return is_finished
 
   def _is_due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.config.total_steps)
 
-  def _evaluate_if_due(self, state: TrainState, step: int) -> None:
-    """Evaluates the state, unless no evaluation is due, it was done before a restart, or the run is to stop."""
+  def _evaluate_if_due(self, state: TrainState, step: int) -> bool:
+    """Evaluates the state if that is due and was not done before a restart; returns False if a signal broke it off."""
     if not self._is_due(step, self.config.eval_every_steps) or self.checkpoints.metric(step) is not None:
-      return
+      return True
     self.log.flush()
     split = self.config.data.eval_split
     with self.log.paused():
       weights = state.weights()
-      metrics = evaluate.evaluate(self.config, self.setup, weights, self.data.evaluated(split), self.stop.requested)
+      metrics = evaluate.evaluate(self.config, self.setup, weights, self.data.eval_source(split), self.stop.requested)
       if metrics is None:
-        return
+        return False
       self.log.evaluation(step, split, metrics)
       if jax.process_index() == 0:
-        trained_on = TrainingData.read(self.workdir.path).missing
+        trained_on = TrainingData.read(self.workdir.path).partial
         evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, trained_on)
       self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
+      return True
 
   def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
     is_evaluated = self.checkpoints.metric(step) is not None
@@ -166,7 +169,10 @@ class _Loop:
 
 
 def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns a copy in which no interval is longer than the run; the log names those that were shortened."""
+  """Returns a copy in which no interval is longer than the run; the log names those that were shortened.
+
+  A long warm-up is only logged here: `optimizer.make_schedule` cuts it.
+  """
   config = config.copy_and_resolve_references()
   for field in ("log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
     if config[field] > config.total_steps:

@@ -16,7 +16,7 @@ def build_setup(config, devices=None, platform=""):
 
 def evaluate_split(config, setup, weights, split="validation"):
   """The metrics of weights on a split of the config's data set."""
-  return evaluate(config, setup, weights, RunData(config).evaluated(split))
+  return evaluate(config, setup, weights, RunData(config).eval_source(split))
 
 
 def final_state(workdir, config):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from configs import ablation, camvid, pascal_voc, quickstart
-from gcn_flax import validation
+from gcn_flax import config_checks
 from launch import ablation as runner
 from launch import ablation_table as results
 from tests.environment import jax_environment
@@ -23,7 +23,7 @@ def test_a_cell_changes_only_the_network(data):
   recipe = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}[data].get_config()
   for name in ablation.CELLS:
     config = ablation.get_config(f"{name}:{data}")
-    validation.validate(config)
+    config_checks.check_config(config)
     ours, theirs = config.to_dict(), recipe.to_dict()
     model = ours.pop("model")
     del theirs["model"]

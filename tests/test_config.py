@@ -7,7 +7,7 @@ import re
 import pytest
 
 from configs import imagenet
-from gcn_flax import validation
+from gcn_flax import config_checks
 from gcn_flax.config import get_config
 from gcn_flax.models.gcn import HEADS
 from gcn_flax.models.pretrained import FAMILIES
@@ -132,8 +132,8 @@ def with_fields(config, fields):
 
 def validate(config, num_devices=1, training=True):
   """The checks before and after the devices are known."""
-  validation.validate(config, training)
-  validation.validate_devices(config, num_devices, training)
+  config_checks.check_config(config, training)
+  config_checks.check_devices(config, num_devices, training)
 
 
 def rejects(message):
@@ -200,9 +200,9 @@ def test_the_training_batch_is_not_checked_for_an_evaluation():
 
 
 def test_choices_are_the_ones_of_the_network():
-  assert set(validation._CHOICES["model.backbone"]) == set(BACKBONES)
-  assert validation._CHOICES["model.head"] == (*HEADS, "classifier")
-  assert validation._CHOICES["model.family"] == tuple(FAMILIES)
+  assert set(config_checks._CHOICES["model.backbone"]) == set(BACKBONES)
+  assert config_checks._CHOICES["model.head"] == (*HEADS, "classifier")
+  assert config_checks._CHOICES["model.family"] == tuple(FAMILIES)
 
 
 def test_a_field_unknown_to_an_older_version_counts_as_its_default():

@@ -19,7 +19,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, of
 
 def reference(config, setup, state, split):
   """The confusion matrix counted image by image, in NumPy."""
-  source = RunData(config).evaluated(split)
+  source = RunData(config).eval_source(split)
   matrix = np.zeros((11, 11), np.int64)
   apply = jax.jit(lambda images: setup.network.apply(
     {"params": state.params, "batch_stats": state.batch_stats}, images, train=False
@@ -43,7 +43,7 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   state = setup.init(3)
   scores = evaluate_split(config, setup, state.weights())
   assert scores.num_images == 5
-  source = RunData(config).evaluated("validation")
+  source = RunData(config).eval_source("validation")
   counts = scores.counts["confusion"]
   assert counts.sum() == sum(int((source[index]["label"] != 255).sum()) for index in range(5))
   assert scores.counts["distance"][:, 0].sum() == counts.sum()
@@ -76,7 +76,7 @@ def test_the_contact_sheet_shows_each_image_with_its_own_maps(config):
   setup = build_setup(config)
   state = setup.init(3)
   scores = evaluate_split(config, setup, state.weights())
-  source = RunData(config).evaluated("validation")
+  source = RunData(config).eval_source("validation")
   examples = {source[index]["image_id"]: source[index] for index in range(5)}
   matrix = np.zeros((11, 11), np.int64)
   for row in scores.sample:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import cityscapes, imagenet, pascal_voc, silhouettes
-from gcn_flax import build, tasks, train, validation
+from gcn_flax import build, config_checks, tasks, train
 from gcn_flax.config import is_classifier
 from gcn_flax.labels import CLASSIFICATION, DATASETS, LABELS, label_set_of
 from gcn_flax.run_data import RunData
@@ -68,7 +68,7 @@ class RandomSource:
 class RandomDataset:
   """A data set with random pictures in every split."""
 
-  missing = []
+  partial = []
   splits = {"train": 16}
 
   def __init__(self, name):
@@ -146,7 +146,7 @@ def weights(workdir, config):
 def test_encoders_are_trained_as_classifiers(module):
   for argument in module.ARGUMENTS:
     config = module.get_config(argument)
-    validation.validate(config)
+    config_checks.check_config(config)
     assert is_classifier(config) and config.model.backbone == argument.partition(":")[0]
 
 

@@ -31,7 +31,7 @@ def refined(config):
 
 def by_hand(config, setup, weights):
   """Confusion without and with the CRF."""
-  source = RunData(config).evaluated("validation")
+  source = RunData(config).eval_source("validation")
   matrices = np.zeros((2, 11, 11), np.int64)
   for index in range(len(source)):
     example = source[index]
@@ -58,7 +58,7 @@ def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, capsy
   grid = {"color_weight": (1.0,), "color_rgb": (3.0, 20.0)}
   tried = search_crf.candidates(refined, grid)
   trained = Trained(setup, weights, 0, CAMVID, TrainingData())
-  scored = search_crf.search(refined, trained, RunData(refined).evaluated("validation"), tried)
+  scored = search_crf.search(refined, trained, RunData(refined).eval_source("validation"), tried)
   search_crf.report(scored, 5, "validation", Workdir(tmp_path))
   values = [value for _, value in scored]
   assert len(scored) == 4 and values == sorted(values, reverse=True)
@@ -73,7 +73,7 @@ def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, capsy
 
 
 def test_a_search_takes_images_from_all_over_the_split(config):
-  source = RunData(config).evaluated("validation")
+  source = RunData(config).eval_source("validation")
   subset = search_crf._Subset(source, 3)
   assert [subset[index]["image_id"] for index in range(len(subset))] == [source.image_id(index) for index in (0, 2, 4)]
   assert len(search_crf._Subset(source, 50)) == 5

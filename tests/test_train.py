@@ -96,8 +96,16 @@ class StoppingSource:
 class StoppingData(RunData):
   """Data whose evaluation is interrupted by SIGTERM."""
 
-  def evaluated(self, split):
-    return StoppingSource(super().evaluated(split))
+  def eval_source(self, split):
+    return StoppingSource(super().eval_source(split))
+
+
+def test_stop_during_the_last_evaluation_is_no_end(config, tmp_path):
+  config.total_steps, config.eval.batch_size = 2, 8
+  assert train.run(config, tmp_path, StoppingData(config)) is False
+  assert not (tmp_path / "eval_validation.json").exists()
+  assert train.run(config, tmp_path) is True
+  assert (tmp_path / "eval_validation.json").exists()
 
 
 def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):

@@ -109,7 +109,7 @@ def first_epoch(config):
   config.data.crop_size = (64, 96)
   config.data.random_scale = config.data.random_crop = config.data.random_flip = False
   data = RunData(config)
-  sources = data.trained_on()
+  sources = data.train_sources()
   stored = {example["label"].tobytes(): (source.split, example["image"]) for source in sources for example in source}
   found = []
   for batch in data.train_batches(0):

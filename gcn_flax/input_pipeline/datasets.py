@@ -12,7 +12,7 @@ from gcn_flax import labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 
 _log = logging.getLogger(__name__)
-# Folders below `data_dir` that are not called like their data set.
+# Folders below `data_dir` whose name differs from their data set's.
 _FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
 # Splits that are joined from stored ones when they are read.
 _JOINED_SPLITS = {
@@ -32,7 +32,7 @@ class Dataset:
     name: as opened.
     label_set: its classes; those of a user's folder and of ImageNet are read from the prepared data set.
     splits: number of examples of each split that can be opened.
-    missing: counts that differ from the published ones, each as "train 8 instead of 2975"; empty for a complete data
+    partial: counts that differ from the published ones, each as "train 8 instead of 2975"; empty for a complete data
       set.
 
   Raises ValueError for an unknown data set, and for one that is not prepared.
@@ -45,7 +45,7 @@ class Dataset:
     palette = tuple(map(tuple, self._metadata.get("palette", ())))
     self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
     self.splits = self._count_examples()
-    self.missing: list[str] = self._metadata["partial"]
+    self.partial: list[str] = self._metadata["partial"]
     counts = ", ".join(f"{split} {size:,}" for split, size in self.splits.items())
     _log.info("opened %s: %s", name, counts)
 

@@ -2,7 +2,7 @@
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -39,12 +39,16 @@ class Source(Sequence):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns an example. Raises IndexError past the end, and CorruptExample for a damaged record."""
+    return self._read(index, self._example)
+
+  def _read(self, index: int, decode: Callable[[dict[str, Any]], Any]) -> Any:
+    """Decodes a record, or a part of it. Raises CorruptExample if it is damaged."""
     try:
       try:
         record = self._record(index)
       except RuntimeError:  # array_record's digests do not match; on a network disk a second read may succeed.
         record = self._record(index)
-      return self._example(record)
+      return decode(record)
     except (RuntimeError, ValueError) as error:
       raise CorruptExample(
         f"{self.dataset} {self.split!r}, example {index}, is damaged: {error}; prepare the data set again"
@@ -62,13 +66,13 @@ class Source(Sequence):
 
   def image_id(self, index: int) -> str:
     """Returns the name of example `index`."""
-    return _image_id(self._record(index))
+    return self._read(index, _image_id)
 
   def label(self, index: int) -> np.ndarray:
     """Returns the label of example `index` without decoding its image. Raises ValueError for a split without labels."""
     if not self.has_labels:
       raise ValueError(f"{self.dataset} {self.split!r} has no true labels.")
-    return self._label(self._record(index))
+    return self._read(index, self._label)
 
   def instances(self, index: int) -> np.ndarray:
     """Returns the instance ids uint16 `[H, W]` of example `index`, as Cityscapes stores them.
@@ -76,10 +80,15 @@ class Source(Sequence):
     A pixel of an instance holds raw label id * 1000 + instance number, any other pixel its raw label id.
     Raises ValueError for a data set without instance ids.
     """
-    record = self._record(index)
-    if "instances" not in record:
+    if not self.label_set.instance_sizes:
       raise ValueError(f"{self.dataset} has no instance ids; cityscapes and cityscapes_coarse have.")
-    return _decode(record["instances"], cv2.IMREAD_UNCHANGED).astype(np.uint16)
+    return self._read(index, self._instances)
+
+  def _instances(self, record: dict[str, Any]) -> np.ndarray:
+    instances = _decode(record["instances"], cv2.IMREAD_UNCHANGED)
+    if instances is None:
+      raise ValueError(f"{_image_id(record)}: the instance ids cannot be decoded.")
+    return instances.astype(np.uint16)
 
   def _label(self, record: dict[str, Any]) -> np.ndarray:
     if self.dataset in labels.CLASSIFICATION:

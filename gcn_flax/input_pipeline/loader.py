@@ -215,9 +215,7 @@ def eval_batches(
     is_padding = position >= len(source)
     example = source[0 if is_padding else position]
     size = np.array(example["image"].shape[:2], np.int32)
-    example = fit(example)
-    del example["image_id"]
-    return {**example, "index": np.int32(-1 if is_padding else position), "size": size}
+    return {**fit(example), "index": np.int32(-1 if is_padding else position), "size": size}
 
   return _batches(shard, prepare, num_threads, num_workers)
 

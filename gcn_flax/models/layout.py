@@ -1,4 +1,4 @@
-"""Layouts of feature maps in memory: space-to-depth and channel padding.
+"""Layouts of feature maps in memory: space-to-depth and channel padding. `ops.py` chooses them for each platform.
 
 A map of few channels leaves most of a vector unit idle: 19 class scores fill 19 of a TPU's 128 lanes. Space-to-depth
 makes one pixel of `rows * columns` times as many channels out of each block of pixels, ordered (row in the block,

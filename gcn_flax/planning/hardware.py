@@ -10,7 +10,7 @@ class Tpu:
   """A generation of TPUs that libtpu compiles for.
 
   Attributes:
-    clock: of a TensorCore, Hz.
+    clock: clock of a TensorCore, Hz.
     peak: bfloat16 FLOP/s of one device.
     network: bytes per second that one chip sends to its neighbours in an all-reduce.
     devices_per_chip: as JAX counts devices.
@@ -109,7 +109,7 @@ class Benchmark:
     topology, batch: flags of `--mode=plan --config=configs/imagenet.py:resnet50`.
     measured: published images per second.
     estimated: images per second before calibration, by libtpu 0.0.52 on 2026-11-26.
-    source: of the published figure.
+    source: source of the published figure.
   """
 
   topology: str

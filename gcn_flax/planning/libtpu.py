@@ -56,7 +56,7 @@ def compile_cores(cores: Collection[int], bytes_per_core: int, available: int) -
   """Returns the cores to compile on: all, or as many as the available memory is enough for, and at least one.
 
   Args:
-    cores: that this process may run on.
+    cores: cores that this process may run on.
     bytes_per_core: memory that the compiler may take on each; 0 for no limit.
     available: memory of this machine, bytes.
   """

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from gcn_flax import files, validation
+from gcn_flax import config_checks, files
 from gcn_flax.planning import hardware, planners, table
 from gcn_flax.workdir.workdir import Workdir
 
@@ -37,7 +37,7 @@ def run(
   target = hardware.parse_topology(topology)
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
     raise ValueError(f"--batch={batch!r} must be auto, or a number of examples of at least 1.")
-  validation.validate(config, training=False)
+  config_checks.check_config(config, training=False)
   planner = (planners.TpuPlanner if target.is_tpu else planners.GpuPlanner)(config, target)
   if batch == "auto":
     tried = find_max_batch(planner, config.accumulate_steps)

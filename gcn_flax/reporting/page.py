@@ -26,8 +26,8 @@ def render(content: Mapping[str, Any], metrics: Metrics) -> str:
   """Renders the page.
 
   Args:
-    content: of `report.json`.
-    scores: of the same evaluation.
+    content: content of `report.json`.
+    metrics: metrics of the same evaluation.
 
   Raises:
     ImportError: if Jinja or matplotlib is not installed.

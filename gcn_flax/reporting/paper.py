@@ -22,7 +22,7 @@ class Figure:
     dataset, split: evaluation data.
     head, kernel_size, boundary_refine, stack_width, backbone: fields of `config.model`. `kernel_size` is 0 where the
       head has none, `stack_width` 0 for as many channels as the head's input.
-    stage: of training, 1 to 3; 0 for the ablations.
+    stage: stage of training, 1 to 3; 0 for the ablations.
     multi_scale: uses multi-scale test-time augmentation.
     crf: uses dense CRF post-processing.
   """
@@ -120,8 +120,8 @@ def matches(figure: Figure, settings: Mapping[str, Any]) -> bool:
   Number of steps, learning rates and initial weights are not compared: the paper does not state most of them.
 
   Args:
-    figure: of the paper.
-    settings: of the run, nested as its config.
+    figure: figure of the paper.
+    settings: settings of the run, nested as its config.
   """
   model, evaluation = settings["model"], settings["eval"]
   return (

@@ -30,11 +30,11 @@ def write(
   Without Jinja or matplotlib only `report.json` is written, with a warning in the log.
 
   Args:
-    workdir: of the run; its `metrics.jsonl` and `run.json` are included if they exist.
-    config: of the evaluation.
-    data: its data sets.
+    workdir: workdir of the run; its `metrics.jsonl` and `run.json` are included if they exist.
+    config: config of the evaluation.
+    data: data sets of the config.
     result: contents of `eval_<split>.json`.
-    metrics: of the split.
+    metrics: metrics of the split.
   """
   settings = _settings(workdir, config)
   content = {

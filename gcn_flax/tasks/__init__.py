@@ -1,13 +1,13 @@
-"""The two tasks, classes of pixels and classes of whole images; no other file knows which one runs.
+"""The two tasks, classes of pixels and classes of whole images, behind one interface.
 
 Each task is a module with the same names:
   IGNORE: the label of void.
   BEST_METRIC: name of the metric that the best checkpoint is chosen by.
   network, loss, augmentation: for training.
-  fitting: gives examples a fixed size for evaluation.
-  inference: predictions on the devices; then, for each image on the host, crop, count and image_metric.
+  eval_transform: gives examples a fixed size for evaluation.
+  inference: predictions on the devices; then, for each image on the host, remove_padding, count and image_metric.
   Metrics: of the whole split, from the counts.
-  shrink: makes pictures that are kept small.
+  shrink: shrinks pictures that are kept.
 """
 
 from types import ModuleType

@@ -51,7 +51,7 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
   )
 
 
-def fitting(config: ml_collections.ConfigDict) -> Callable:
+def eval_transform(config: ml_collections.ConfigDict) -> Callable:
   """Returns the evaluation crop, `example -> example`: the centre of the resized image, of `config.data.eval_size`."""
   return functools.partial(
     transforms.center_crop, size=tuple(config.data.eval_size), shorter_side=config.data.eval_resize
@@ -64,7 +64,7 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
   return lambda apply, images, sizes: accuracy.best_classes(apply(images))
 
 
-def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
   """Returns the array as it is: nothing was padded."""
   del size
   return array

@@ -57,7 +57,7 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
   )
 
 
-def fitting(config: ml_collections.ConfigDict) -> Callable:
+def eval_transform(config: ml_collections.ConfigDict) -> Callable:
   """Returns the padding for evaluation, `example -> example` of `config.data.eval_size`; nothing is resized."""
   return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=padding_pixel(config))
 
@@ -83,14 +83,14 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       pixel=padding_pixel(config),
     )
     if views.one and not settings.crf.iterations:
-      return apply(images).argmax()  # Softmax keeps the order, but for logits that differ by less than its rounding.
+      return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
     find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
     return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, views)
 
   return infer
 
 
-def crop(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
   """Removes the padding: `[H, W, ...]` of (height, width) = `size`."""
   return array[: size[0], : size[1]]
 

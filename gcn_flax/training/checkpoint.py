@@ -16,7 +16,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 from gcn_flax import files
 from gcn_flax.training import sharding, trees
 
-# Words of TensorStore for failures that may pass.
+# TensorStore's words for temporary failures.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
@@ -27,7 +27,7 @@ class DamagedCheckpoint(ValueError):
 class _Manager(ocp.CheckpointManager):
   """Orbax's manager without its own preemption check.
 
-  That check would reset the counter by which all hosts agree on where to stop, see `progress.StopSignal`: with it, one
+  That check would reset the counter by which all hosts agree on where to stop, see `workdir.stop_signal`: with it, one
   host stopped and the other went on.
   """
 
@@ -136,7 +136,7 @@ class Checkpoints:
       damage = str(error)
     except Exception as error:  # Shared with all hosts before it is raised: they would wait for this one.
       failure = error
-    found = sharding.all_gather((damage, str(failure or "")))
+    found = sharding.all_gather((damage, repr(failure) if failure else ""))
     if failure:
       raise failure
     for process, (damage, text) in enumerate(found):

@@ -29,7 +29,7 @@ def make_schedule(
   return schedule
 
 
-def is_kernel(params) -> dict:
+def kernel_mask(params) -> dict:
   """Returns a tree of bools: True for the kernels of convolutions and dense layers."""
   return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
@@ -63,13 +63,13 @@ def sgd(
 
   return optax.chain(
     optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-    optax.add_decayed_weights(weight_decay, mask=is_kernel if decayed == "kernels" else None),
+    optax.add_decayed_weights(weight_decay, mask=kernel_mask if decayed == "kernels" else None),
     optax.sgd(schedule, momentum=momentum),
     optax.stateless(scale_encoder) if encoder_lr_factor != 1.0 else optax.identity(),
   )
 
 
-def move_average(average: Any, values: Any, step: jax.Array, decay: float) -> Any:
+def update_average(average: Any, values: Any, step: jax.Array, decay: float) -> Any:
   """Returns the exponential moving average of a tree after update number `step` (from 0).
 
   The decay rises from 0.1 to `decay` as `(1 + step) / (10 + step)`, so that the random first weights are soon

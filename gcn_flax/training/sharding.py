@@ -18,7 +18,7 @@ def make_mesh(devices: list | None = None, spatial: int = 1) -> Mesh:
   """Makes a mesh `('data', 'spatial')`: `data` splits the batch, `spatial` splits the rows of each image.
 
   Args:
-    devices: to use; by default all.
+    devices: devices to use, by default all.
     spatial: number of devices that share the rows of one image.
 
   Raises ValueError if `spatial` does not divide the devices of every host.

@@ -17,8 +17,8 @@ class TrainState:
     params: float32 weights.
     batch_stats: running statistics of batch normalisation.
     opt_state: state of the optimizer (momentum).
-    normalization: normalisation of the pixels, see `steps.normalize`. It is part of the state so that weights are never
-      used with another normalisation than they were trained with.
+    normalization: normalisation of the pixels, see `steps.normalize`. It is part of the state so that weights get
+      the normalisation they were trained with.
     ema: exponential moving averages `{'params': ..., 'batch_stats': ...}`; `{}` if there are none.
   """
 

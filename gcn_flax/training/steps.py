@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gcn_flax.training.optimizer import move_average
+from gcn_flax.training.optimizer import update_average
 from gcn_flax.training.state import TrainState
 
 Batch = dict[str, jax.Array]  # image uint8 [B, H, W, 3]; label uint8 [B, H, W], or int32 [B] for whole images.
@@ -62,7 +62,7 @@ def make_train_step(
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     weights = {"params": params, "batch_stats": batch_stats}
-    ema = move_average(state.ema, weights, state.step, ema_decay) if state.ema else {}
+    ema = update_average(state.ema, weights, state.step, ema_decay) if state.ema else {}
     grad_norm = optax.tree.norm(gradient)
     state_norm = optax.tree.norm((params, batch_stats))
     finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm) & jnp.isfinite(state_norm)

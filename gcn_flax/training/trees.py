@@ -20,7 +20,7 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def digests(tree: Any) -> dict[str, int]:
-  """Returns the CRC-32 of each array of a tree by its path; arrays must be fully addressable on every host."""
+  """Returns the CRC-32 of each array of a tree by its path; arrays must be fully replicated or on one host."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   arrays = {"/".join(_name(key) for key in path): np.asarray(leaf) for path, leaf in leaves}
   return {name: zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) for name, array in arrays.items()}

@@ -54,7 +54,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
 
   Args:
     matrix: int64 `[C, C]`.
-    names: of the classes.
+    names: names of the classes.
   """
   totals = matrix.sum(1, keepdims=True)
   share = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)

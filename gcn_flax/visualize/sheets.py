@@ -27,7 +27,7 @@ def browse_sheet(
     labels: train ids uint8 `[H, W]` each.
     names: a caption for each row.
     label_set: names and colours of the classes.
-    width: of one picture on the sheet, pixels.
+    width: width of one picture on the sheet, pixels.
 
   Returns:
     RGB uint8 `[H', W', 3]`.
@@ -59,7 +59,7 @@ def contact_sheet(
     names: a caption for each row.
     label_set: names and colours of the classes.
     over_image: blends ground truth and prediction with the image.
-    width: of one picture on the sheet, pixels.
+    width: width of one picture on the sheet, pixels.
 
   Returns:
     RGB uint8 `[H', W', 3]`.
@@ -84,7 +84,7 @@ def class_sheet(
     images: RGB uint8 `[H, W, 3]` each, all of one size.
     captions: one for each image.
     title: heading of the sheet.
-    width: of one picture on the sheet, pixels.
+    width: width of one picture on the sheet, pixels.
     columns: pictures in a row.
 
   Returns:

@@ -28,7 +28,7 @@ def class_table(
   Args:
     classes: names.
     iou: one for each class, 0 to 1; NaN, shown as `-`, where the class is absent.
-    share: of the valid pixels, one for each class, 0 to 1.
+    share: share of the valid pixels, one for each class, 0 to 1.
     totals: keys of `TITLES` -> value, 0 to 1 or NaN.
   """
   width = max(map(len, [*classes, *map(TITLES.get, totals)]))

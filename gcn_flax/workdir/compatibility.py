@@ -31,7 +31,7 @@ def check_settings(config: ml_collections.ConfigDict, workdir: Workdir, only: Se
 
   Args:
     config: the settings of this start.
-    workdir: of the run.
+    workdir: workdir of the run.
     only: fields to compare; by default all but `MUTABLE_FIELDS`.
 
   Raises ValueError listing every field that differs.
@@ -76,8 +76,8 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
 
   Args:
     now: fingerprints by "data set split", as `RunData.fingerprints` returns them.
-    workdir: of the run.
-    data_dir: named in the message.
+    workdir: workdir of the run.
+    data_dir: folder to name in the message.
   """
   before = workdir.run_record().get("fingerprints", {})
   for name, values in now.items():

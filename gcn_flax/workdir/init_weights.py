@@ -1,4 +1,4 @@
-"""First weights of a run: `config.init_from` (the network) or `config.model.pretrained` (its encoder)."""
+"""Initial weights of a run: `config.init_from` (the network) or `config.model.pretrained` (its encoder)."""
 
 import logging
 from typing import Any
@@ -30,9 +30,9 @@ def load_init_weights(
   For a classifier `pretrained` gives the dense layer too, if its classes are the same.
 
   Args:
-    config: of the run.
-    setup: of the config.
-    classes: of the data set that is trained on.
+    config: config of the run.
+    setup: setup of the config.
+    classes: classes of the data set to train on.
 
   Returns:
     `{'params': {...}, 'batch_stats': {...}}` by part of the network; {} if neither field is set.
@@ -45,7 +45,7 @@ def load_init_weights(
   if path is None:
     return {}
   target = setup.state_shapes.replace(ema={}).weights()
-  if config.model.pretrained and not (config_lib.is_classifier(config) and _has_classes(path, classes)):
+  if config.model.pretrained and not (config_lib.is_classifier(config) and _may_have_classes(path, classes)):
     target = {**target, **{name: {ENCODER: target[name][ENCODER]} for name in COLLECTIONS}}
   is_workdir = path.is_dir() or not path.suffix
   weights = _from_workdir(path, target) if is_workdir else _from_file(config, path, target)
@@ -61,7 +61,7 @@ def load_init_weights(
   return weights
 
 
-def _has_classes(path: files.Path, classes: tuple[str, ...]) -> bool:
+def _may_have_classes(path: files.Path, classes: tuple[str, ...]) -> bool:
   """Returns True unless the record of the weights names other classes."""
   recorded = TrainingData.read(path).classes
   return not recorded or recorded == classes

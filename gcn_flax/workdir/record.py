@@ -1,4 +1,4 @@
-"""run.json: how, where and on what data a run was trained."""
+"""The record of a run, run.json: command, commit, packages, devices and data."""
 
 import dataclasses
 import json
@@ -28,12 +28,12 @@ class TrainingData:
   Attributes:
     classes: names in the order of the train ids; () if nothing is recorded.
     palette: RGB of each class, 0 to 255; () for whole images and for records without colours.
-    missing: counts that differed from the published ones, by data set.
+    partial: counts that differed from the published ones, by data set.
   """
 
   classes: tuple[str, ...] = ()
   palette: tuple[tuple[int, int, int], ...] = ()
-  missing: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+  partial: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def read(cls, trained: files.Path | None) -> "TrainingData":
@@ -55,14 +55,14 @@ class TrainingData:
     return cls(tuple(record.get("classes", ())), palette, record.get("partial", {}))
 
   def to_json(self) -> dict[str, Any]:
-    return {"classes": self.classes, "palette": self.palette, "partial": self.missing} if self.classes else {}
+    return {"classes": self.classes, "palette": self.palette, "partial": self.partial} if self.classes else {}
 
 
 def write_run_json(workdir: Workdir, step: int, data: Mapping[str, Any]) -> None:
   """Writes `run.json`: the command, commit, packages and devices, the data, and every start of the run.
 
   Args:
-    workdir: of the run.
+    workdir: workdir of the run.
     step: the step it starts from.
     data: facts about the data, stored as they are.
   """

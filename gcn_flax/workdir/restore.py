@@ -24,11 +24,11 @@ def restore_or_init(
   weights replaced by `init_weights`.
 
   Args:
-    setup: what computes.
-    checkpoints: of the workdir.
+    setup: setup of the run.
+    checkpoints: checkpoints of the workdir.
     init_weights: as from `load_init_weights`; None if the workdir must hold a checkpoint.
-    seed: of the random weights.
-    total_steps: of the run.
+    seed: seed of the random weights.
+    total_steps: number of updates of the run.
 
   Raises ValueError if a checkpoint is of another network or past `total_steps`, if none is whole, and if there is
   neither a checkpoint nor `init_weights`.
@@ -50,7 +50,7 @@ def restore_or_init(
     return state, step
   if damaged:
     raise ValueError(f"no checkpoint is whole: {' '.join(damaged.values())} Put one back, or use a new workdir.")
-  if init_weights is None:  # Folders named by steps that Orbax does not take for checkpoints.
+  if init_weights is None:  # A folder has the name of a step, but Orbax finds no checkpoint in it.
     raise ValueError(f"{checkpoints.directory} holds no whole checkpoint. Remove its content, or use a new workdir.")
   return _init(setup, init_weights, seed), 0
 

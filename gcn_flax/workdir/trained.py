@@ -44,8 +44,8 @@ def load_trained(
   """Loads a checkpoint of a workdir.
 
   Args:
-    config: of the network.
-    workdir: of the run.
+    config: config of the network.
+    workdir: workdir of the run.
     checkpoint: `best`, `last`, a step, or `0` for `config.init_from` as it is, untrained. For a classifier `best` of a
       workdir without a checkpoint gives `config.model.pretrained` untrained, too.
     label_set: the classes; by default those recorded with the weights, so that no data set is needed.

@@ -41,7 +41,7 @@ class MetricWriter:
   `metrics.jsonl` has one object per line, `step` first; numbers that are not finite become null.
 
   Args:
-    workdir: of the run.
+    workdir: workdir of the run.
     last_step: step the run continues from. Lines of later steps, and a line that a kill cut short, are removed from an
       existing `metrics.jsonl`.
   """
@@ -89,7 +89,7 @@ class ImageIdLog:
   starts; the later one counts.
 
   Args:
-    workdir: of the run.
+    workdir: workdir of the run.
     number: number of the start, from 0.
   """
 

@@ -79,13 +79,13 @@ def test_the_test_split_has_images_but_no_labels(cityscapes):
   config = cityscapes_recipe.get_config()
   config.data.data_dir = cityscapes.data_dir
   with pytest.raises(ValueError, match="cityscapes 'test' has no ground truth. Use another split"):
-    RunData(config).evaluated("test")
+    RunData(config).eval_source("test")
 
 
 def test_unpublished_counts_are_rejected_and_recorded(cityscapes, tmp_path, capfd):
   fine = ["train 3 instead of 2975", "validation 1 instead of 500", "test 2 instead of 1525"]
   for dataset, lacking in (("cityscapes", fine), ("cityscapes_coarse", ["train_extra 2 instead of 19998"])):
-    assert Dataset(dataset, cityscapes.data_dir).missing == lacking
+    assert Dataset(dataset, cityscapes.data_dir).partial == lacking
     (line,) = faults(capfd, dataset, cityscapes.root, tmp_path / "data")
     assert ", ".join(lacking) in line and "--partial" in line
 

@@ -160,7 +160,7 @@ def test_imagenet_is_read_from_its_archives(archives, tmp_path):
     for example in open_source("imagenet2012", "validation", str(tmp_path / "data"))
   }
   assert found == {f"ILSVRC2012_val_{index:08d}.JPEG": truth[index - 1] for index in (1, 2, 50_000)}
-  assert Dataset("imagenet2012", str(tmp_path / "data")).missing[0] == "train 6 instead of 1281167"
+  assert Dataset("imagenet2012", str(tmp_path / "data")).partial[0] == "train 6 instead of 1281167"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_imagenet_prepared_by_tfds_is_read_from_array_record_only(tmp_path):
   assert example["image_id"] == "n15075141_train.JPEG" and example["label"] == 999
   assert example["image"].shape == (40, 30, 3)
   assert open_label_set("imagenet2012", str(tmp_path)).num_classes == 1000
-  assert Dataset("imagenet2012", str(tmp_path)).missing[0] == "train 1 instead of 1281167"
+  assert Dataset("imagenet2012", str(tmp_path)).partial[0] == "train 1 instead of 1281167"
   info = pathlib.Path(builder.data_path) / "dataset_info.json"
   content = json.loads(info.read_text())
   assert content["fileFormat"] == "array_record"

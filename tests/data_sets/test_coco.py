@@ -105,7 +105,7 @@ def test_images_of_other_modes_are_stored_as_rgb(tmp_path, mode, kind):
 
 def test_all_images_are_counted(coco, tmp_path, capfd):
   expected = ["images in train2017 8 instead of 118287", "images in val2017 2 instead of 5000"]
-  assert Dataset("coco_voc", coco.data_dir).missing == expected
+  assert Dataset("coco_voc", coco.data_dir).partial == expected
   assert Dataset("coco_voc", coco.data_dir).splits == {"train": 6, "validation": 1}
   (line,) = faults(capfd, "coco_voc", coco.root, tmp_path / "data")
   assert ", ".join(expected) in line

@@ -64,10 +64,10 @@ def test_unpublished_counts_are_rejected_unless_partial(street, data_dir, tmp_pa
   (line,) = faults(capfd, "camvid", street, tmp_path / "data")
   assert "train 12 instead of 367, validation 5 instead of 101" in line and "--partial" in line
   assert not (tmp_path / "data").exists()
-  assert Dataset("camvid", data_dir).missing == ["train 12 instead of 367", "validation 5 instead of 101"]
+  assert Dataset("camvid", data_dir).partial == ["train 12 instead of 367", "validation 5 instead of 101"]
   (version,) = dataset_folder("camvid", data_dir).glob("*.*.*")
   metadata = json.loads((version / "metadata.json").read_text())
-  assert metadata["partial"] == Dataset("camvid", data_dir).missing
+  assert metadata["partial"] == Dataset("camvid", data_dir).partial
   assert metadata["counts"] == {
     "train": 12,
     "validation": 5,

@@ -39,7 +39,7 @@ def test_a_complete_data_set_is_not_partial(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(SHAPES.split_sizes, "train", 2)
   monkeypatch.setitem(SHAPES.split_sizes, "validation", 1)
   prepare("shapes", "", str(tmp_path))
-  assert Dataset("shapes", str(tmp_path)).splits == sizes and Dataset("shapes", str(tmp_path)).missing == []
+  assert Dataset("shapes", str(tmp_path)).splits == sizes and Dataset("shapes", str(tmp_path)).partial == []
   assert "PARTIAL" not in capsys.readouterr().out
   image, label = draw_scene(np.random.default_rng([2017, 1, 0]))
   example = open_source("shapes", "validation", str(tmp_path))[0]

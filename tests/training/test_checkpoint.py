@@ -28,13 +28,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step, score in ((1, 0.2), (2, 0.7), (3, None), (4, float("nan")), (5, None), (6, 0.6)):
       if score is not None:
-        checkpoints.set_score(step, score)
+        checkpoints.set_metric(step, score)
       checkpoints.save(step, state(step))
     checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert (checkpoints.latest(), checkpoints.best()) == (6, 2)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
-    assert (checkpoints.latest(), checkpoints.best(), checkpoints.score(6)) == (6, 2, 0.6)
+    assert (checkpoints.latest(), checkpoints.best(), checkpoints.metric(6)) == (6, 2, 0.6)
     restored = checkpoints.restore(2, target())
     np.testing.assert_array_equal(restored.params["conv"]["kernel"], np.full((2, 3), 2.0))
     assert int(restored.step) == 2 and int(restored.opt_state[1]["count"]) == 2
@@ -49,34 +49,34 @@ def test_without_scores_the_newest_is_best(tmp_path):
     assert checkpoints.best() == 2
 
 
-def test_a_score_may_come_after_its_checkpoint_and_is_kept(tmp_path):
+def test_a_metric_may_come_after_its_checkpoint_and_is_kept(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
   with Checkpoints(tmp_path, keep=1) as checkpoints:
-    checkpoints.set_score(1, 0.5)
+    checkpoints.set_metric(1, 0.5)
     for step in (2, 3):
       checkpoints.save(step, state(step))
     checkpoints.wait()
     assert checkpoints.steps() == [1, 3] and checkpoints.best() == 1
 
 
-def test_scores_of_steps_yet_to_come_are_forgotten(tmp_path):
+def test_metrics_of_steps_yet_to_come_are_forgotten(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     for step in (1, 2, 3):
-      checkpoints.set_score(step, step / 10)
-    checkpoints.forget_scores_after(2)
+      checkpoints.set_metric(step, step / 10)
+    checkpoints.forget_metrics_after(2)
   with Checkpoints(tmp_path, keep=1) as checkpoints:
-    assert [checkpoints.score(step) for step in (1, 2, 3)] == [0.1, 0.2, None]
+    assert [checkpoints.metric(step) for step in (1, 2, 3)] == [0.1, 0.2, None]
 
 
-def test_another_network_is_told_which_leaves_differ(tmp_path):
+def test_another_network_is_rejected_with_the_leaves_that_differ(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
     checkpoints.wait()
     with pytest.raises(ValueError, match=r"params/conv/kernel is \(2, 3\) in the checkpoint, \(2, 4\) here"):
       checkpoints.restore(1, target(width=4))
     other = target().replace(params={"conv": {"bias": jax.ShapeDtypeStruct((3,), jnp.float32)}})
-    with pytest.raises(ValueError, match="params/conv/bias .* is not in the checkpoint; params/conv/kernel .* alone"):
+    with pytest.raises(ValueError, match="params/conv/bias .* is not in the checkpoint; params/conv/kernel .* only in the checkpoint"):
       checkpoints.restore(1, other)
     with pytest.raises(ValueError, match="no checkpoint of step 7; there are: 1"):
       checkpoints.restore(7, target())

@@ -287,7 +287,7 @@ def test_the_moving_average_forgets_its_start():
   for step, value in enumerate((1.0, 2.0, 3.0)):
     decay = min(0.15, (1 + step) / (10 + step))
     expected = decay * float(average["a"]) + (1 - decay) * value
-    average = optimizer.move_average(average, {"a": jnp.array(value)}, jnp.int32(step), 0.15)
+    average = optimizer.update_average(average, {"a": jnp.array(value)}, jnp.int32(step), 0.15)
     np.testing.assert_allclose(average["a"], expected, rtol=1e-6)
 
   step, state = small_step(**SYNC)

@@ -159,11 +159,11 @@ def test_imported_weights_of_a_classifier_are_scored_without_training(class_conf
   class_config.model.pretrained = str(save(network, tmp_path / "x.pth"))
   found, step = trained(class_config, tmp_path / "run")
   scores = evaluate_split(class_config, build_setup(class_config), found)
-  source = RunData(class_config).evaluated("validation")
+  source = RunData(class_config).eval_source("validation")
   mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
   hits = 0
   for example in source:
-    example = tasks.of(class_config).fitting(class_config)(example)
+    example = tasks.of(class_config).eval_transform(class_config)(example)
     with torch.no_grad():
       features = network(to_torch((example["image"][None] - mean) / std))[-1]
       hits += int(network.fc(features.mean((2, 3))).argmax()) == int(example["label"])
@@ -232,7 +232,7 @@ class TestExport:
   def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
     """They stay known after the file is gone."""
     partial = {"imaginary": ["train 1 instead of 2"]}
-    data = dataclasses.replace(TrainingData.read(tmp_path / "run"), missing=partial)
+    data = dataclasses.replace(TrainingData.read(tmp_path / "run"), partial=partial)
     other = dataclasses.replace(self.trained, data=data)
     _, network = export.write_weights(config, Workdir(tmp_path / "file"), other)
     config.init_from = str(network)
@@ -241,7 +241,7 @@ class TestExport:
     network.unlink()
     config.total_steps = 2
     train.run(config, tmp_path / "second")
-    assert TrainingData.read(tmp_path / "second").missing.items() >= partial.items()
+    assert TrainingData.read(tmp_path / "second").partial.items() >= partial.items()
     scores = json.loads((tmp_path / "second" / "eval_validation.json").read_text())
     assert scores["step"] == 2 and scores["partial"].items() >= partial.items()
 

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from gcn_flax.workdir import progress
-from gcn_flax.workdir.progress import TrainingLog
+from gcn_flax.workdir import training_log
+from gcn_flax.workdir.training_log import TrainingLog
 
 
 class Clock:
@@ -32,7 +32,7 @@ def metrics(finite=True):
 @pytest.fixture
 def clock(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress, "time", clock)
+  monkeypatch.setattr(training_log, "time", clock)
   return clock
 
 

@@ -1,97 +1,28 @@
-"""Progress of training: speed and time left, a clean stop on SIGTERM, a profiler trace."""
+"""The log of training: the lines of metrics.jsonl and of the console, with speed, input wait and time left."""
 
 import contextlib
 import logging
-import pathlib
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 
 import jax
 import optax
-from jax.experimental import multihost_utils
 
-from gcn_flax import files
 from gcn_flax.tasks.metrics import Metrics
 from gcn_flax.training import sharding
-from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import MetricWriter
 
 _log = logging.getLogger(__name__)
-_TRACED_STEPS = 5
-
-
-class StopSignal:
-  """Notes a SIGTERM, which schedulers send before they take a machine away; all hosts stop at the same step."""
-
-  def __init__(self):
-    self._requested, self._asked = False, 0
-    self._alone = jax.process_count() == 1
-    self._catches = self._alone and threading.current_thread() is threading.main_thread()
-
-  def requested(self) -> bool:
-    """Returns True if the run is to stop. All hosts must ask equally often, at the same places; a yes stays a yes."""
-    if not self._alone and not self._requested:
-      # With several hosts JAX catches the signal; the hosts agree on the number of the question that is answered yes.
-      self._asked += 1
-      self._requested = multihost_utils.reached_preemption_sync_point(self._asked)
-    return self._requested
-
-  def __enter__(self):
-    if self._catches:
-      self._previous = signal.signal(signal.SIGTERM, self._note)
-    return self
-
-  def __exit__(self, *_):
-    if self._catches:
-      signal.signal(signal.SIGTERM, self._previous)
-
-  def _note(self, *_):
-    self._requested = True
-
-
-class Profiler:
-  """Records a profiler trace of five steps in `WORKDIR/profile`.
-
-  Args:
-    workdir: of the run.
-    first_step: number of updates after which the trace starts; 0 = never.
-  """
-
-  def __init__(self, workdir: Workdir, first_step: int):
-    self._target, self._first_step, self._running = workdir / "profile", first_step, False
-    self._folder = self._target
-
-  def before_step(self, step: int) -> None:
-    if self._first_step and step == self._first_step:
-      if files.is_remote(self._target):
-        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="profile"))  # The profiler only writes to disks.
-      jax.profiler.start_trace(self._folder)
-      self._running = True
-    if step == self._first_step + _TRACED_STEPS:
-      self.close()
-
-  def close(self) -> None:
-    if self._running:
-      jax.profiler.stop_trace()
-      self._running = False
-      if files.is_remote(self._target):
-        files.upload(self._folder, self._target)
-        shutil.rmtree(self._folder)
-      _log.info("profiler trace from step %d: %s", self._first_step, self._target)
 
 
 class TrainingLog:
   """Logs the metrics of each step while the next one runs, and stops a run whose numbers are no longer finite.
 
   Args:
-    writer: of metrics.jsonl and TensorBoard.
+    writer: writer of metrics.jsonl and TensorBoard.
     schedule: step -> learning rate.
     start: step the run starts from.
-    total_steps: of the run.
+    total_steps: number of updates of the run.
     every_steps: steps between two lines of the log.
     batch_size: examples of a step, over all devices.
     counts_skipped: True if damaged examples are skipped, so that their number is logged.
@@ -103,16 +34,21 @@ class TrainingLog:
   ):  # fmt: skip
     self._writer, self._schedule = writer, schedule
     self._total_steps, self._every_steps, self._batch_size = total_steps, every_steps, batch_size
-    self._skipped = 0 if counts_skipped else None
+    self._counts_skipped, self._skipped = counts_skipped, 0
     self._pending = None
     self._first_step, self._started_step = start + 1, start
     self._begin_window()
 
-  def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-    """Takes the metrics of `step`, which are still being computed, and logs those of the step before."""
+  def push(self, step: int, metrics: Mapping[str, jax.Array], skipped: int = 0) -> None:
+    """Takes the metrics of `step`, which are still being computed, and logs those of the step before.
+
+    `skipped` is the number of damaged examples of this host that were replaced; logged is their sum over steps and
+    hosts since the start.
+    """
     self._started_step = step
     self.flush()
     self._pending = (step, metrics)
+    self._skipped += skipped
 
   def flush(self) -> None:
     """Waits for the newest metrics. Raises FloatingPointError if they are not finite."""
@@ -140,7 +76,7 @@ class TrainingLog:
       "images_per_second": self._batch_size / self._seconds_per_step,
       "input_wait": self._input_wait,
     }
-    if self._skipped is not None:
+    if self._counts_skipped:
       scalars["skipped"] = sum(sharding.all_gather(self._skipped))
     self._writer.scalars(step, scalars)
     _log.info(
@@ -148,11 +84,6 @@ class TrainingLog:
       step, self._total_steps, scalars["loss"], scalars["learning_rate"], scalars["images_per_second"],
       100 * self._input_wait, _clock((self._total_steps - step) * self._seconds_per_step),
     )  # fmt: skip
-
-  def skip(self, count: int) -> None:
-    """Counts damaged examples of this host that were replaced; `skipped` is their sum over hosts since the start."""
-    if self._skipped is not None:
-      self._skipped += count
 
   def _measure_speed(self) -> None:
     """Takes the mean over the steps since the last line; keeps the last value if there was no step."""

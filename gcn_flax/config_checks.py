@@ -42,8 +42,8 @@ _RANGES = {
 }  # fmt: skip
 
 
-def validate(config: ml_collections.ConfigDict, training: bool = True) -> None:
-  """Checks every field by itself and against the others; `validate_devices` checks batches against the devices.
+def check_config(config: ml_collections.ConfigDict, training: bool = True) -> None:
+  """Checks every field by itself and against the others; `check_devices` checks batches against the devices.
 
   Args:
     config: the config to check.
@@ -52,21 +52,21 @@ def validate(config: ml_collections.ConfigDict, training: bool = True) -> None:
   Raises:
     ValueError: `config.FIELD=VALUE: problem. Fix.`
   """
-  _validate_each(config)
-  _validate_data(config.data)
-  _validate_mix(config.data)
-  _validate_eval(config)
-  _validate_model(config)
-  _validate_task(config)
-  _validate_loss(config.loss)
-  _validate_mesh(config, training)
+  _check_each(config)
+  _check_data(config.data)
+  _check_mix(config.data)
+  _check_eval(config)
+  _check_model(config)
+  _check_task(config)
+  _check_loss(config.loss)
+  _check_mesh(config, training)
 
 
 def _error(field: str, value, problem: str, fix: str) -> ValueError:
   return ValueError(f"config.{field}={value!r}: {problem}. {fix}.")
 
 
-def _validate_each(config: ml_collections.ConfigDict) -> None:
+def _check_each(config: ml_collections.ConfigDict) -> None:
   for field, choices in _CHOICES.items():
     value = _get(config, field)
     if value not in choices:
@@ -78,7 +78,7 @@ def _validate_each(config: ml_collections.ConfigDict) -> None:
       raise _error(field, value, limit, f"Use for instance {_get(get_config(), field)}")
 
 
-def _validate_data(data: ml_collections.ConfigDict) -> None:
+def _check_data(data: ml_collections.ConfigDict) -> None:
   for field in ("crop_size", "eval_size"):
     size = tuple(data[field])
     if not _is_size(size):
@@ -97,7 +97,7 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     raise _error("data.data_dir", data.data_dir, problem, fix)
 
 
-def _validate_mix(data: ml_collections.ConfigDict) -> None:
+def _check_mix(data: ml_collections.ConfigDict) -> None:
   mix = tuple(data.train_mix)
   example = f'Use for instance --config.data.train_mix=\'(("{data.dataset}", "train", "{ALL_ONCE}"),)\''
   if not mix:
@@ -117,7 +117,7 @@ def _validate_mix(data: ml_collections.ConfigDict) -> None:
     raise _error("data.train_mix", mix, f"mixes numbers with {ALL_ONCE!r}", fix)
 
 
-def _validate_eval(config: ml_collections.ConfigDict) -> None:
+def _check_eval(config: ml_collections.ConfigDict) -> None:
   settings = config.eval
   tile, scales = tuple(settings.tile), tuple(settings.scales)
   if tile and not _is_size(tile):
@@ -133,7 +133,7 @@ def _validate_eval(config: ml_collections.ConfigDict) -> None:
     raise _error("eval.scales", scales, "must be scale factors from 0.1 to 10", fix)
 
 
-def _validate_model(config: ml_collections.ConfigDict) -> None:
+def _check_model(config: ml_collections.ConfigDict) -> None:
   model, init_from = config.model, config.init_from
   if model.kernel_size % 2 == 0:
     fix = f"Use {model.kernel_size - 1} or {model.kernel_size + 1}"
@@ -151,7 +151,7 @@ def _validate_model(config: ml_collections.ConfigDict) -> None:
     raise _error("init_from", init_from, problem, "Set one of them to ''")
 
 
-def _validate_task(config: ml_collections.ConfigDict) -> None:
+def _check_task(config: ml_collections.ConfigDict) -> None:
   """Checks that classifiers get data sets with one class per image, and other networks do not."""
   for dataset in (config.data.dataset, *(entry[0] for entry in config.data.train_mix)):
     if (dataset in CLASSIFICATION) != is_classifier(config):
@@ -176,7 +176,7 @@ def _validate_task(config: ml_collections.ConfigDict) -> None:
     raise _error("data.eval_resize", resize, problem, f"Use {max(size)} or more")
 
 
-def _validate_loss(loss: ml_collections.ConfigDict) -> None:
+def _check_loss(loss: ml_collections.ConfigDict) -> None:
   weights = tuple(loss.class_weights)
   if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
     problem = "must be numbers of at least 0, and not all 0"
@@ -187,7 +187,7 @@ def _validate_loss(loss: ml_collections.ConfigDict) -> None:
     raise _error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
 
 
-def _validate_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
+def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
   spatial, (height, width) = config.mesh.spatial, config.data.crop_size
   if spatial > 1 and is_classifier(config):
     problem = "splits the rows of label maps, config.model.head='classifier' has none"
@@ -197,15 +197,15 @@ def _validate_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
     raise _error("data.crop_size", (height, width), problem, f"Use ({round_up(height, _STRIDE * spatial)}, {width})")
 
 
-def validate_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool = True) -> None:
+def check_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool = True) -> None:
   """Checks that batches divide over the devices.
 
   Args:
-    config: one that `validate` has passed.
+    config: one that `check_config` has passed.
     num_devices: devices that a batch is split over.
     training: if False, only the evaluation batch is checked.
 
-  Raises ValueError as `validate`.
+  Raises ValueError as `check_config`.
   """
   spatial, accumulate = config.mesh.spatial, config.accumulate_steps
   factor = accumulate * max(1, num_devices // spatial)
