@@ -76,7 +76,9 @@ def test_another_network_is_rejected_with_the_leaves_that_differ(tmp_path):
     with pytest.raises(ValueError, match=r"params/conv/kernel is \(2, 3\) in the checkpoint, \(2, 4\) here"):
       checkpoints.restore(1, target(width=4))
     other = target().replace(params={"conv": {"bias": jax.ShapeDtypeStruct((3,), jnp.float32)}})
-    with pytest.raises(ValueError, match="params/conv/bias .* is not in the checkpoint; params/conv/kernel .* only in the checkpoint"):
+    with pytest.raises(
+      ValueError, match="params/conv/bias .* is not in the checkpoint; .*kernel .* only in the checkpoint"
+    ):
       checkpoints.restore(1, other)
     with pytest.raises(ValueError, match="no checkpoint of step 7; there are: 1"):
       checkpoints.restore(7, target())
