@@ -5,6 +5,7 @@ import logging
 import shutil
 
 import pytest
+import tensorflow_datasets as tfds
 
 from configs import folder as folder_recipe
 from data.prepare import prepare
@@ -42,6 +43,13 @@ def own(tmp_path):
 
 def check(config, tmp_path):
   return preflight(config, Workdir(tmp_path / "run"), training=True, split=config.data.eval_split)
+
+
+def test_a_run_opens_its_data_set_once(own, tmp_path, monkeypatch):
+  opened, original = [], tfds.builder_from_directory
+  monkeypatch.setattr(tfds, "builder_from_directory", lambda path: opened.append(path) or original(path))
+  train.run(own, tmp_path / "run")
+  assert len(opened) == 1
 
 
 def test_other_files_are_refused_by_a_resume(own, tmp_path):
