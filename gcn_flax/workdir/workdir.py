@@ -69,7 +69,7 @@ class Workdir:
       raise ValueError(f"{path} is damaged ({error}). Put it back, or use a new workdir.") from error
 
   def check_room(self, num_bytes: int, free_bytes: int | None = None) -> None:
-    """Raises ValueError if the disk has no room for `num_bytes` more; `free_bytes` defaults to what the disk reports."""
+    """Raises ValueError if the disk has no room for `num_bytes` more; by default, `free_bytes` comes from the disk."""
     if self.is_remote:
       return
     free = shutil.disk_usage(self.path).free if free_bytes is None else free_bytes
