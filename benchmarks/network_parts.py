@@ -23,14 +23,14 @@ class Part:
 
   Attributes:
     name: row of the table.
-    count: how often the network has it with this shape.
+    count: number of times that the network has it with this shape.
     ours: `ops -> (weights, x) -> outputs`, one array or several.
     weights: arguments of `ours`.
     torch: `TorchGCN -> function of x`; a module if it has weights.
     x: input `[B, H, W, C]`.
-    into_x: whether the network needs the gradient with respect to `x`.
-    inside_encoder: whether the time of the encoder includes it.
-    logits: whether `x` has one channel per class, to which our side adds channel padding.
+    into_x: True if the network needs the gradient with respect to `x`.
+    inside_encoder: True if the encoder's time includes it.
+    logits: True if `x` has one channel per class, to which our side adds channel padding.
   """
 
   name: str

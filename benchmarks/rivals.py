@@ -39,7 +39,7 @@ class Setting:
     backbone: name of the encoder.
     kernel_size: k of the heads.
     batch: uint8 `image` `[B, H, W, 3]` and `label` `[B, H, W]`.
-    dtype: of activations, float32 or bfloat16 (mixed precision; autocast in PyTorch).
+    dtype: dtype of activations, float32 or bfloat16 (mixed precision; autocast in PyTorch).
   """
 
   num_classes: int

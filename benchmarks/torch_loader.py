@@ -29,7 +29,7 @@ class Examples(torch.utils.data.Dataset):
     root: folder written by `input_files.write`.
     crop: side of the square crops in pixels.
     scales: (smallest, largest) random scale of the short side.
-    normalized: whether to return normalized float32 images and int64 labels, as they do; otherwise uint8.
+    normalized: True for normalized float32 images and int64 labels, as in the reference; otherwise uint8.
   """
 
   def __init__(self, root: pathlib.Path, crop: int, scales: tuple[float, float], normalized: bool):

@@ -1,4 +1,8 @@
-"""Base class of the TFDS builders: plans the splits, checks every example, writes the records."""
+"""Base class of the TFDS builders: plans the splits, checks every example, writes the records.
+
+To add a data set, derive a `Builder` in `data/NAME/NAME_dataset_builder.py`, and add its label set to `LABELS` in
+gcn_flax/labels.py, or only its name to `DATASETS` there if its classes are read from the prepared data.
+"""
 
 import abc
 import contextlib

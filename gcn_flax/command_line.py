@@ -1,5 +1,6 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
+import re
 from collections.abc import Sequence
 
 import ml_collections
@@ -72,7 +73,7 @@ Examples:
 
 
 class UserError(ValueError):
-  """Raised for a mistake on the command line; the message says what is wrong and how to fix it."""
+  """Signals a mistake on the command line; the message says what is wrong and how to fix it."""
 
 
 def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
@@ -113,16 +114,8 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   given = _define_flags(argv)
   try:
     rest = given(argv)
-  except AttributeError as error:
-    name = str(error).strip("\"'")
-    raise UserError(f"the config has no field {name!r}. {config.__file__} lists all fields.") from error
-  except OSError as error:
-    raise UserError(f"the config cannot be read: {' '.join(str(error).split())}") from error
   except Exception as error:  # A config file is the user's code and may raise anything.
-    lines = str(error).strip().splitlines()
-    # ml_collections quotes the traceback of a config file that raises; its last line says what is wrong.
-    text = lines[-1].removeprefix("ValueError: ") if "Traceback" in str(error) else " ".join(lines)
-    raise UserError(text) from error
+    raise UserError(_explain(error)) from error
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}. Flags begin with --, see --help.")
   for name in ("config", "workdir"):
@@ -134,6 +127,28 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_combinations(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _explain(error: Exception) -> str:
+  """Returns one line about an error in the config file or in a flag."""
+  field = _missing_field(error)
+  if field:
+    return f"the config has no field {field!r}. {config.__file__} lists all fields."
+  if isinstance(error, AttributeError | OSError):
+    return f"the config cannot be read: {' '.join(str(error).split())}"
+  lines = str(error).strip().splitlines()
+  # ml_collections quotes the traceback of a config file that raises; its last line says what is wrong.
+  return lines[-1].removeprefix("ValueError: ") if "Traceback" in str(error) else " ".join(lines)
+
+
+def _missing_field(error: Exception) -> str:
+  """Returns the field that a ConfigDict lacks, if that is what the error says; otherwise ''."""
+  # A ConfigDict raises a KeyError, or an AttributeError whose argument is one. Its text quotes the field, and may
+  # list all other fields or suggest a similar one.
+  reason = error.args[0] if isinstance(error, AttributeError) and error.args else error
+  text = str(reason.args[0]) if isinstance(reason, KeyError) and reason.args else ""
+  found = re.match(r"""(?:Key )?['"](\w+)['"](?: does not exist|\n|$)""", text)
+  return found[1] if found else ""
 
 
 def _check_combinations(given: flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""Every setting of a run, with its unit and default; `gcn_flax.validation` checks them."""
+"""Every setting of a run, with its unit and default; `gcn_flax.config_checks` checks them."""
 
 import ml_collections
 
@@ -96,7 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.boundary_refine = True  # Use the Boundary Refinement (BR) blocks.
   # Batch normalisation: sync = statistics of the global batch (SyncBN); frozen = running statistics.
   model.norm = "sync"
-  model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 computation, float32 weights and logits.
+  model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 network, float32 weights and loss.
   model.remat = False  # Gradient checkpointing: recompute the encoder's blocks in the backward pass to save memory.
   # Pretrained encoder: a .safetensors or .pth file with torchvision or timm names, or the workdir of a classifier
   # (configs/imagenet.py; its best checkpoint is used). '' = random. Read only before the first step.
@@ -119,7 +119,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Parameters with weight decay: kernels; or all, that is biases and normalisation as well. Ours.
   optimizer.decayed = "kernels"
   optimizer.clip_norm = 0.0  # Max global norm of the gradient; 0 = no clipping. Ours.
-  optimizer.warmup_steps = 0  # Steps of linear warmup from 0. Ours.
+  optimizer.warmup_steps = 0  # Steps of linear warmup, from 1 / (warmup_steps + 1) at step 0. Ours.
   optimizer.schedule = "poly"  # poly; or cosine: learning rate * (1 + cos(pi * step / total_steps)) / 2. Ours.
   optimizer.poly_power = 0.9  # learning rate * (1 - step / total_steps) ** poly_power. Ours.
   # The encoder's learning rate relative to the rest. For a frozen encoder, 0, set model.norm=frozen as well.

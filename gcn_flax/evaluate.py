@@ -49,7 +49,7 @@ def run(
 
 
 class _Stopped(Exception):
-  """Raised to break off an evaluation."""
+  """Signals that an evaluation is broken off."""
 
 
 def evaluate(

@@ -83,6 +83,7 @@ class Progress:
     self._started = self._reported = time.monotonic()
 
   def add(self) -> None:
+    """Counts one more image as done."""
     self._done += 1
     now = time.monotonic()
     if now - self._reported > _PROGRESS_SECONDS:

@@ -1,4 +1,8 @@
-"""Label sets of all data sets: class names, palettes, the ignore label, published split sizes."""
+"""Label sets of all data sets: class names, palettes, the ignore label, published split sizes.
+
+A new data set needs a label set in `LABELS`, or its name in `DATASETS` if its classes are read from the prepared data,
+and a builder in `data/NAME/NAME_dataset_builder.py`.
+"""
 
 import dataclasses
 
@@ -34,6 +38,7 @@ class LabelSet:
 
   @property
   def num_classes(self) -> int:
+    """Number of classes."""
     return len(self.classes)
 
 

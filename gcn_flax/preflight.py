@@ -36,8 +36,8 @@ def preflight(
   Args:
     config: config of the run.
     workdir: workdir of the run.
-    training: True to train: settings must then equal those of the workdir, apart from `MUTABLE_FIELDS`; otherwise only
-      the architecture must.
+    training: True for training: settings must then equal those of the workdir, apart from `MUTABLE_FIELDS`; otherwise
+      only the architecture must.
     split: split to evaluate or predict; None for a command that needs no data set.
     labelled: False if the split needs no ground truth.
     data: the run's data sets; opened if not given.

@@ -205,7 +205,8 @@ class SubmissionFolder:
     allowed = _RAW_IDS if self.kind == "cityscapes" else np.arange(VOC.num_classes)
     values = np.unique(np.asarray(image))
     strange = np.setdiff1d(values, allowed)
-    return f"holds {', '.join(map(str, strange[:5]))}, which is no class" if strange.size else ""
+    which = "which is no class" if strange.size == 1 else "which are no classes"
+    return f"holds {', '.join(map(str, strange[:5]))}, {which}" if strange.size else ""
 
 
 _RAW_IDS = np.array([np.flatnonzero(CITYSCAPES.raw_to_train == index)[0] for index in range(19)], np.uint8)

@@ -56,6 +56,38 @@ def test_flags_that_do_not_go_together_are_rejected(arguments, message):
     command_line.parse([*COMMON, *arguments])
 
 
+RECIPE = """
+import os
+from gcn_flax.config import get_config as default
+
+def get_config(fault):
+  config = default()
+  exec(fault)
+  return config
+"""
+
+
+@pytest.mark.parametrize(
+  "fault", ["config.modle.head", "config.modle = 1", "config.model.modle = 1", "config['modle']"]
+)
+def test_a_field_that_a_recipe_misspells_is_named_alone(fault, tmp_path):
+  (tmp_path / "recipe.py").write_text(RECIPE)
+  with pytest.raises(command_line.UserError, match=r"^the config has no field 'modle'\. \S+ lists all fields\.$"):
+    command_line.parse(["gcn_flax", f"--config={tmp_path}/recipe.py:{fault}", "--workdir=W"])
+
+
+def test_an_error_of_the_recipe_itself_is_shown_as_it_is(tmp_path):
+  (tmp_path / "recipe.py").write_text(RECIPE)
+  with pytest.raises(command_line.UserError, match="^the config cannot be read: module 'os' has no attribute 'pth'$"):
+    command_line.parse(["gcn_flax", f"--config={tmp_path}/recipe.py:os.pth", "--workdir=W"])
+
+
+@pytest.mark.parametrize("flag", ["--config.modle=1", "--config.modle.head=gcn", "--config.model.modle=1"])
+def test_a_field_that_a_flag_misspells_is_named_alone(flag):
+  with pytest.raises(command_line.UserError, match=r"^the config has no field 'modle'\. \S+ lists all fields\.$"):
+    command_line.parse([*COMMON, flag])
+
+
 def test_an_unknown_field_is_answered_with_a_file_that_exists():
   with pytest.raises(command_line.UserError, match="no field 'rate'. .* lists all fields") as error:
     command_line.parse([*COMMON, "--config.optimizer.rate=1"])

@@ -54,7 +54,7 @@ class TTA:
 
   @property
   def one(self) -> bool:
-    """True if the network sees each image exactly once, unscaled and whole."""
+    """Returns True if the network sees each image exactly once, unscaled and whole."""
     return self.scales == (1.0,) and not self.flip and not self.tile
 
 

@@ -29,7 +29,7 @@ class Dataset:
     data_dir: the directory that was given to `data.prepare`.
 
   Attributes:
-    name: as opened.
+    name: name of the data set, as given.
     label_set: its classes; those of a user's folder and of ImageNet are read from the prepared data set.
     splits: number of examples of each split that can be opened.
     partial: counts that differ from the published ones, each as "train 8 instead of 2975"; empty for a complete data

@@ -14,7 +14,7 @@ cv2.setNumThreads(0)  # The loader's own threads fill the cores; OpenCV's would 
 
 
 class CorruptExample(ValueError):
-  """Raised for an example that cannot be read; the message names it."""
+  """Signals an example that cannot be read; the message names it."""
 
 
 class Source(Sequence):

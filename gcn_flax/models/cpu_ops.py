@@ -1,6 +1,7 @@
-"""Implementations of operations for CPUs, where XLA's convolutions reach half of the speed of its matrix products.
+"""Implementations of operations for CPUs, where XLA's convolutions run at half the FLOP/s of its matrix products.
 
-Sizes that decide are those of the whole batch, whatever the number of devices: JAX knows no others while it traces.
+The choice depends on the array sizes that JAX traces: those of the whole batch under `jit`, whatever the number of
+devices, and those of one device's share under `shard_map`, as in evaluation.
 """
 
 import functools
@@ -13,17 +14,18 @@ import jax.numpy as jnp
 from gcn_flax.models import reference_ops
 from gcn_flax.models.kernels import Padding, same_padding
 
-_MIN_LINE_WORK = 1 << 24  # Multiplications below which the product of a line is not worth compiling.
-_MAX_LINE_TAPS = 1 << 26  # Numbers that stand side by side before they are summed: 256 MB.
+_MIN_LINE_WORK = 1 << 24  # Multiplications; below this, `_line_conv` does not repay the time to compile it.
+_MAX_LINE_TAPS = 1 << 26  # Array elements (float32, 256 MB) that `_line_conv` holds before it sums them.
 _IM2COL_MAX_PIXELS, _IM2COL_MIN_CHANNELS = 512, 256  # im2col's matrix is then small compared with the kernel.
 _STRIPS_MIN_CHANNELS = 16
-_STRIP_SIZE, _MAX_STRIPS = 1 << 20, 16  # Numbers of a map whose convolution stays in the cache; each strip is compiled.
+_STRIP_SIZE = 1 << 20  # Array elements of a strip; the convolution of one stays in the cache.
+_MAX_STRIPS = 16  # Each strip is compiled separately.
 
 
 def conv(
   x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding, strip_size: int = _STRIP_SIZE
 ) -> jax.Array:
-  """Returns the convolution of `[B, H, W, I]` with `[k, l, I, O]`; `strip_size` is that of `_conv_of_large_map`."""
+  """Returns the convolution of `[B, H, W, I]` with `[k, l, I, O]`; `strip_size`: see `_conv_of_large_map`."""
   height, width, inputs, _ = kernel.shape
   if height == width == 1:
     return _matmul(x[:, :: strides[0], :: strides[1]], kernel[0, 0])

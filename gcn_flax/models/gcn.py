@@ -25,7 +25,8 @@ class GCN(nn.Module):
     head: `gcn`, or a rival of Figure 4: `trivial`, `stack`, `pointwise`.
     stack_width: channels inside the head `stack`; None for those of its input (Table 3).
     boundary_refine: False leaves out the nine BR blocks (Tables 1 to 4).
-    dtype: dtype of the computation (mixed precision); parameters and logits are float32.
+    dtype: dtype of the computation (mixed precision) and of `raw_logits`; parameters and the logits of a call are
+      float32.
     norm: batch normalisation of the encoder, `sync` (SyncBN) or `frozen`.
     stride_in_1x1: moves the stride of the encoder's bottlenecks, see `ResNet`.
     ops: implementations of operations; None for those of the platform that JAX computes on.
@@ -53,7 +54,8 @@ class GCN(nn.Module):
   def raw_logits(self, images: jax.Array, *, train: bool) -> FeatureMap:
     """Returns the logits in the layout and dtype that they are computed in.
 
-    Training and evaluation do without float32 logits of full size. Raises ValueError as the class does.
+    Training and evaluation use these, so that no float32 map of full size is stored. Raises ValueError as the class
+    does.
     """
     with use_ops(self.ops):
       features = self._encode(images, train)

@@ -1,7 +1,7 @@
 """Heads that turn feature maps into class scores (Figures 2 B and 4), and the block that refines them (Figure 2 C).
 
-`GlobalConv` is the paper's; the others are its rivals. None has a nonlinearity inside. All keep the size:
-`[B, H, W, C]` -> `[B, H, W, features]`.
+`GlobalConv` is the paper's head; the other heads are those it is compared with. Heads are linear and map
+`[B, H, W, C]` to `[B, H, W, features]`. The block has a ReLU inside and keeps the shape.
 """
 
 import functools
@@ -40,7 +40,8 @@ class GlobalConv(nn.Module):
     conv = functools.partial(Conv, self.features, use_bias=self.use_bias, dtype=self.dtype)
     tall, wide = (self.kernel_size, 1), (1, self.kernel_size)
     _, height, width, _ = x.shape
-    # Neighbours along the first kernel share most of their window: a block of them is one pixel of many outputs.
+    # Neighbouring outputs along the first kernel share most of their window, so a block of them is computed as one
+    # pixel with more channels (space-to-depth).
     rows, columns = (current_ops().head_block(self.features, side) for side in (height, width))
     x = FeatureMap.of(x)
     left = conv(tall, name="left_first")(x, Layout(self.features, (rows, 1)))
@@ -121,8 +122,8 @@ class BoundaryRefine(nn.Module):
 
 
 def refined_layout(layout: Layout) -> Layout:
-  """Returns the layout that follows a BR.
+  """Returns the layout of a BR's result: a map in blocks loses its channel padding.
 
-  Only convolutions read channel padding. What follows a BR on a map in blocks is none: depth-to-space or the loss.
+  Channel padding only speeds up convolutions, and no convolution reads such a map: depth-to-space or the loss follows.
   """
   return layout.without_padding() if layout.in_blocks else layout

@@ -40,8 +40,8 @@ class Conv(nn.Module):
 
     Args:
       x: the input; with a stride, in the plain layout.
-      layout: layout of a `FeatureMap`'s result, of the input's block or, for an input that is not in blocks, of any;
-        None for the input's block without channel padding.
+      layout: layout of the result if `x` is a `FeatureMap`. It has the block of the input; an input that is not in
+        blocks allows any block. None for the input's block without channel padding.
 
     Raises ValueError for a stride with blocks, and for two different blocks.
     """
@@ -67,8 +67,8 @@ class Conv(nn.Module):
 def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
   """Initialises a 4 x 4 transposed convolution `[4, 4, C, C]` as bilinear interpolation by two.
 
-  Each class begins as the interpolation of itself alone. The paper does not give the initialisation of its
-  deconvolutions; this is FCN's (Long et al., CVPR 2015).
+  Each class is at first interpolated by itself, without the other classes. The paper does not give the initialisation
+  of its deconvolutions; this is FCN's (Long et al., CVPR 2015).
   """
   del key
   height, width, inputs, outputs = shape
@@ -98,7 +98,8 @@ class Deconv(nn.Module):
 
     Args:
       x: the input.
-      layout: layout of a `FeatureMap`'s result, not in blocks or in blocks of 2 x 2; None for the plain layout.
+      layout: layout of the result if `x` is a `FeatureMap`: not in blocks, or in blocks of 2 x 2. None for the plain
+        layout.
     """
     is_map, x = isinstance(x, FeatureMap), FeatureMap.of(x)
     channels = x.layout.channels

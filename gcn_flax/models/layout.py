@@ -40,7 +40,7 @@ class Layout:
 
   @property
   def in_blocks(self) -> bool:
-    """True unless a pixel of the array is one pixel of the map."""
+    """Returns True unless a pixel of the array is one pixel of the map."""
     return self.block != (1, 1)
 
   def without_padding(self) -> "Layout":

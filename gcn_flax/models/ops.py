@@ -46,7 +46,7 @@ class Ops:
     return -(-channels // multiple) * multiple if channels >= self.min_padded_channels else channels
 
   def head_block(self, channels: int, side: int) -> int:
-    """Returns how many pixels along the kernel make one pixel of a head's first k x 1 or 1 x k convolution."""
+    """Returns the block size along the kernel of a head's first k x 1 or 1 x k convolution, pixels; 1 for no block."""
     if side < _MIN_HEAD_SIDE:
       return 1
     limit = min(self.lanes // channels, _MAX_HEAD_BLOCK)

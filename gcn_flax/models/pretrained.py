@@ -79,7 +79,7 @@ def load_backbone(path: str | pathlib.Path, backbone: str, family: str = "torchv
 def load_classifier(
   path: str | pathlib.Path, backbone: str, num_classes: int, family: str = "torchvision"
 ) -> dict[str, Any]:
-  """Reads the weights of a `Classifier`: the encoder as `load_backbone`, and `fc` if the file's has `num_classes`."""
+  """Reads the weights of a `Classifier`: the encoder as `load_backbone`, and `fc` if it has `num_classes` outputs."""
   tensors = _read(path, family, backbone)
   encoder = _encoder(tensors, path, backbone)
   result = {name: {"encoder": part} for name, part in encoder.items()}

@@ -49,6 +49,7 @@ class Block(nn.Module):
     return nn.relu(residual + self.shortcut(x))
 
   def residual(self, x: jax.Array) -> jax.Array:
+    """Returns the residual `[B, ceil(H / stride), ceil(W / stride), features]` of `x` `[B, H, W, C]`."""
     raise NotImplementedError
 
   def shortcut(self, x: jax.Array) -> jax.Array:
@@ -95,10 +96,9 @@ class GlobalBottleneck(Block):
   Branches k x 1 then 1 x k, and 1 x k then k x 1, of `width` channels, every convolution followed by normalisation
   and ReLU; their sum goes through the 1 x 1 that stays.
 
-  About downsampling, the paper says only that stride-2 convolutions do it between the stages. Here the first
-  convolution of each branch has the stride, in both directions, as the first convolution of a stage has it in the
-  original ResNet. Of the possible places this one comes closest to the paper's 3700M multiply-adds, see
-  docs/WEIGHTS.md.
+  The paper only says that stride-2 convolutions downsample between stages. Here the first convolution of each branch
+  has the stride, in both directions, like the first convolution of a stage in the original ResNet. Of the possible
+  places this one comes closest to the paper's 3700M multiply-adds, see docs/WEIGHTS.md.
 
   Attributes:
     kernel_size: k, odd.

@@ -25,7 +25,7 @@ class Collective:
   Attributes:
     kind: `all-reduce`, `all-gather`, `reduce-scatter`, `all-to-all` or `collective-permute`.
     num_bytes: size of its result on one device.
-    count: how often it runs in a step.
+    count: number of times that it runs in a step.
   """
 
   kind: str

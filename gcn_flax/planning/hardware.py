@@ -13,7 +13,7 @@ class Tpu:
     clock: clock of a TensorCore, Hz.
     peak: bfloat16 FLOP/s of one device.
     network: bytes per second that one chip sends to its neighbours in an all-reduce.
-    devices_per_chip: as JAX counts devices.
+    devices_per_chip: number of JAX devices per chip.
     chip_config: libtpu's name of the chip configuration that Cloud TPU uses; "" for libtpu's default.
     compile_bytes: host memory that libtpu may take on each core it compiles on; 0 for no limit.
   """
@@ -71,7 +71,7 @@ class Target:
   """The devices to plan for.
 
   Attributes:
-    name: as given on the command line, such as `v5e:4x8`.
+    name: topology as given on the command line, such as `v5e:4x8`.
     generation: key of `TPUS` or `GPUS`.
     sides: chips along each axis of a TPU slice; for GPUs their number.
   """

@@ -18,7 +18,7 @@ class Row:
 
   Attributes:
     image: RGB uint8 `[H, W, 3]`.
-    label, prediction: in the form of the task.
+    label, prediction: ground truth and prediction: a label map, or one class for a classifier.
     image_id: name of the image.
     metric: the main metric of this image alone.
   """
@@ -35,7 +35,7 @@ class Metrics(abc.ABC):
   """Metrics of a split, from counts that are summed over all of it.
 
   Attributes:
-    counts: as from the task's `count`, summed over the split.
+    counts: results of the task's `count`, summed over the split.
     image_metrics: the main metric of each image alone, in the order of the split; NaN for an image that is all void.
     label_set: the classes.
     sample, best, worst: examples spread evenly over the split, and those of highest and lowest metric.
@@ -50,6 +50,7 @@ class Metrics(abc.ABC):
 
   @property
   def num_images(self) -> int:
+    """Number of evaluated images."""
     return len(self.image_metrics)
 
   @property

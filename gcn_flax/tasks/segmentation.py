@@ -153,7 +153,12 @@ class Metrics(metrics.Metrics):
     return tables.class_table(self.label_set.classes, iou, share, self.scalars)
 
   def details(self) -> dict[str, Any]:
-    """Returns `iou`, `accuracy` and `boundary_iou_by_class` by class name, None for absent classes, and `confusion`."""
+    """Returns metrics by name, as lists and dicts for JSON.
+
+    `iou`, `accuracy` and `boundary_iou_by_class` are by class name, None for absent classes. `accuracy_within_pixels`
+    is by distance from a boundary. `confusion` is the confusion matrix. Cityscapes has `category_iou`, `instance_iou`
+    and `category_instance_iou` as well.
+    """
     matrix = self.counts["confusion"]
     return {
       "iou": self.by_class(confusion.iou_per_class(matrix)),

@@ -21,14 +21,14 @@ _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE
 
 
 class DamagedCheckpoint(ValueError):
-  """Raised for a checkpoint that cannot be read, or whose arrays are not those that were saved."""
+  """Signals a checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
 class _Manager(ocp.CheckpointManager):
   """Orbax's manager without its own preemption check.
 
-  That check would reset the counter by which all hosts agree on where to stop, see `workdir.stop_signal`: with it, one
-  host stopped and the other went on.
+  Hosts agree on the step to stop at through a counter, see `workdir.stop_signal`. Orbax's check resets that counter,
+  and then one host stops while the others go on.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -46,7 +46,7 @@ class Checkpoints:
   Args:
     directory: made if it is missing, unless `read_only`.
     keep: number of recent checkpoints to keep; the best one is kept too.
-    read_only: True to write and clean up nothing.
+    read_only: True if nothing is to be written or cleaned up.
   """
 
   def __init__(self, directory: str | files.Path, keep: int = 1, read_only: bool = False):

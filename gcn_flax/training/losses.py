@@ -52,8 +52,8 @@ def cross_entropy(
     ignore: label of void pixels, which get no gradient either.
     class_weights: one weight per class; () for 1 each.
     label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
-    ohem_fraction: share of the pixels that counts: those of the largest loss, among pixels that are neither void nor
-      of weight 0. 1 for all.
+    ohem_fraction: share of the pixels to train on, those with the largest loss; 1 for all. Void pixels and pixels of
+      weight 0 are left out first.
     ohem_threshold: pixels whose true class has a lower probability than this count as well.
 
   Returns:
@@ -141,8 +141,8 @@ def hardest(losses: jax.Array, valid: jax.Array, fraction: float, threshold: flo
   Returns:
     bool `[...]`, True for the pixels that are kept.
   """
-  # Non-negative float32 numbers are in the order of their bits, read as whole numbers. So the loss of rank `wanted` is
-  # found bit by bit, by counting alone: no sort, for which a batch spread over devices would have to be gathered.
+  # Non-negative float32 numbers sort like their bits read as integers. So the loss of rank `wanted` is found bit by
+  # bit, by counting. A sort would have to gather a batch that is spread over devices.
   bits = jnp.where(valid, jax.lax.bitcast_convert_type(jnp.maximum(losses, 0.0), jnp.int32), -1)
   wanted = jnp.ceil(fraction * jnp.sum(valid, dtype=jnp.int32)).astype(jnp.int32)
 

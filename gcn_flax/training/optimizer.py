@@ -12,7 +12,9 @@ ENCODER = "encoder"  # Name of the encoder in the parameter tree of every networ
 def make_schedule(
   kind: str, learning_rate: float, total_steps: int, warmup_steps: int, poly_power: float
 ) -> optax.Schedule:
-  """Returns a schedule: linear warm-up from 0, then decay to 0 at `total_steps`.
+  """Returns a schedule: linear warm-up, then decay to 0 at `total_steps`.
+
+  The factor of the warm-up is `(step + 1) / (warmup_steps + 1)`, at most 1.
 
   `poly`: `learning_rate * (1 - step / total_steps) ** poly_power`; `cosine`: `learning_rate *
   (1 + cos(pi * step / total_steps)) / 2`. The decay starts at step 0, under the warm-up, so that

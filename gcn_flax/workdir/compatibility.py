@@ -1,5 +1,6 @@
 """Compares a run with the workdir it continues: its settings, its data and its classes."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ MUTABLE_FIELDS = (
   "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers",
   "eval", "mesh", "model.remat",
 )  # fmt: skip
+
+# Names of classes in a message: longest list to show whole, and differences to show of a longer one.
+_MAX_LISTED, _MAX_DIFFERENCES = 30, 5
 
 # Fields that say what the weights of a checkpoint are: they must match for evaluation, prediction and export.
 ARCHITECTURE_FIELDS = (
@@ -93,10 +97,25 @@ def check_classes(config: ml_collections.ConfigDict, classes: Sequence[str], tra
   """Raises ValueError if a workdir or an exported file was trained with other classes than the data set has."""
   before = TrainingData.read(trained).classes
   if before and tuple(before) != tuple(classes):
+    theirs, ours = _contrast(before, classes)
     raise ValueError(
-      f"{trained} was trained with the classes {', '.join(before[:30])}, but {config.data.dataset} in "
-      f"{config.data.data_dir} has {', '.join(classes[:30])}. Use a workdir that was trained on these."
+      f"{trained} was trained with the classes {theirs}, but {config.data.dataset} in {config.data.data_dir} has "
+      f"{ours}. Use a workdir that was trained on these."
     )
+
+
+def _contrast(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
+  """Returns the names on both sides; for long lists only the first that differ, with their numbers."""
+  if max(len(before), len(after)) <= _MAX_LISTED:
+    return ", ".join(before), ", ".join(after)
+  pairs = list(itertools.zip_longest(before, after, fillvalue="none"))
+  differ = [index for index, (old, new) in enumerate(pairs) if old != new]
+
+  def describe(side: int, total: int) -> str:
+    named = ", ".join(f"{index} = {pairs[index][side]}" for index in differ[:_MAX_DIFFERENCES])
+    return f"{named} ({len(differ)} differ; {total} in all)"
+
+  return describe(0, len(before)), describe(1, len(after))
 
 
 def _is_under(field: str, names: Sequence[str]) -> bool:

@@ -85,8 +85,8 @@ def _lease(path: files.Path, who: str) -> Iterator[str]:
   path.write_text(json.dumps({"who": who, "token": token, "beat": 0}))
   time.sleep(_BEAT / 3)
   now = _read(path)
-  if not now or now["token"] != token:  # Another run came at the same moment.
-    yield now["who"] if now else "which has just ended"
+  if not now or now["token"] != token:  # Another run began at the same moment.
+    yield now["who"] if now else "one that is just ending"
     return
 
   def beat():

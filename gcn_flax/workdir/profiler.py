@@ -27,6 +27,7 @@ class Profiler:
     self._folder = self._target
 
   def before_step(self, step: int) -> None:
+    """Starts or stops the trace if it is due; `step` is the number of updates so far."""
     if self._first_step and step == self._first_step:
       if files.is_remote(self._target):
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="profile"))  # The profiler only writes to disks.
@@ -36,6 +37,7 @@ class Profiler:
       self.close()
 
   def close(self) -> None:
+    """Stops and stores a trace that is still running."""
     if self._running:
       jax.profiler.stop_trace()
       self._running = False

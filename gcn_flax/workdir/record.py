@@ -51,10 +51,12 @@ class TrainingData:
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any]) -> "TrainingData":
+    """Returns the data of a JSON object as from `to_json`; missing entries stay empty."""
     palette = tuple(map(tuple, record.get("palette", ())))
     return cls(tuple(record.get("classes", ())), palette, record.get("partial", {}))
 
   def to_json(self) -> dict[str, Any]:
+    """Returns the data as an object for JSON; {} without classes."""
     return {"classes": self.classes, "palette": self.palette, "partial": self.partial} if self.classes else {}
 
 
@@ -87,8 +89,11 @@ def machine() -> dict[str, Any]:
 
 def _commit() -> str | None:
   """Returns the commit of the source tree, with `+` appended for changed files; None outside a checkout."""
-  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+  source = pathlib.Path(__file__)
+  git = ["git", "-C", str(source.parent)]
   try:
+    # A virtual environment may lie in the repository of another project, which does not track the file.
+    subprocess.run([*git, "ls-files", "--error-unmatch", source.name], capture_output=True, check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
   except (OSError, subprocess.CalledProcessError):

@@ -26,7 +26,7 @@ def restore_or_init(
   Args:
     setup: setup of the run.
     checkpoints: checkpoints of the workdir.
-    init_weights: as from `load_init_weights`; None if the workdir must hold a checkpoint.
+    init_weights: weights from `load_init_weights`; None if the workdir must hold a checkpoint.
     seed: seed of the random weights.
     total_steps: number of updates of the run.
 

@@ -24,8 +24,8 @@ class Trained:
   """A network with trained weights.
 
   Attributes:
-    setup: what computes it.
-    weights: as from `TrainState.weights`, on the devices.
+    setup: network and compiled steps.
+    weights: weights from `TrainState.weights`, on the devices.
     step: updates they have had; 0 for imported weights.
     label_set: its classes.
     data: the data it was trained on, as recorded with the weights.

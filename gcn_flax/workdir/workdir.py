@@ -27,17 +27,17 @@ class Workdir:
 
   @property
   def is_remote(self) -> bool:
-    """True for a workdir in a bucket."""
+    """Returns True if the workdir is in a bucket."""
     return files.is_remote(self.path)
 
   @property
   def checkpoints(self) -> files.Path:
-    """The directory of the checkpoints, one folder a step."""
+    """Directory of the checkpoints, one folder per step."""
     return self.path / "checkpoints"
 
   @property
   def is_begun(self) -> bool:
-    """True if there is a whole checkpoint; a save that a kill cut short has a longer name."""
+    """Returns True if there is a whole checkpoint; a save that a kill cut short has a longer name."""
     return any(path.name.isdigit() for path in self.checkpoints.glob("[0-9]*"))
 
   def create(self) -> None:
@@ -69,7 +69,7 @@ class Workdir:
       raise ValueError(f"{path} is damaged ({error}). Put it back, or use a new workdir.") from error
 
   def check_room(self, num_bytes: int, free_bytes: int | None = None) -> None:
-    """Raises ValueError if the disk has no room for `num_bytes` more; `free_bytes` is asked of the disk by default."""
+    """Raises ValueError if the disk has no room for `num_bytes` more; by default, `free_bytes` comes from the disk."""
     if self.is_remote:
       return
     free = shutil.disk_usage(self.path).free if free_bytes is None else free_bytes

@@ -74,6 +74,11 @@ def check_damage_is_reported(submitted, source):
   for broken, options, message in [
     (array[1:], {}, f"{first.name} is {array.shape[0] - 1} x {array.shape[1]}, its image {array.shape[0]} x"),
     (np.where(array == array[0, 0], 255, array).astype(np.uint8), {}, f"{first.name} holds 255, which is no class"),
+    (
+      np.where(array == array[0, 0], 255, 254).astype(np.uint8),
+      {},
+      f"{first.name} holds 254, 255, which are no classes",
+    ),
     (array, {"mode_palette": None}, f"{first.name} is of mode L instead of P"),
     (array, {"mode_palette": palette[::-1]}, f"{first.name} has another palette than VOC's"),
     (np.stack([array] * 3, -1), {"mode_palette": None}, f"{first.name} is of mode RGB"),

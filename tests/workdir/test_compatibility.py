@@ -14,7 +14,7 @@ import pytest
 
 from gcn_flax import train
 from gcn_flax.training.checkpoint import open_checkpoints
-from gcn_flax.workdir import lock
+from gcn_flax.workdir import compatibility, lock
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
@@ -108,6 +108,18 @@ def test_what_was_compiled_is_kept_in_the_workdir(monkeypatch, tmp_path):
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
   finally:
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_long_lists_of_classes_are_contrasted_where_they_differ(config, tmp_path):
+  names = [f"class {index}" for index in range(100)]
+  Workdir(tmp_path).write_json("run.json", {"classes": names})
+  compatibility.check_classes(config, names, tmp_path)
+  swapped = [*names[:40], names[41], names[40], *names[42:]]
+  message = r"with the classes 40 = class 40, 41 = class 41 \(2 differ; 100 in all\), but .* has 40 = class 41, 41 = "
+  with pytest.raises(ValueError, match=message):
+    compatibility.check_classes(config, swapped, tmp_path)
+  with pytest.raises(ValueError, match=r"classes 99 = class 99 \(1 differ; 100 in .* has 99 = none \(1 differ; 99 in"):
+    compatibility.check_classes(config, names[:-1], tmp_path)
 
 
 @pytest.mark.slow
