@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     "--image_format",
     default=IMAGE_FORMATS[0],
     choices=IMAGE_FORMATS,
-    help="original: store images as they are; jpeg: store PNG images as JPEG of quality 95, which are read four times as "
+    help="original: store images as they are; jpeg: store PNG images as JPEG of quality 95, which are read 4 times as "
     "fast, see docs/PERFORMANCE.md (default: %(default)s)",
   )
   args = parser.parse_args(argv)
