@@ -160,7 +160,7 @@ def test_other_folders_are_splits_of_the_same_name(tmp_path):
   files = {"images/rain_2024/f.png": png(picture(np.random.default_rng(8), SHAPE))}
   files["masks/rain_2024/f.png"] = png(np.zeros(SHAPE, np.uint8))
   data_dir = prepared(write_files(write_folder(tmp_path), files))
-  assert Dataset("folder", data_dir).splits == {"train": 3, "config_checks": 2, "rain_2024": 1}
+  assert Dataset("folder", data_dir).splits == {"train": 3, "validation": 2, "rain_2024": 1}
   assert open_source("folder", "rain_2024", data_dir)[0]["image_id"] == "f"
 
 

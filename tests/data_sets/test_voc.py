@@ -124,7 +124,7 @@ def test_missing_examples_are_recorded_in_the_data_set(voc):
   (version,) = dataset_folder("voc_segmentation", voc.data_dir).glob("*.*.*")
   metadata = json.loads((version / "metadata.json").read_text())
   assert metadata["partial"] == expected and metadata["published"] == VOC.split_sizes
-  assert metadata["counts"] == {"train": 3, "config_checks": 2, "trainval": 5, "train_aug": 7, "test": 2}
+  assert metadata["counts"] == {"train": 3, "validation": 2, "trainval": 5, "train_aug": 7, "test": 2}
   assert metadata["unlabelled"] == ["test"] and metadata["classes"] == list(VOC.classes)
 
 
