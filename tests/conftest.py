@@ -5,6 +5,7 @@ from tests.environment import initialize_jax
 initialize_jax(devices=8)
 
 import pathlib  # noqa: E402
+import shutil  # noqa: E402
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -82,6 +83,11 @@ def class_config(class_data_dir):
 @pytest.fixture
 def config(data_dir):
   """A config that trains on the tiny data set for 4 steps."""
+  return tiny_config(data_dir)
+
+
+def tiny_config(data_dir: str):
+  """Returns a config that trains on the tiny data set for 4 steps."""
   from configs import camvid
 
   config = camvid.get_config()
@@ -98,6 +104,44 @@ def config(data_dir):
   config.model.kernel_size = 3
   config.optimizer.warmup_steps = 1
   return config
+
+
+@pytest.fixture(scope="session")
+def _trained(data_dir, tmp_path_factory) -> pathlib.Path:
+  """A workdir with 2 of the 4 steps of `config`; train once, and copy."""
+  from gcn_flax.train import train
+
+  config, workdir = tiny_config(data_dir), tmp_path_factory.mktemp("trained") / "run"
+  config.total_steps = 2
+  train(config, workdir)
+  return workdir
+
+
+@pytest.fixture
+def trained_run(_trained, config, tmp_path) -> pathlib.Path:
+  """A workdir in which `config` has trained to its last step, which is step 2 in tests that use this fixture."""
+  config.total_steps = 2
+  return shutil.copytree(_trained, tmp_path / "trained")
+
+
+@pytest.fixture
+def fast_runs(monkeypatch):
+  """Builds each config once per process, so that its steps are traced and loaded once, and draws no report."""
+  from gcn_flax import build
+  from gcn_flax.reporting import report
+
+  def build_once(config, devices=None, num_classes=None, platform=""):
+    key = config.to_json(sort_keys=True), tuple(devices or ()), num_classes, platform
+    if key not in _SETUPS:
+      _SETUPS[key] = original(config, devices, num_classes, platform)
+    return _SETUPS[key]
+
+  original = build.build
+  monkeypatch.setattr(build, "build", build_once)
+  monkeypatch.setattr(report, "write", lambda *_: None)
+
+
+_SETUPS = {}
 
 
 @pytest.fixture
