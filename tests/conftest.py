@@ -107,8 +107,7 @@ def tiny_config(data_dir: str):
 
 
 @pytest.fixture(scope="session")
-def _trained(data_dir, tmp_path_factory) -> pathlib.Path:
-  """A workdir with 2 of the 4 steps of `config`; train once, and copy."""
+def _trained_run(data_dir, tmp_path_factory) -> pathlib.Path:
   from gcn_flax.train import train
 
   config, workdir = tiny_config(data_dir), tmp_path_factory.mktemp("trained") / "run"
@@ -118,25 +117,26 @@ def _trained(data_dir, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
-def trained_run(_trained, config, tmp_path) -> pathlib.Path:
-  """A workdir in which `config` has trained to its last step, which is step 2 in tests that use this fixture."""
+def trained_run(_trained_run, config, tmp_path) -> pathlib.Path:
+  """A workdir of its own in which `config`, shortened to 2 steps, was trained to the end."""
   config.total_steps = 2
-  return shutil.copytree(_trained, tmp_path / "trained")
+  return shutil.copytree(_trained_run, tmp_path / "trained")
 
 
 @pytest.fixture
 def fast_runs(monkeypatch):
-  """Builds each config once per process, so that its steps are traced and loaded once, and draws no report."""
+  """Makes runs faster: equal configs share the steps they compile, and no reports are drawn."""
   from gcn_flax import build
   from gcn_flax.reporting import report
 
-  def build_once(config, devices=None, num_classes=None, platform=""):
-    key = config.to_json(sort_keys=True), tuple(devices or ()), num_classes, platform
+  original = build.build
+
+  def build_once(config, *args, **kwargs):
+    key = config.to_json(sort_keys=True), str(args), str(kwargs)
     if key not in _SETUPS:
-      _SETUPS[key] = original(config, devices, num_classes, platform)
+      _SETUPS[key] = original(config, *args, **kwargs)
     return _SETUPS[key]
 
-  original = build.build
   monkeypatch.setattr(build, "build", build_once)
   monkeypatch.setattr(report, "write", lambda *_: None)
 
