@@ -5,6 +5,7 @@ from tests.environment import initialize_jax
 initialize_jax(devices=8)
 
 import pathlib  # noqa: E402
+import shutil  # noqa: E402
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -82,6 +83,11 @@ def class_config(class_data_dir):
 @pytest.fixture
 def config(data_dir):
   """A config that trains on the tiny data set for 4 steps."""
+  return tiny_config(data_dir)
+
+
+def tiny_config(data_dir: str):
+  """Returns a config that trains on the tiny data set for 4 steps."""
   from configs import camvid
 
   config = camvid.get_config()
@@ -98,6 +104,44 @@ def config(data_dir):
   config.model.kernel_size = 3
   config.optimizer.warmup_steps = 1
   return config
+
+
+@pytest.fixture(scope="session")
+def _trained_run(data_dir, tmp_path_factory) -> pathlib.Path:
+  from gcn_flax.train import train
+
+  config, workdir = tiny_config(data_dir), tmp_path_factory.mktemp("trained") / "run"
+  config.total_steps = 2
+  train(config, workdir)
+  return workdir
+
+
+@pytest.fixture
+def trained_run(_trained_run, config, tmp_path) -> pathlib.Path:
+  """A workdir of its own in which `config`, shortened to 2 steps, was trained to the end."""
+  config.total_steps = 2
+  return shutil.copytree(_trained_run, tmp_path / "trained")
+
+
+@pytest.fixture
+def fast_runs(monkeypatch):
+  """Makes runs faster: equal configs share the steps they compile, and no reports are drawn."""
+  from gcn_flax import build
+  from gcn_flax.reporting import report
+
+  original = build.build
+
+  def build_once(config, *args, **kwargs):
+    key = config.to_json(sort_keys=True), str(args), str(kwargs)
+    if key not in _SETUPS:
+      _SETUPS[key] = original(config, *args, **kwargs)
+    return _SETUPS[key]
+
+  monkeypatch.setattr(build, "build", build_once)
+  monkeypatch.setattr(report, "write", lambda *_: None)
+
+
+_SETUPS = {}
 
 
 @pytest.fixture
