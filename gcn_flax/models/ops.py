@@ -1,4 +1,4 @@
-"""Decides which implementations and layouts each platform gets; no other file knows about platforms.
+"""Decides which implementations and layouts each platform gets; nothing else in the network depends on the platform.
 
 All implementations give the same results up to rounding. The choice follows measurements on CPUs and the compiler's
 estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get the reference, as nothing was measured.
