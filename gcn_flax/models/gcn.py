@@ -75,6 +75,7 @@ class GCN(nn.Module):
     return BACKBONES[self.backbone](**options, name="encoder")(images, train=train)
 
   def _head(self, features: jax.Array, level: int) -> FeatureMap:
+    """Returns the class scores of one level of the encoder."""
     options = dict(dtype=self.dtype, name=f"head{level}")
     if self.head == "gcn":
       head = heads.GlobalConv(self.num_classes, self.kernel_size, **options)
@@ -89,6 +90,7 @@ class GCN(nn.Module):
     return FeatureMap.of(head(features)).to(current_ops().layout(self.num_classes, stride=2**level))
 
   def _refine(self, scores: FeatureMap, name: str) -> FeatureMap:
+    """Applies BR; without it, only the layout changes as it would."""
     if not self.boundary_refine:
       return scores.to(heads.refined_layout(scores.layout))
     return heads.BoundaryRefine(self.dtype, name=name)(scores)
