@@ -170,6 +170,6 @@ def test_a_failing_cell_ends_in_one_line_and_a_table(data_dir, tmp_path):
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 1
   assert (
-    "config.model.dtype='float8' is unknown" in output and "error: the table is not complete: exit status 1" in output
+    "config.model.dtype='float8': unknown" in output and "error: the table is not complete: exit status 1" in output
   )
   assert "| - |" in (tmp_path / "camvid" / "table5.md").read_text()
