@@ -108,11 +108,11 @@ def tiny_config(data_dir: str):
 
 @pytest.fixture(scope="session")
 def _trained_run(data_dir, tmp_path_factory) -> pathlib.Path:
-  from gcn_flax.train import train
+  from gcn_flax import train
 
   config, workdir = tiny_config(data_dir), tmp_path_factory.mktemp("trained") / "run"
   config.total_steps = 2
-  train(config, workdir)
+  train.run(config, workdir)
   return workdir
 
 

@@ -1,7 +1,6 @@
 """The command line from end to end: one line for a mistake, and training without TensorFlow."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from gcn_flax.main import main
 from gcn_flax.workdir.writers import read_metrics
+from tests.environment import jax_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -37,8 +37,9 @@ finally:
 
 def run(*arguments, code=None):
   start = [sys.executable, "-c", code] if code else [sys.executable, "-m", "gcn_flax.main"]
-  environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-  return subprocess.run([*start, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+  return subprocess.run(
+    [*start, *arguments], capture_output=True, text=True, cwd=ROOT, env=jax_environment(devices=1), check=False
+  )
 
 
 COMMON = ["--config=configs/camvid.py", "--workdir=W"]

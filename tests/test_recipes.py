@@ -14,6 +14,8 @@ from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
 
+pytestmark = pytest.mark.usefixtures("fast_runs")
+
 RECIPES = [
   ("quickstart", "gcn"),
   ("cityscapes", "fine"),

@@ -15,6 +15,8 @@ from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
 from gcn_flax.workdir.writers import read_metrics
 from tests.runs import assert_identical, build_setup, final_state
 
+pytestmark = pytest.mark.usefixtures("fast_runs")
+
 
 def without_clock(path):
   """The lines of a metrics.jsonl without what depends on the machine's speed."""

@@ -16,6 +16,8 @@ from gcn_flax.run_data import RunData
 from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import write_street
 
+pytestmark = pytest.mark.usefixtures("fast_runs")
+
 CLASSES = [f"class {number}" for number in range(11)]
 
 

@@ -23,6 +23,8 @@ HOLD = """
 import sys, time
 from gcn_flax.workdir import lock
 from gcn_flax.workdir.workdir import Workdir
+
+pytestmark = pytest.mark.usefixtures("fast_runs")
 with lock.locked(Workdir(sys.argv[1])):
   print("in", flush=True)
   time.sleep(100)

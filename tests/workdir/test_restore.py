@@ -25,6 +25,8 @@ from tests.models.test_pretrained import random_network, save
 from tests.runs import assert_identical, build_setup, evaluate_split
 from tests.torch_reference import TorchGCN, to_numpy, to_torch
 
+pytestmark = pytest.mark.usefixtures("fast_runs")
+
 
 def first(config, folder):
   setup = build_setup(config)
