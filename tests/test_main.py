@@ -1,9 +1,11 @@
 """The command line from end to end: one line for a mistake, and training without TensorFlow."""
 
 import json
+import logging
 import pathlib
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -35,11 +37,31 @@ finally:
 """
 
 
-def run(*arguments, code=None):
+# The devices of the tests' own process.
+ON_EIGHT_DEVICES = ["--config.batch_size=8", "--config.eval.batch_size=8"]
+
+
+def run(*arguments, code=None, devices=1):
+  """Runs a command in a process of its own."""
   start = [sys.executable, "-c", code] if code else [sys.executable, "-m", "gcn_flax.main"]
-  return subprocess.run(
-    [*start, *arguments], capture_output=True, text=True, cwd=ROOT, env=jax_environment(devices=1), check=False
-  )
+  environment = jax_environment(devices)
+  return subprocess.run([*start, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+  """Runs a command in this process, which has imported and compiled what it takes."""
+  monkeypatch.chdir(ROOT)
+  logger = logging.getLogger("gcn_flax")
+  before = logger.propagate, logger.level, logger.handlers
+
+  def run_main(*arguments):
+    status = main(["gcn_flax", *arguments])
+    output, errors = capsys.readouterr()
+    return types.SimpleNamespace(returncode=status, stdout=output, stderr=errors)
+
+  yield run_main
+  logger.propagate, logger.level, logger.handlers = before
 
 
 COMMON = ["--config=configs/camvid.py", "--workdir=W"]
@@ -69,12 +91,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line(name, tmp_path, capsys, monkeypatch):
-  monkeypatch.chdir(ROOT)
+def test_a_mistake_is_one_line(name, tmp_path, call):
   arguments, message = MISTAKES[name]
-  status = main(["gcn_flax", *(argument.replace("=W", f"={tmp_path}/run") for argument in arguments)])
-  (line,) = capsys.readouterr().err.splitlines()
-  assert status == 1 and line.startswith("error: ") and message in line
+  result = call(*(argument.replace("=W", f"={tmp_path}/run") for argument in arguments))
+  (line,) = result.stderr.splitlines()
+  assert result.returncode == 1 and line.startswith("error: ") and message in line
   assert not (tmp_path / "run").exists()
 
 
@@ -84,9 +105,15 @@ def test_a_mistake_ends_with_status_1_and_nothing_else_on_stderr():
   assert result.stderr == "error: config.total_steps=0: must be at least 1. Use for instance 10000.\n"
 
 
-def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
-  common = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
-  trained = run(*common, "--config.profile_at_step=1")
+def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path, call):
+  common = [
+    "--config=configs/camvid.py",
+    f"--workdir={tmp_path}",
+    f"--config.data.data_dir={data_dir}",
+    *SMALL,
+    *ON_EIGHT_DEVICES,
+  ]
+  trained = run(*common, "--config.profile_at_step=1", devices=8)
   assert trained.returncode == 0, trained.stderr
   assert "config.eval_every_steps=200 is longer than the run: taken as 2" in trained.stderr
   assert any((tmp_path / "profile").rglob("*.xplane.pb"))
@@ -99,17 +126,17 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
 
   (tmp_path / "eval_validation.json").unlink()
   for checkpoint in ("last", "2"):
-    scored = run(*common, "--mode=eval", f"--checkpoint={checkpoint}")
+    scored = call(*common, "--mode=eval", f"--checkpoint={checkpoint}")
     assert scored.returncode == 0, scored.stderr
     assert json.loads((tmp_path / "eval_validation.json").read_text()) == first
   config_json = (tmp_path / "config.json").read_text()
-  other_batches = run(*common, "--mode=eval", "--config.batch_size=64", "--config.total_steps=9")
+  other_batches = call(*common, "--mode=eval", "--config.batch_size=64", "--config.total_steps=9")
   assert other_batches.returncode == 0 and (tmp_path / "config.json").read_text() == config_json
-  missing = run(*common, "--mode=eval", "--checkpoint=3")
+  missing = call(*common, "--mode=eval", "--checkpoint=3")
   assert missing.returncode == 1 and "no checkpoint of step 3; there are: 2" in missing.stderr
-  other = run(*common, "--mode=eval", "--config.model.kernel_size=5")
+  other = call(*common, "--mode=eval", "--config.model.kernel_size=5")
   assert other.returncode == 1 and "config.model.kernel_size was 3, is 5" in other.stderr
-  train_split = run(
+  train_split = call(
     *common, "--mode=eval", "--split=train", "--config.eval.scales=(1,0.5)", "--config.eval.tile=(64,64)"
   )
   assert train_split.returncode == 0, train_split.stderr
@@ -119,10 +146,10 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
   (tmp_path / "photo.jpg").write_bytes(cv2.imencode(".jpg", np.full((50, 70, 3), 99, np.uint8))[1].tobytes())
   (tmp_path / "broken.jpg").write_bytes(b"no picture")
   predict = [*common, "--mode=predict", "--config.data.data_dir=nowhere", f"--output={tmp_path}/out"]
-  predicted = run(*predict, f"--images={tmp_path}/*.jpg")
+  predicted = call(*predict, f"--images={tmp_path}/*.jpg")
   assert predicted.returncode == 1 and "error: 1 of 2 pictures were left out" in predicted.stderr
   assert cv2.imread(str(tmp_path / "out" / "photo.png"), cv2.IMREAD_UNCHANGED) is not None
-  predicted = run(*predict, f"--images={tmp_path}/photo.jpg")
+  predicted = call(*predict, f"--images={tmp_path}/photo.jpg")
   assert predicted.returncode == 0 and "of 1 pictures to" in predicted.stdout
   for wrong, message in [
     (predict, "takes either --images='a/*.jpg' or --submission"),
@@ -130,35 +157,41 @@ def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path):
     ([*predict, "--submission=voc"], "--submission=voc is for the data set voc_segmentation"),
     ([*common, "--mode=check", f"--output={tmp_path}"], "say which"),
   ]:
-    result = run(*wrong)
+    result = call(*wrong)
     assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_classifier_from_the_command_line(class_data_dir, tmp_path):
+def test_a_classifier_from_the_command_line(class_data_dir, tmp_path, call):
   """Trained, scored, exported without its data, and the file scored in a new workdir without training."""
-  common = ["--config=configs/silhouettes.py", "--config.batch_size=4", "--config.total_steps=2"]
+  common = ["--config=configs/silhouettes.py", *ON_EIGHT_DEVICES, "--config.total_steps=2"]
   data = f"--config.data.data_dir={class_data_dir}"
-  trained = run(*common, data, f"--workdir={tmp_path}/run")
+  trained = call(*common, data, f"--workdir={tmp_path}/run")
   assert trained.returncode == 0, trained.stderr
   first = json.loads((tmp_path / "run" / "eval_validation.json").read_text())
-  exported = run(*common, f"--workdir={tmp_path}/run", "--mode=export", "--config.data.data_dir=nowhere")
+  exported = call(*common, f"--workdir={tmp_path}/run", "--mode=export", "--config.data.data_dir=nowhere")
   assert exported.returncode == 0, exported.stderr
   network = tmp_path / "run" / "export" / "network.safetensors"
   assert f"wrote {network}" in exported.stdout and "step 2" in exported.stdout
-  imported = run(*common, data, f"--workdir={tmp_path}/new", "--mode=eval", f"--config.model.pretrained={network}")
+  imported = call(*common, data, f"--workdir={tmp_path}/new", "--mode=eval", f"--config.model.pretrained={network}")
   assert imported.returncode == 0, imported.stderr
   second = json.loads((tmp_path / "new" / "eval_validation.json").read_text())
   assert second.pop("step") == 0 and first.pop("step") == 2 and first == second
-  nothing = run(*common, data, f"--workdir={tmp_path}/other", "--mode=eval")
+  nothing = call(*common, data, f"--workdir={tmp_path}/other", "--mode=eval")
   assert nothing.returncode == 1 and "there is no checkpoint in" in nothing.stderr
 
 
-def test_class_weights_from_the_command_line(data_dir, tmp_path):
-  arguments = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
-  result = run(*arguments, "--config.loss.class_weights=(1.0,2.0)")
+def test_class_weights_from_the_command_line(data_dir, tmp_path, call):
+  arguments = [
+    "--config=configs/camvid.py",
+    f"--workdir={tmp_path}",
+    f"--config.data.data_dir={data_dir}",
+    *SMALL,
+    *ON_EIGHT_DEVICES,
+  ]
+  result = call(*arguments, "--config.loss.class_weights=(1.0,2.0)")
   assert result.returncode == 1 and "class_weights has 2 numbers, but camvid has 11 classes" in result.stderr
   weights = ",".join(["1.5"] * 11)
-  result = run(*arguments, f"--config.loss.class_weights=({weights})", "--config.loss.ohem_fraction=0.5")
+  result = call(*arguments, f"--config.loss.class_weights=({weights})", "--config.loss.ohem_fraction=0.5")
   assert result.returncode == 0, result.stderr
 
 

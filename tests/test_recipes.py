@@ -18,9 +18,7 @@ pytestmark = pytest.mark.usefixtures("fast_runs")
 
 RECIPES = [
   ("quickstart", "gcn"),
-  ("cityscapes", "fine"),
   ("pascal_voc", "ablation:modern"),
-  ("imagenet", "resnet50"),
   ("silhouettes", "resnet_tiny"),
 ]
 # Variants of the same programs; `camvid` and `folder` are trained by other tests, too.
@@ -29,8 +27,9 @@ SLOW_RECIPES = [
   ("camvid", "resnet_tiny"),
   ("folder", "resnet_tiny"),
   ("pascal_voc", "ablation"),
-  *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS if argument != "fine"),
+  *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS),
   *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS if not argument.startswith("ablation")),
+  ("imagenet", "resnet50"),
   ("imagenet", "resnet50_gcn:class_folder"),
 ]
 

@@ -19,12 +19,12 @@ from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import read_metrics
 from tests.test_main import ROOT, SMALL
 
+pytestmark = pytest.mark.usefixtures("fast_runs")
+
 HOLD = """
 import sys, time
 from gcn_flax.workdir import lock
 from gcn_flax.workdir.workdir import Workdir
-
-pytestmark = pytest.mark.usefixtures("fast_runs")
 with lock.locked(Workdir(sys.argv[1])):
   print("in", flush=True)
   time.sleep(100)
