@@ -18,17 +18,15 @@ pytestmark = pytest.mark.usefixtures("fast_runs")
 
 RECIPES = [
   ("quickstart", "gcn"),
-  ("pascal_voc", "ablation:modern"),
-  ("silhouettes", "resnet_tiny"),
 ]
-# Variants of the same programs; `camvid` and `folder` are trained by other tests, too.
+# Compiling takes most of their time; `camvid`, `folder` and `silhouettes` are also trained by default tests.
 SLOW_RECIPES = [
   ("quickstart", "pointwise"),
   ("camvid", "resnet_tiny"),
   ("folder", "resnet_tiny"),
-  ("pascal_voc", "ablation"),
+  ("silhouettes", "resnet_tiny"),
   *(("cityscapes", argument) for argument in cityscapes.ARGUMENTS),
-  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS if not argument.startswith("ablation")),
+  *(("pascal_voc", argument) for argument in pascal_voc.ARGUMENTS),
   ("imagenet", "resnet50"),
   ("imagenet", "resnet50_gcn:class_folder"),
 ]
@@ -118,7 +116,8 @@ def test_a_shrunk_recipe_trains(recipe, argument, tmp_path):
   assert np.isfinite(lines[0]["loss"]) and 0 <= lines[1][f"validation/{tasks.of(config).BEST_METRIC}"] <= 1
 
 
-@pytest.mark.parametrize("recipe, stages", [("cityscapes", 2), pytest.param("pascal_voc", 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe, stages", [("cityscapes", 2), ("pascal_voc", 3)])
 def test_each_stage_starts_where_the_one_before_ended(recipe, stages, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # A stage looks for the one before it in runs/.
   workdirs = [tmp_path / "runs" / f"{recipe}_stage{stage}" for stage in range(1, stages + 1)]

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from tests.environment import jax_environment
 from tests.runs import build_setup, evaluate_split
@@ -20,6 +21,7 @@ import jax
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import numpy as np
+import pytest
 from absl import flags
 flags.FLAGS.mark_as_parsed()
 from configs import camvid
@@ -34,6 +36,7 @@ print("RESULT", json.dumps({"counts": counts, "images": scores.image_metrics.tol
 """
 
 
+@pytest.mark.slow
 def test_two_hosts_evaluate_as_one(config):
   """12 images, which is not a multiple of the 8 devices."""
   config.data.eval_size = (96, 128)

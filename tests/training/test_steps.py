@@ -65,18 +65,17 @@ def test_one_device_equals_eight(config, variant):
   assert predictions.shape == other_predictions.shape and (predictions != other_predictions).mean() <= 0.001
 
 
-SLOW_MESHES = [
-  pytest.param(spatial, accumulate_steps, platform, marks=pytest.mark.slow)
-  for spatial, accumulate_steps, platform in [
-    (1, 1, "cpu"),
-    (4, 1, "cpu"),
-    (8, 1, "cpu"),
-    (2, 2, "cpu"),
-    (1, 1, "tpu"),
-    (2, 1, "tpu"),
-    (8, 1, "tpu"),
-    (2, 1, "gpu"),
-  ]
+# (devices that share the rows of an image, micro-batches, ops)
+MESHES = [
+  (1, 1, "cpu"),
+  (2, 1, "cpu"),
+  (4, 1, "cpu"),
+  (8, 1, "cpu"),
+  (2, 2, "cpu"),
+  (1, 1, "tpu"),
+  (2, 1, "tpu"),
+  (8, 1, "tpu"),
+  (2, 1, "gpu"),
 ]
 
 
@@ -100,7 +99,8 @@ def two_steps(config, devices, platform):
   return losses, jax.device_get((state.params, state.batch_stats))
 
 
-@pytest.mark.parametrize("spatial, accumulate_steps, platform", [(2, 1, "cpu"), *SLOW_MESHES])
+@pytest.mark.slow
+@pytest.mark.parametrize("spatial, accumulate_steps, platform", MESHES)
 def test_splitting_rows_over_devices_changes_nothing(
   config, partitioner, one_device_results, spatial, accumulate_steps, platform
 ):
@@ -124,6 +124,7 @@ def test_devices_that_do_not_divide_are_refused():
     sharding.make_mesh(spatial=3)
 
 
+@pytest.mark.slow
 def test_a_classifier_on_one_device_equals_eight(class_config):
   class_config.optimizer.learning_rate = 1e-3
   rng = np.random.default_rng(0)
