@@ -10,7 +10,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check
   bench-startup bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
 
 quickstart: $(VENV)/product  ## Train a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data

@@ -143,7 +143,7 @@ def _traffic(compiled) -> int:
 
 
 class TorchSide:
-  """The same network in PyTorch.
+  """A replica of the network in PyTorch.
 
   Attributes:
     device: `cuda` or `cpu`.
