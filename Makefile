@@ -24,7 +24,7 @@ test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal --durations=10
 
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
-	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow --durations=10
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10  # More at a time take much memory.
 
 lint: $(VENV)/dev  ## Check style and format with ruff.
 	$(RUN) -m ruff check .
