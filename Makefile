@@ -23,8 +23,9 @@ quickstart-pointwise: $(VENV)/product  ## The same with 1 x 1 heads, the paper's
 test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal --durations=10
 
+# Two at a time: they take gigabytes of memory, and many start several processes.
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
-	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10  # More at a time take much memory.
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10
 
 lint: $(VENV)/dev  ## Check style and format with ruff.
 	$(RUN) -m ruff check .
