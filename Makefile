@@ -10,7 +10,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check
   bench-startup bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
 
 quickstart: $(VENV)/product  ## Train a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
@@ -23,6 +23,7 @@ quickstart-pointwise: $(VENV)/product  ## The same with 1 x 1 heads, the paper's
 test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal --durations=10
 
+# Two at a time: they take gigabytes of memory, and many start several processes.
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10
 

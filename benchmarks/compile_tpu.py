@@ -2,7 +2,7 @@
 
     python benchmarks/compile_tpu.py --topologies=v5e:2x4 --backbones=resnet50 --batches=2,8 --crops=800 --json=FILE
 
-Compiles each combination ahead of time with `--mode=plan`, without a TPU and each in a process of its own, because
+Compiles each combination ahead of time with `--mode=plan`, without a TPU and each in a separate process, because
 libtpu and the partitioner keep the options they were loaded with. Prints all settings, ordered by cycles per pixel,
 then the cycles of the cheapest one by part of the network. Nothing runs: cycles and memory are the compiler's
 estimates. A ResNet-50 takes 4 to 7 minutes to compile on 2 cores, so a search over many shapes takes a night. The JSON

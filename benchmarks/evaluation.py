@@ -3,7 +3,7 @@
   python benchmarks/evaluation.py --json=runs/bench_evaluation.json
 
 Generated images and labels go through `gcn_flax.evaluate.evaluate`, which decodes, pads, predicts and counts. Each case
-runs in a process of its own, so that its peak memory is its own: of the whole process, and of the device on a GPU. The
+runs in a separate process, so that its peak memory is its own: of the whole process, and of the device on a GPU. The
 rate is that of one pass over --images after one image per device as warm-up, devices and host together. The time of its
 parts is measured too: the compiled step alone, and the work of the host on one image.
 """
@@ -81,7 +81,7 @@ class Generated:
 
 
 def measure(case: str, args: argparse.Namespace) -> dict[str, float]:
-  """Returns the figures of one case; call it in a process of its own."""
+  """Returns the figures of one case; call it in a separate process."""
   config = cityscapes.get_config()
   config.model.backbone, config.model.kernel_size = args.backbone, args.kernel_size
   config.model.dtype = args.dtype
@@ -158,7 +158,7 @@ def _table(found: dict[str, dict[str, float]]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Measures every case in a process of its own, prints the table and writes the JSON file."""
+  """Measures every case in a separate process, prints the table and writes the JSON file."""
   distributed.skip_libtpu()
   parser = script.parser("Measures evaluation at 1024 x 2048.")
   parser.add_argument("--backbone", default="resnet50", help="encoder")

@@ -145,7 +145,7 @@ def _traffic(compiled) -> int:
 
 
 class TorchSide:
-  """The network in PyTorch.
+  """A replica of the network in PyTorch.
 
   Attributes:
     device: `cuda` or `cpu`.

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py --config=configs/quickstart.py --json=FILE
 
-Trains on generated scenes in a process of its own. The first start, in an empty workdir, gets SIGTERM when its first
+Trains on generated scenes in a separate process. The first start, in an empty workdir, gets SIGTERM when its first
 step is logged, and saves a checkpoint. The same command then starts again and is stopped after its first step.
 """
 

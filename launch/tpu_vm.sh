@@ -118,7 +118,7 @@ delete() { tpus queued-resources delete --force --quiet; }
 # Installs, trains and waits; returns the status of the training, or 75 if the slice was lost.
 attempt() {
   local status=0
-  # In a process of its own, because `set -e` has no effect in a function whose status is tested.
+  # In a separate process, because `set -e` has no effect in a function whose status is tested.
   local self=$ROOT/launch/tpu_vm.sh
   if ! { "$self" install "${COMMON[@]}" && "$self" run "${COMMON[@]}" -- "${REST[@]}"; }; then
     [[ $(state) == ACTIVE ]] || return 75
