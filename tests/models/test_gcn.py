@@ -55,7 +55,7 @@ def test_logits_equal_torch(variant):
   assert_close(logits, torch_logits(variant), 1e-4)
 
 
-@pytest.mark.parametrize("variant", ["tiny", "tiny_stack", RESNET18])
+@pytest.mark.parametrize("variant", ["tiny", pytest.param("tiny_stack", marks=pytest.mark.slow), RESNET18])
 def test_training_equals_torch(variant):
   """Logits under batch statistics, the new running means, and the gradient of every parameter.
 
