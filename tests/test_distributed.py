@@ -185,7 +185,7 @@ def test_two_processes_stop_together_and_one_continues_their_run(config, data_di
 
   rest = start(workdir, data_dir)
   _, errors = rest.communicate(timeout=300)
-  assert rest.returncode == 0 and f"going on from step {next(iter(steps))} of {STEPS}" in errors
+  assert rest.returncode == 0 and f"resuming from step {next(iter(steps))} of {STEPS}" in errors
   seen = [line["step"] for line in read_metrics(workdir / "metrics.jsonl") if "loss" in line]
   assert seen == list(range(1, STEPS + 1))
   for kind, tolerance in (("params", 1e-5), ("batch_stats", 1e-3)):  # Batch statistics of two images magnify rounding.

@@ -193,9 +193,6 @@ def test_counts_are_exact_past_two_to_the_31():
     def __len__(self):
       return 1100
 
-    def image_id(self, index):
-      return str(index)
-
     def instances(self, index):
       return np.zeros((1024, 2048), np.uint16)
 
@@ -203,15 +200,17 @@ def test_counts_are_exact_past_two_to_the_31():
   config.eval.num_pictures = 0
   tally = evaluate._Tally(config, Pairs())
   image = np.zeros((1024, 2048, 3), np.uint8)
-  examples = [{"image": image, "label": label, "size": (1024, 2048), "index": 0} for label, _ in pairs]
+  examples = [
+    {"image": image, "label": label, "size": (1024, 2048), "index": 0, "image_id": "name"} for label, _ in pairs
+  ]
   predictions = [prediction for _, prediction in pairs]
-  once = [tally.look(*pair, lambda image, found: found) for pair in zip(examples, predictions, strict=True)]
+  once = [tally.count(pair, lambda image, found: found) for pair in zip(examples, predictions, strict=True)]
   for index in range(1100):
     matrix = confusion_matrix(*pairs[index % 4], 19)
     _, counts, row = once[index % 4]
     np.testing.assert_array_equal(counts["confusion"], matrix)
     tally.add(index, {**counts, "confusion": matrix}, row)
-  scores = tally.scores()
+  scores = tally.metrics()
   expected = np.zeros((19, 19), object)
   for index, (label, prediction) in enumerate(pairs):
     valid = label != 255
