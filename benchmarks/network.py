@@ -5,6 +5,7 @@ import argparse
 from benchmarks import script
 from gcn_flax.labels import IGNORE
 from gcn_flax.models import resnet
+from gcn_flax.rounding import round_up
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if getattr(args, name) < 1:
       parser.error(f"--{name}={getattr(args, name)}: must be at least 1")
   if args.size % 32:
-    parser.error(f"--size={args.size}: must be a multiple of 32. Use {-(-args.size // 32) * 32}")
+    parser.error(f"--size={args.size}: must be a multiple of 32. Use {round_up(args.size, 32)}")
   if args.kernel_size % 2 == 0:
     parser.error(f"--kernel_size={args.kernel_size}: must be odd. Use {args.kernel_size + 1}")
   if not 2 <= args.num_classes <= IGNORE:

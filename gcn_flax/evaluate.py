@@ -16,6 +16,7 @@ from gcn_flax.input_pipeline.loader import Batch
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import preflight
 from gcn_flax.reporting import report
+from gcn_flax.rounding import ceil_div
 from gcn_flax.run_data import RunData, eval_batches
 from gcn_flax.tasks.metrics import Counts, Metrics, Row
 from gcn_flax.training import sharding
@@ -68,7 +69,7 @@ def evaluate(
   Raises ValueError for an image larger than `config.data.eval_size`.
   """
   tally = _Tally(config, source)
-  progress = inference.Progress(f"evaluating {source.split}", -(-len(source) // jax.process_count()))
+  progress = inference.Progress(f"evaluating {source.split}", ceil_div(len(source), jax.process_count()))
 
   def batches() -> Iterator[Batch]:
     for batch in eval_batches(config, source):

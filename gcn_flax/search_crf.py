@@ -14,6 +14,7 @@ from gcn_flax.evaluation import confusion, crf
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.rounding import ceil_div
 from gcn_flax.run_data import eval_batches
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import sharding
@@ -72,7 +73,7 @@ def search(
 ) -> list[tuple[crf.Parameters, float]]:
   """Computes the mean IoU of each of `tried` and without a CRF; returns (parameters, mean IoU), best first."""
   subset = _Subset(source, config.eval.crf.search_images)
-  progress = inference.Progress(f"searching on {source.split}", -(-len(subset) // jax.process_count()))
+  progress = inference.Progress(f"searching on {source.split}", ceil_div(len(subset), jax.process_count()))
 
   def examples() -> Iterator[tuple]:
     for example, output in inference.examples(trained.setup, trained.weights, eval_batches(config, subset)):

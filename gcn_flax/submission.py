@@ -16,6 +16,7 @@ from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.rounding import ceil_div
 from gcn_flax.run_data import RunData, eval_batches
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import sharding
@@ -101,7 +102,7 @@ def predict_split(
   if any(sharding.all_gather(jax.process_index() == 0 and path.is_dir() and any(path.iterdir()))):
     raise ValueError(f"--output: {path} is not empty. Remove its content, or use another folder.")
   path.mkdir(parents=True, exist_ok=True)
-  progress = inference.Progress(f"predicting {source.split}", -(-len(source) // jax.process_count()))
+  progress = inference.Progress(f"predicting {source.split}", ceil_div(len(source), jax.process_count()))
 
   def examples() -> Iterator[tuple]:
     for example, output in inference.examples(trained.setup, trained.weights, eval_batches(config, source)):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gcn_flax.models import reference_ops
 from gcn_flax.models.kernels import Padding, same_padding
+from gcn_flax.rounding import ceil_div, round_up
 
 _MIN_LINE_WORK = 1 << 24  # Multiplications; below this, `_line_conv` does not repay the time to compile it.
 _MAX_LINE_TAPS = 1 << 26  # Array elements (float32, 256 MB) that `_line_conv` holds before it sums them.
@@ -29,7 +30,7 @@ def conv(
   height, width, inputs, _ = kernel.shape
   if height == width == 1:
     return _matmul(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
-  pixels = x.shape[0] * -(-x.shape[1] // strides[0]) * -(-x.shape[2] // strides[1])
+  pixels = x.shape[0] * ceil_div(x.shape[1], strides[0]) * ceil_div(x.shape[2], strides[1])
   same = tuple(strides) == (1, 1) and tuple(padding) == same_padding(kernel)
   if same and 1 in (height, width) and _pays_as_line(pixels, kernel.shape):
     return _line_conv(x, kernel, 1 if width == 1 else 2)
@@ -125,7 +126,7 @@ def _conv_of_large_map_backward(strip_size, saved, gradient):
   height, width = kernel.shape[:2]
   x_gradient = reference_ops.conv(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), (1, 1), same_padding(kernel))
   padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (0, 0), (0, 0)))
-  rows = max(-(-x.shape[1] // _MAX_STRIPS), x.shape[1] * strip_size // x.size)
+  rows = max(ceil_div(x.shape[1], _MAX_STRIPS), x.shape[1] * strip_size // x.size)
   kernel_gradient = jnp.float32(0)
   for start in range(0, x.shape[1], rows):
     end = min(start + rows, x.shape[1])
@@ -143,7 +144,7 @@ _conv_of_large_map.defvjp(_conv_of_large_map_forward, _conv_of_large_map_backwar
 def _pool_taps(x: jax.Array) -> list[jax.Array]:
   """Returns the values at each of a window's nine positions, in the window's order."""
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-  rows, columns = (2 * (-(-side // 2)) - 1 for side in x.shape[1:3])
+  rows, columns = (round_up(side, 2) - 1 for side in x.shape[1:3])
   return [padded[:, i : i + rows : 2, j : j + columns : 2] for i, j in itertools.product(range(3), range(3))]
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models.layout import Block
+from gcn_flax.rounding import ceil_div
 
 Padding = tuple[tuple[int, int], ...]  # (before, after) of rows and of columns.
 
@@ -32,7 +33,7 @@ def space_to_depth(kernel: jax.Array, block: Block) -> jax.Array:
     `[k', l', rows * columns * I, rows * columns * O]`, k' and l' odd, for `same_padding` again.
   """
   (height, width, inputs, outputs), (rows, columns) = kernel.shape, block
-  reach = [-(-(length // 2) // factor) for length, factor in ((height, rows), (width, columns))]
+  reach = [ceil_div(length // 2, factor) for length, factor in ((height, rows), (width, columns))]
   sides = [2 * blocks + 1 for blocks in reach]
 
   def taps(row, column):
@@ -81,7 +82,7 @@ def strided_to_space_to_depth(kernel: jax.Array, stride: int) -> tuple[jax.Array
   widening, padding = [], []
   for length in kernel.shape[:2]:
     before = -(length // 2) % stride  # Zero taps back to the start of a block.
-    blocks = -(-(length + before) // stride)
+    blocks = ceil_div(length + before, stride)
     widening.append((before, blocks * stride - before - length))
     reach = (length // 2 + before) // stride
     padding.append((reach, blocks - 1 - reach))

@@ -13,6 +13,7 @@ import jax
 
 from gcn_flax.models import cpu_ops, reference_ops, tpu_ops
 from gcn_flax.models.layout import Layout
+from gcn_flax.rounding import round_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Ops:
   def padded(self, channels: int) -> int:
     """Returns the number of channels with channel padding."""
     multiple = self.channel_multiple
-    return -(-channels // multiple) * multiple if channels >= self.min_padded_channels else channels
+    return round_up(channels, multiple) if channels >= self.min_padded_channels else channels
 
   def head_block(self, channels: int, side: int) -> int:
     """Returns the block size along the kernel of a head's first k x 1 or 1 x k convolution, pixels; 1 for no block."""

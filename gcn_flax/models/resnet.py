@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gcn_flax.models.layers import Conv
 from gcn_flax.models.ops import Ops, current_ops, use_ops
+from gcn_flax.rounding import round_up
 
 
 def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNorm:
@@ -181,7 +182,7 @@ def check_sides(height: int, width: int) -> None:
   if height % 32 or width % 32:
     raise ValueError(
       f"images are {height} x {width}: both sides must be multiples of 32. "
-      f"Pad to {-(-height // 32) * 32} x {-(-width // 32) * 32}."
+      f"Pad to {round_up(height, 32)} x {round_up(width, 32)}."
     )
 
 

@@ -7,6 +7,7 @@ import ml_collections
 
 from gcn_flax import config_checks, files
 from gcn_flax.planning import hardware, planners, table
+from gcn_flax.rounding import ceil_div
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def run(
     tried = find_max_batch(planner, config.accumulate_steps)
     best = max((row for row in tried if row["fits"]), key=lambda row: row["batch_per_group"], default=tried[-1])
   else:
-    best = planner.estimate(int(batch) if batch else max(1, -(-config.batch_size // planner.num_groups)))
+    best = planner.estimate(int(batch) if batch else max(1, ceil_div(config.batch_size, planner.num_groups)))
     tried = [best]
   result = {"topology": topology, **best} | ({"tried": tried} if len(tried) > 1 else {})
   Workdir(workdir).write_json("plan.json", result)

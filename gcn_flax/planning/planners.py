@@ -17,6 +17,7 @@ from gcn_flax import build, labels
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.planning import cost, hardware, libtpu
+from gcn_flax.rounding import round_up
 from gcn_flax.training import sharding, trees
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Planner(abc.ABC):
     if batch_per_group % num_micro_batches:
       raise ValueError(
         f"config.accumulate_steps={num_micro_batches} must divide the {batch_per_group} examples of a device. Use "
-        f"--batch={-(-batch_per_group // num_micro_batches) * num_micro_batches}."
+        f"--batch={round_up(batch_per_group, num_micro_batches)}."
       )
     num_traced = self._setup.mesh.devices.size
     batch = self._batch_shapes(batch_per_group * num_traced // self.config.mesh.spatial)
@@ -188,7 +189,7 @@ def _num_groups(config: ml_collections.ConfigDict, target: hardware.Target, num_
   if height % (32 * spatial):
     raise ValueError(
       f"config.data.crop_size: the height {height} must be a multiple of {32 * spatial} = 32 x config.mesh.spatial "
-      f"{spatial}. Use {-(-height // (32 * spatial)) * 32 * spatial}."
+      f"{spatial}. Use {round_up(height, 32 * spatial)}."
     )
   return num_devices // spatial
 

@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from gcn_flax.planning import hardware
+from gcn_flax.rounding import round_up
 
 _SUBLANES = 8  # Rows of a TPU's vector register.
 
@@ -89,11 +90,11 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
   micro_batch = result["batch_per_group"] // config.accumulate_steps
   if target.is_tpu and micro_batch % _SUBLANES:
     notes.append(
-      f"{micro_batch} examples at once cost a device about as much as {-(-micro_batch // _SUBLANES) * _SUBLANES}, "
+      f"{micro_batch} examples at once cost a device about as much as {round_up(micro_batch, _SUBLANES)}, "
       "which fill its vector registers: fewer devices with more examples each may be faster (docs/PERFORMANCE.md)."
     )
   if result["batch_size"] != config.batch_size:
-    eval_batch = -(-config.eval.batch_size // result["devices"]) * result["devices"]
+    eval_batch = round_up(config.eval.batch_size, result["devices"])
     notes.append(
       f"This is not config.batch_size={config.batch_size}: to train with the planned batch, set "
       f"--config.batch_size={result['batch_size']} --config.eval.batch_size={eval_batch} and adapt "

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from gcn_flax.labels import LabelSet
+from gcn_flax.rounding import ceil_div
 from gcn_flax.visualize import overlay
 
 _GAP = 8  # Between pictures, pixels.
@@ -136,7 +137,7 @@ def _legend(label_set: LabelSet, total: int, void: str) -> np.ndarray:
   """Draws a coloured square and a name for each class and for void, in as many lines as needed."""
   entries = [*zip(label_set.classes, label_set.palette, strict=True), (void, overlay.VOID_COLOUR)]
   columns = max(1, (total - _GAP) // _ENTRY)
-  legend = np.full(((-(-len(entries) // columns)) * _LINE + _GAP, total, 3), 255, np.uint8)
+  legend = np.full((ceil_div(len(entries), columns) * _LINE + _GAP, total, 3), 255, np.uint8)
   for index, (name, colour) in enumerate(entries):
     top, left = index // columns * _LINE, _GAP + index % columns * _ENTRY
     cv2.rectangle(legend, (left, top + 4), (left + 14, top + 18), tuple(map(int, colour)), -1)
