@@ -55,7 +55,6 @@ def run(
   """
   workdir, split = Workdir(workdir), split or config.data.eval_split
   check_pixels(config, "search_crf")
-  crf.check_installed()
   tried = candidates(config)
   config = config.copy_and_resolve_references()
   config.eval.crf.iterations = tried[0].iterations  # So that the network returns probabilities.

@@ -53,7 +53,7 @@ class TTA:
   pixel: tuple[float, ...] = (0.0, 0.0, 0.0)
 
   @property
-  def one(self) -> bool:
+  def is_identity(self) -> bool:
     """Returns True if the network sees each image exactly once, unscaled and whole."""
     return self.scales == (1.0,) and not self.flip and not self.tile
 

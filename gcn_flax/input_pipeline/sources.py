@@ -1,4 +1,4 @@
-"""Opens one split of a prepared data set by name."""
+"""The public address of `open_source`, which opens one split of a prepared data set."""
 
 from gcn_flax.input_pipeline.datasets import open_source
 

@@ -4,6 +4,7 @@ The stride of a bottleneck is in its 3 x 3 convolution or, as in the original Ca
 every strided operation pads as in PyTorch, so public ImageNet weights give the same features.
 """
 
+import abc
 import functools
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,7 @@ def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNo
   )
 
 
-class Block(nn.Module):
+class Block(nn.Module, abc.ABC):
   """A residual block: `relu(shortcut(x) + residual(x))`.
 
   Attributes:
@@ -49,9 +50,9 @@ class Block(nn.Module):
     residual = self.residual(x)
     return nn.relu(residual + self.shortcut(x))
 
+  @abc.abstractmethod
   def residual(self, x: jax.Array) -> jax.Array:
     """Returns the residual `[B, ceil(H / stride), ceil(W / stride), features]` of `x` `[B, H, W, C]`."""
-    raise NotImplementedError
 
   def shortcut(self, x: jax.Array) -> jax.Array:
     """Returns `x` where its shape fits, else a strided 1 x 1 convolution of it with normalisation."""

@@ -38,7 +38,7 @@ def run(
   target = hardware.parse_topology(topology)
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
     raise ValueError(f"--batch={batch!r} must be auto, or a number of examples of at least 1.")
-  config_checks.check_config(config, training=False)
+  config_checks.check_config(config)
   planner = (planners.TpuPlanner if target.is_tpu else planners.GpuPlanner)(config, target)
   if batch == "auto":
     tried = find_max_batch(planner, config.accumulate_steps)

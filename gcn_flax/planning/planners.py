@@ -180,16 +180,11 @@ class GpuPlanner(Planner):
 
 
 def _num_groups(config: ml_collections.ConfigDict, target: hardware.Target, num_devices: int) -> int:
-  spatial, height = config.mesh.spatial, config.data.crop_size[0]
+  spatial = config.mesh.spatial
   if num_devices % spatial:
     divisors = ", ".join(str(count) for count in range(1, num_devices + 1) if num_devices % count == 0)
     raise ValueError(
       f"config.mesh.spatial={spatial} must divide the {num_devices} devices of {target.name}. Use one of {divisors}."
-    )
-  if height % (32 * spatial):
-    raise ValueError(
-      f"config.data.crop_size: the height {height} must be a multiple of {32 * spatial} = 32 x config.mesh.spatial "
-      f"{spatial}. Use {round_up(height, 32 * spatial)}."
     )
   return num_devices // spatial
 

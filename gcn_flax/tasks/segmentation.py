@@ -75,17 +75,17 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
   settings = config.eval
 
   def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    views = tiling.TTA(
+    tta = tiling.TTA(
       scales=tuple(settings.scales),
       flip=settings.flip,
       tile=tuple(settings.tile),
       overlap=settings.overlap,
       pixel=padding_pixel(config),
     )
-    if views.one and not settings.crf.iterations:
+    if tta.is_identity and not settings.crf.iterations:
       return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
     find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
-    return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, views)
+    return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
 
   return infer
 

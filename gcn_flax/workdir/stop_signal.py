@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-  """Notes a SIGTERM, which schedulers send before they take a machine away; all hosts stop at the same step."""
+  """Notes a SIGTERM within its context, so that all hosts stop at the same step."""
 
   def __init__(self):
     self._requested, self._asked = False, 0

@@ -119,25 +119,24 @@ def test_unknown_batches_are_rejected(batch, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "topology, batch, field, value, message",
+  "topology, batch, settings, message",
   [
-    ("h100:8", "3", "accumulate_steps", 2, "config.accumulate_steps=2 must divide the 3 examples .* --batch=4"),
-    ("h100:8", "", "mesh.spatial", 2, "config.mesh.spatial=2 .* plan for a TPU"),
+    ("h100:8", "3", {"accumulate_steps": 2}, "config.accumulate_steps=2 must divide the 3 examples .* --batch=4"),
+    ("h100:8", "", {"mesh.spatial": 2}, "config.mesh.spatial=2 .* plan for a TPU"),
     (
       "v5e:2x4",
       "",
-      "mesh.spatial",
-      3,
+      {"mesh.spatial": 3, "data.crop_size": (96, 96)},
       "config.mesh.spatial=3 must divide the 8 devices of v5e:2x4. Use one of 1, 2, 4",
     ),
-    ("v5e:2x4", "", "mesh.spatial", 4, "the height 64 must be a multiple of 128 = 32 x config.mesh.spatial 4. Use 128"),
-    ("v5e:3x5", "", "mesh.spatial", 1, "'v5e:3x5': libtpu has no such slice"),
+    ("v5e:2x4", "", {"mesh.spatial": 4}, "the height must be a multiple of 128 = 32 x config.mesh.spatial 4"),
+    ("v5e:3x5", "", {}, "'v5e:3x5': libtpu has no such slice"),
   ],
   ids=["micro-batches", "GPUs that share an image", "devices", "rows", "slice"],
 )
-def test_settings_that_do_not_match_the_devices_are_rejected(topology, batch, field, value, message, tmp_path):
+def test_settings_that_do_not_match_the_devices_are_rejected(topology, batch, settings, message, tmp_path):
   config = small_config()
-  config.update_from_flattened_dict({field: value})
+  config.update_from_flattened_dict(settings)
   with pytest.raises(ValueError, match=message):
     plan.run(config, tmp_path, topology, batch)
   assert not any(tmp_path.iterdir())
