@@ -1,7 +1,7 @@
 """Decides for each platform (CPU, GPU, TPU) the implementation of operations, space-to-depth and channel padding.
 
 All implementations give the same results up to rounding. The choice follows measurements on CPUs and the compiler's
-estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get the reference, the only one that ran there.
+estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get the reference: no other ran on one.
 """
 
 import contextlib
