@@ -26,7 +26,6 @@ def get_config(backbone: str = "resnet_tiny"):
   config.data.dataset = "camvid"
   config.data.train_mix = (("camvid", "train", config_lib.ALL_ONCE),)
   config.data.crop_size = (256, 256)
-  config.data.eval_size = (384, 480)
   config.data.random_scale = True
 
   config.model.backbone = backbone

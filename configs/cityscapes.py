@@ -59,7 +59,6 @@ def get_config(argument: str = "fine"):
   config.data.dataset = "cityscapes"
   config.data.train_mix = _MIXES[stage]
   config.data.crop_size = (800, 800)
-  config.data.eval_size = (1024, 2048)
   config.data.num_threads = 16  # A PNG of 1024 x 2048 takes 50 ms to decode.
   config.eval.batch_size = 8
   config.model.backbone = "resnet152"

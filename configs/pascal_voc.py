@@ -59,7 +59,7 @@ def get_config(argument: str = "ablation"):
   config.data.dataset = "voc_segmentation"
   config.data.train_mix = _MIXES[stage]
   config.data.crop_size = (640, 640) if stage == "stage1" else (512, 512)
-  config.data.eval_size = (512, 512)
+  config.data.eval_size = (512, 512)  # Pads as training does, in all but stage1.
   config.model.backbone = "resnet152"
   config.model.kernel_size = 15
   if stage in _PREVIOUS:

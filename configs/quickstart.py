@@ -28,7 +28,6 @@ def get_config(variant: str = "gcn"):
   config.data.train_mix = (("shapes", "train", config_lib.ALL_ONCE),)
   config.data.data_dir = "runs/data"
   config.data.crop_size = (256, 256)
-  config.data.eval_size = (256, 256)
   config.data.random_crop = False
   config.data.num_threads = 2
 

@@ -115,6 +115,7 @@ def prepare(
     }
     _write(builder, plan, metadata)
     print(f"wrote {builder.data_path}")
+  _store_sizes(dataset, data_dir)
   _print_counts(json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
 
 
@@ -189,6 +190,15 @@ def _write_records(builder, plan, metadata: dict) -> None:
       f"{builder.data_path} could not be written ({one_line(error)}). {free / 1e9:.1f} GB are free, about twice "
       "the size of the archives is needed. Nothing was kept."
     ) from error
+
+
+def _store_sizes(dataset: str, data_dir: str) -> None:
+  from gcn_flax.input_pipeline.datasets import Dataset  # Imported late, as the builders are.
+
+  try:
+    Dataset(dataset, data_dir).store_sizes()
+  except OSError as error:  # A read-only disk that holds a data set of an older version.
+    print(f"note: image sizes are not stored ({error}), so each evaluation reads them from the records", flush=True)
 
 
 def _print_counts(metadata: dict) -> None:

@@ -51,7 +51,9 @@ def get_config() -> ml_collections.ConfigDict:
   # are relative sampling rates; or all of them are "all once", and each epoch shows every example exactly once.
   data.train_mix = (("shapes", "train", ALL_ONCE),)
   data.crop_size = (512, 512)  # Training crop (height, width), pixels, multiples of 32. Smaller images are padded.
-  data.eval_size = (512, 512)  # Images are padded to this (height, width) for evaluation, multiples of 32.
+  # Canvas of evaluation and prediction: (height, width) that every image is padded to, multiples of 32, for recipes
+  # that pad training images in the same way; () = its own size, rounded up (docs/EVALUATION.md). Classifiers: the crop.
+  data.eval_size = ()
   data.random_flip = True  # Random horizontal flip. The paper's.
   data.random_crop = True  # Random crop, as in the paper on Cityscapes; if False, images must fit into crop_size.
   data.random_scale = False  # Random rescaling before the crop. The paper uses none.

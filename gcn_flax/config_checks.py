@@ -79,10 +79,12 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
-  for field in ("crop_size", "eval_size"):
-    size = tuple(data[field])
-    if not _is_size(size):
-      raise _error(f"data.{field}", size, _SIZE_PROBLEM, f"Use {_nearest_size(size)}")
+  crop, canvas = tuple(data.crop_size), tuple(data.eval_size)
+  if not _is_size(crop):
+    raise _error("data.crop_size", crop, _SIZE_PROBLEM, f"Use {_nearest_size(crop)}")
+  if canvas and not _is_size(canvas):
+    fix = f"Use {_nearest_size(canvas)}, or () to pad each image to its own size, rounded up"
+    raise _error("data.eval_size", canvas, _SIZE_PROBLEM, fix)
   scales, area = tuple(data.scales), tuple(data.crop_area)
   if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
     raise _error("data.scales", scales, "must be (min, max) with 0 < min <= max", "Use for instance (0.5, 2.0)")
@@ -171,6 +173,8 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
   if not config.data.random_crop:
     raise _error("data.random_crop", False, "classifiers are always trained on random resized crops", "Use True")
   size, resize = tuple(config.data.eval_size), config.data.eval_resize
+  if not size:
+    raise _error("data.eval_size", (), "classifiers need the size of their centre crop", "Use for instance (224, 224)")
   if max(size) > resize:
     problem = f"must be at least {max(size)}, the longer side of config.data.eval_size={size}"
     raise _error("data.eval_resize", resize, problem, f"Use {max(size)} or more")

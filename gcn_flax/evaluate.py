@@ -21,6 +21,7 @@ from gcn_flax.run_data import RunData, eval_batches
 from gcn_flax.tasks.metrics import Counts, Metrics, Row
 from gcn_flax.training import sharding
 from gcn_flax.visualize import overlay
+from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.trained import load_trained
 from gcn_flax.workdir.workdir import Workdir
 
@@ -45,7 +46,7 @@ def run(
   trained = load_trained(config, workdir, checkpoint, data.label_set)
   metrics = evaluate(config, trained.setup, trained.weights, data.eval_source(split))
   if jax.process_index() == 0:
-    write_metrics(workdir, config, data, split, trained.step, metrics, trained.data.partial)
+    write_metrics(workdir, config, data, split, trained.step, metrics, trained.data)
   return metrics
 
 
@@ -66,7 +67,7 @@ def evaluate(
   sets the sliding window, scales and flips (test-time augmentation). Whole images are evaluated on their central crop.
   Each image counts once, in one table over the set.
 
-  Raises ValueError for an image larger than `config.data.eval_size`.
+  Raises ValueError for an image larger than a fixed `config.data.eval_size`.
   """
   tally = _Tally(config, source)
   progress = inference.Progress(f"evaluating {source.split}", ceil_div(len(source), jax.process_count()))
@@ -157,7 +158,7 @@ def write_metrics(
   split: str,
   step: int,
   metrics: Metrics,
-  trained_on: Mapping[str, Any],
+  trained_on: TrainingData,
 ) -> None:
   """Prints the table by class; writes `eval_<split>.json`, the contact sheet `eval_<split>.png`, and the report.
 
@@ -168,13 +169,16 @@ def write_metrics(
     split: name of the split.
     step: number of updates of the weights.
     metrics: metrics of the split.
-    trained_on: counts missing from the data sets that the weights were trained on.
+    trained_on: record of the data that the weights were trained on.
   """
-  partial = {**trained_on, **data.partial()}
+  partial = {**trained_on.partial, **data.partial()}
+  canvas = _describe_canvas(config, data.eval_source(split), trained_on)
   print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images")
   print(metrics.table(), flush=True)
   for dataset, counts in partial.items():
     print(f"PARTIAL DATA: {dataset} {', '.join(counts)}", flush=True)
+  if "eval_size_of_training" in canvas:
+    print(f"OTHER CANVAS: eval_size {canvas['eval_size']}, in training {canvas['eval_size_of_training']}", flush=True)
   result = {
     "dataset": config.data.dataset,
     "split": split,
@@ -182,6 +186,7 @@ def write_metrics(
     "num_images": metrics.num_images,
     "partial": partial,
     "eval": json.loads(config.eval.to_json()),
+    **canvas,
     **{name: None if np.isnan(value) else value for name, value in metrics.scalars.items()},
     **metrics.details(),
   }
@@ -189,3 +194,12 @@ def write_metrics(
   if metrics.sample:
     overlay.save(workdir / f"eval_{split}.png", metrics.sheet(metrics.sample))
   report.write(workdir, config, data, result, metrics)
+
+
+def _describe_canvas(config: ml_collections.ConfigDict, source: Source, trained_on: TrainingData) -> dict[str, Any]:
+  """Returns the rule of the canvas, the number of canvases, and the rule of the training if that was another."""
+  rule = tuple(config.data.eval_size)
+  described = {"eval_size": list(rule), "num_canvases": len(set(tasks.of(config).canvases(config, source)))}
+  if trained_on.eval_size not in (None, rule):
+    described["eval_size_of_training"] = list(trained_on.eval_size)
+  return described

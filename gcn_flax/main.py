@@ -9,10 +9,14 @@ import jax
 import ml_collections
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
 from gcn_flax import command_line, distributed, evaluate, export, predict, search_crf, submission, train
 from gcn_flax.planning import plan
+from gcn_flax.workdir.trained import with_trained_canvas
 from gcn_flax.workdir.workdir import Workdir
+
+_INFERENCE_MODES = ("eval", "predict", "search_crf", "export")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
   """Runs the command of `--mode`; returns False if a signal stopped it before its end."""
   workdir = Workdir(given.workdir)
+  if given.mode in _INFERENCE_MODES and "data.eval_size" not in config_flags.get_override_values(given["config"]):
+    config = with_trained_canvas(config, workdir, given.checkpoint)
   commands = {
     "train": lambda: train.run(config, workdir),
     "eval": lambda: evaluate.run(config, workdir, given.split, given.checkpoint),

@@ -3,7 +3,6 @@
 import collections
 import glob
 import logging
-import math
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -12,19 +11,15 @@ import ml_collections
 import numpy as np
 
 from gcn_flax import files, inference
-from gcn_flax.input_pipeline import loader, pictures, transforms
+from gcn_flax.input_pipeline import loader, pictures
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
-from gcn_flax.rounding import round_up
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-# Pictures are padded to multiples of _MIN_STEP pixels, large ones to coarser steps (1/8 to 1/4 of the side), so that
-# few shapes are compiled.
-_MIN_STEP = 128
 _MAX_WAITING = 4  # Batches of pictures that may wait for others of their shape.
 
 
@@ -97,15 +92,16 @@ def predict_pictures(
 
   Raises ValueError at the end, naming every picture that cannot be read; all others are written.
   """
-  broken = []
+  broken, fit = [], segmentation.eval_transform(config)
   progress = inference.Progress("predicting", len(targets))
 
-  def read(path: pathlib.Path) -> tuple[pathlib.Path, np.ndarray | None]:
+  def read(path: pathlib.Path) -> tuple[pathlib.Path, np.ndarray, np.ndarray] | None:
     try:
-      return path, pictures.read_picture(path)
+      image = pictures.read_picture(path)
+      return path, image, fit({"image": image, "image_id": str(path)})["image"]
     except ValueError as error:
       broken.append(str(error))
-      return path, None
+      return None
 
   def write(predicted: tuple[pathlib.Path, np.ndarray, np.ndarray]) -> None:
     path, image, output = predicted
@@ -115,8 +111,8 @@ def predict_pictures(
 
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
   decoded = parallel_map(read, targets, config.data.num_threads)
-  readable = (pair for pair in decoded if pair[1] is not None)
-  batches = _batch(readable, trained.setup.mesh.size, segmentation.padding_pixel(config))
+  readable = (example for example in decoded if example)
+  batches = _batch(readable, trained.setup.mesh.size)
   with inference.crf_postprocessing(config) as postprocess:
     for _ in parallel_map(write, _outputs(trained, batches), inference.num_threads(config)):
       progress.add()
@@ -125,38 +121,26 @@ def predict_pictures(
   return len(targets)
 
 
-def _batch(
-  decoded: Iterator[tuple[pathlib.Path, np.ndarray]], size: int, pixel: Sequence[float]
-) -> Iterator[loader.Batch]:
-  """Yields batches of pictures that are padded to the same canvas; the last batch of each canvas is filled up."""
-  waiting, seen = collections.defaultdict(list), set()
-  for path, image in decoded:
-    canvas = tuple(map(_canvas_side, image.shape[:2]))
-    if canvas not in seen:
-      _log.info("compiling for pictures of up to %d x %d.", *canvas)
-      seen.add(canvas)
-    waiting[canvas].append((path, image))
+def _batch(decoded: Iterator[tuple[pathlib.Path, np.ndarray, np.ndarray]], size: int) -> Iterator[loader.Batch]:
+  """Yields batches of pictures, (path, image, image on its canvas), of one canvas each; the last ones are filled up."""
+  waiting = collections.defaultdict(list)
+  for example in decoded:
+    canvas = example[2].shape[:2]
+    waiting[canvas].append(example)
     if len(waiting[canvas]) == size:
-      yield _pad(waiting.pop(canvas), canvas, size, pixel)
+      yield _stack(waiting.pop(canvas), size)
     elif sum(map(len, waiting.values())) > _MAX_WAITING * size:
       canvas = max(waiting, key=lambda canvas: len(waiting[canvas]))
-      yield _pad(waiting.pop(canvas), canvas, size, pixel)
-  for canvas, examples in waiting.items():
-    yield _pad(examples, canvas, size, pixel)
+      yield _stack(waiting.pop(canvas), size)
+  for examples in waiting.values():
+    yield _stack(examples, size)
 
 
-def _canvas_side(side: int) -> int:
-  step = max(_MIN_STEP, 2 ** math.ceil(math.log2(side)) // 8)
-  return round_up(side, step)
-
-
-def _pad(examples: list[tuple[pathlib.Path, np.ndarray]], canvas: tuple[int, int], size: int, pixel) -> loader.Batch:
-  images = [transforms.pad({"image": image, "image_id": str(path)}, canvas, pixel)["image"] for path, image in examples]
-  sizes = [image.shape[:2] for _, image in examples]
-  filling = size - len(examples)
+def _stack(examples: list[tuple[pathlib.Path, np.ndarray, np.ndarray]], size: int) -> loader.Batch:
+  filled = examples + examples[:1] * (size - len(examples))
   return {
-    "image": np.stack(images + images[:1] * filling),
-    "size": np.array(sizes + sizes[:1] * filling, np.int32),
+    "image": np.stack([padded for _, _, padded in filled]),
+    "size": np.array([image.shape[:2] for _, image, _ in filled], np.int32),
     "examples": examples,
   }
 
@@ -164,5 +148,5 @@ def _pad(examples: list[tuple[pathlib.Path, np.ndarray]], canvas: tuple[int, int
 def _outputs(trained: Trained, batches: Iterator[loader.Batch]) -> Iterator[tuple]:
   """Yields the path, the pixels and the prediction of each picture."""
   for batch, outputs in inference.run(trained.setup, trained.weights, batches):
-    for (path, image), output in zip(batch["examples"], outputs, strict=False):
+    for (path, image, _), output in zip(batch["examples"], outputs, strict=False):
       yield path, image, segmentation.remove_padding(output, image.shape[:2])

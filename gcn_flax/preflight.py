@@ -109,7 +109,8 @@ def check_split(config: ml_collections.ConfigDict, data: RunData, split: str, la
   """Raises ValueError for a split that is missing, empty, too large for its canvas, or lacks labels it needs."""
   if labelled:
     data.eval_source(split)
-  check_size(config, data, config.data.dataset, split, "eval_size")
+  if config.data.eval_size:
+    check_size(config, data, config.data.dataset, split, "eval_size", ", or to () for each image's own size")
 
 
 def check_size(

@@ -106,12 +106,13 @@ class RunData:
 
 
 def eval_batches(config: ml_collections.ConfigDict, source: Sequence[Any]) -> Iterator[loader.Batch]:
-  """Yields this host's share of every example of a source, once, padded to `config.data.eval_size`."""
-  num_steps = loader.num_eval_steps(len(source), config.eval.batch_size)
+  """Yields this host's share of batches that hold every example of a source once, each padded to its canvas."""
+  task = tasks.of(config)
   return loader.eval_batches(
     source,
-    loader.host_shard(config.eval.batch_size, 0, num_steps),
-    fit=tasks.of(config).eval_transform(config),
+    task.canvases(config, source),
+    config.eval.batch_size,
+    fit=task.eval_transform(config),
     num_threads=config.data.num_threads,
     num_workers=config.data.num_workers,
   )

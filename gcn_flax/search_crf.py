@@ -117,12 +117,16 @@ def _columns(parameters: crf.Parameters) -> str:
 class _Subset(Sequence):
   """Images spread evenly over a source."""
 
-  def __init__(self, source: Sequence, count: int):
+  def __init__(self, source: Source, count: int):
     self._source = source
     self._places = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
 
   def __len__(self) -> int:
     return len(self._places)
+
+  @property
+  def sizes(self) -> np.ndarray:
+    return self._source.sizes[self._places]
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._source[int(self._places[index])]

@@ -153,7 +153,7 @@ class _Loop:
         return False
       self.log.evaluation(step, split, metrics)
       if jax.process_index() == 0:
-        trained_on = TrainingData.read(self.workdir.path).partial
+        trained_on = TrainingData.read(self.workdir.path)
         evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, trained_on)
       self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True

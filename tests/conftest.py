@@ -15,15 +15,20 @@ from absl import flags  # noqa: E402
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags.
 
 
-def write_street(root: pathlib.Path, split: str, count: int, seed: int) -> None:
-  """Writes images and masks in CamVid's layout: 64 x 96 pixels, with all classes and void, one colour per class."""
+def write_street(root: pathlib.Path, split: str, count: int, seed: int, sizes=((64, 96),)) -> None:
+  """Writes images and masks in CamVid's layout, with all classes and void, one colour per class, of the sizes in turn.
+
+  Sizes are at most 64 x 96.
+  """
   rng = np.random.default_rng(seed)
   for kind in ("images", "masks"):
     (root / kind / split).mkdir(parents=True, exist_ok=True)
   for index in range(count):
     mask = np.kron(rng.integers(0, 12, (4, 6)), np.ones((16, 16))).astype(np.uint8)
     mask[mask == 11] = 255
-    image = np.stack([mask * 20, 255 - mask, mask], -1) + rng.integers(0, 5, (64, 96, 3))
+    height, width = sizes[index % len(sizes)]
+    mask = mask[:height, :width]
+    image = np.stack([mask * 20, 255 - mask, mask], -1) + rng.integers(0, 5, (height, width, 3))
     cv2.imwrite(str(root / "images" / split / f"{split}{index}.png"), image.astype(np.uint8))
     cv2.imwrite(str(root / "masks" / split / f"{split}{index}.png"), mask)
 
@@ -44,6 +49,18 @@ def data_dir(street, tmp_path_factory) -> str:
 
   target = str(tmp_path_factory.mktemp("data"))
   prepare("camvid", str(street), target, partial=True)
+  return target
+
+
+@pytest.fixture(scope="session")
+def mixed_data_dir(tmp_path_factory) -> str:
+  """The data_dir of a data set like `data_dir`'s, whose images have three sizes that need two canvases."""
+  from data.prepare import prepare
+
+  root, target = tmp_path_factory.mktemp("mixed"), str(tmp_path_factory.mktemp("mixed_data"))
+  for split, count in (("train", 12), ("val", 5)):
+    write_street(root, split, count, seed=count, sizes=((64, 96), (50, 70), (33, 60)))
+  prepare("camvid", str(root), target, partial=True)
   return target
 
 
@@ -98,7 +115,6 @@ def tiny_config(data_dir: str):
   config.checkpoint_every_steps = 2
   config.data.data_dir = data_dir
   config.data.crop_size = (64, 64)
-  config.data.eval_size = (64, 96)
   config.data.num_threads = 2
   config.model.backbone = "resnet_tiny"
   config.model.kernel_size = 3

@@ -11,6 +11,7 @@ from gcn_flax.evaluate import write_metrics
 from gcn_flax.evaluation.confusion import confusion_matrix, iou_per_class, mean_iou
 from gcn_flax.input_pipeline.transforms import pad
 from gcn_flax.run_data import RunData
+from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
 from tests.runs import build_setup, evaluate_split
 
@@ -100,7 +101,13 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   matrix = scores.counts["confusion"]
   matrix[:, 4] = matrix[4, :] = 0
   write_metrics(
-    Workdir(tmp_path), config, RunData(config), "validation", 7, scores, {"shapes": ["train 1 instead of 3000"]}
+    Workdir(tmp_path),
+    config,
+    RunData(config),
+    "validation",
+    7,
+    scores,
+    TrainingData(partial={"shapes": ["train 1 instead of 3000"]}, eval_size=(512, 512)),
   )
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert result["num_images"] == 5 and result["step"] == 7
@@ -115,10 +122,14 @@ def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   lacks = ["train 12 instead of 367", "validation 5 instead of 101"]
   assert result["partial"] == {"camvid": lacks, "shapes": ["train 1 instead of 3000"]}
   assert f"PARTIAL DATA: camvid {', '.join(lacks)}" in table
+  assert (result["eval_size"], result["num_canvases"], result["eval_size_of_training"]) == ([], 1, [512, 512])
+  assert "OTHER CANVAS: eval_size [], in training [512, 512]" in table
 
 
 def test_an_image_that_does_not_fit_is_named(config):
   config.data.eval_size = (32, 96)
   setup = build_setup(config)
-  with pytest.raises(ValueError, match=r"image val\d: its size 64 x 96 is larger than 32 x 96. Set config.data"):
+  with pytest.raises(
+    ValueError, match=r"image val\d: its size 64 x 96 is larger than 32 x 96. Set config.data.eval_size=\(\)"
+  ):
     evaluate_split(config, setup, setup.init(0).weights())

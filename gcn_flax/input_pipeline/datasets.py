@@ -6,14 +6,16 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from gcn_flax import labels
+from gcn_flax import files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 
 _log = logging.getLogger(__name__)
 # Folders below `data_dir` whose name differs from their data set's.
 _FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
+_SIZES = "sizes.json"  # Stored split -> [height, width] of each image, in the order of the records.
 # Splits that are joined from stored ones when they are read.
 _JOINED_SPLITS = {
   ("voc_segmentation", "trainval"): ("train", "validation"),
@@ -41,6 +43,7 @@ class Dataset:
   def __init__(self, name: str, data_dir: str):
     self.name = name
     self._builder = _open_builder(name, data_dir)
+    self._sources: dict[str, Source] = {}
     self._metadata = _read_metadata(self._builder)
     palette = tuple(map(tuple, self._metadata.get("palette", ())))
     self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
@@ -61,11 +64,43 @@ class Dataset:
   def source(self, split: str) -> Source:
     """Returns the examples of a split. Raises ValueError for an unknown one."""
     self._check_split(split)
+    if split not in self._sources:
+      self._sources[split] = self._open_source(split)
+    return self._sources[split]
+
+  def _open_source(self, split: str) -> Source:
     features = self._builder.info.features.items()
     skip = {name: tfds.decode.SkipDecoding() for name, feature in features if isinstance(feature, tfds.features.Image)}
     parts = [self._builder.as_data_source(name, decoders=skip) for name in self._stored_here(split)]
     has_labels = split not in self._metadata["unlabelled"]
-    return Source(self.name, split, parts[0] if len(parts) == 1 else JoinedRecords(parts), self.label_set, has_labels)
+    records = parts[0] if len(parts) == 1 else JoinedRecords(parts)
+    return Source(self.name, split, records, self.label_set, has_labels, self._stored_sizes(split))
+
+  def _stored_sizes(self, split: str) -> np.ndarray | None:
+    """Returns the sizes that `store_sizes` wrote; None if there are none, or not as many as examples."""
+    path = self._folder / _SIZES
+    try:
+      stored = json.loads(path.read_text())
+      sizes = np.array([size for part in self._stored_here(split) for size in stored[part]], np.int32)
+      if sizes.shape != (self.splits[split], 2) or sizes.min() < 1:
+        raise ValueError(f"{len(sizes)} sizes of {self.splits[split]} images")
+      return sizes
+    except FileNotFoundError:  # A data set of an older version.
+      return None
+    except Exception as error:  # The headers of the images tell the same.
+      _log.warning("WARNING: %s is ignored, it is damaged (%s). Remove it, and run data.prepare again.", path, error)
+      return None
+
+  def store_sizes(self) -> None:
+    """Stores the size of each image beside the records, if that has not been done, for `Source.sizes`."""
+    if self.name in labels.CLASSIFICATION or (self._folder / _SIZES).exists():
+      return
+    sizes = {split: self.source(split).sizes.tolist() for split in self._builder.info.splits}
+    files.write(self._folder / _SIZES, json.dumps(sizes))
+
+  @property
+  def _folder(self) -> pathlib.Path:
+    return pathlib.Path(self._builder.data_path)
 
   def largest_image(self, split: str) -> tuple[int, int]:
     """Returns (largest height, largest width) of a split's images in pixels. Raises ValueError for an unknown split."""

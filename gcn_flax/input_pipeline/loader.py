@@ -17,8 +17,9 @@ import grain
 import jax
 import numpy as np
 
+from gcn_flax.input_pipeline.canvas import Canvas, batches_by_canvas
 from gcn_flax.input_pipeline.examples import CorruptExample, Source
-from gcn_flax.rounding import ceil_div, round_up
+from gcn_flax.rounding import round_up
 
 _log = logging.getLogger(__name__)
 _MAX_TRIES = 10  # Examples tried for one position before giving up.
@@ -192,42 +193,56 @@ def train_batches(
         index = int(rng.integers(len(source)))
     raise CorruptExample(f"{source.dataset} {source.split!r}: {_MAX_TRIES} examples in a row are damaged.")
 
-  return _batches(shard, prepare, num_threads, num_workers)
+  return _iterate(grain.MapDataset.source(shard).map(prepare).batch(shard.size), num_threads, num_workers)
 
 
 def eval_batches(
-  source: Source, shard: HostShard, *, fit: Callable, num_threads: int, num_workers: int
+  source: Source,
+  canvases: Sequence[Canvas],
+  batch_size: int,
+  *,
+  fit: Callable,
+  num_threads: int,
+  num_workers: int,
 ) -> Iterator[Batch]:
-  """Yields every example once, in order; the last batch is padded with copies of the first example.
+  """Yields this host's shard of batches that together hold every example once; each batch has one canvas.
 
   A batch holds `image`, `label` if the source has labels, `index` int32 `[b]`, the example's index in the source or -1
-  for padding, and `size` int32 `[b, 2]`, the stored height and width of the image.
+  for copies that fill it up, and `size` int32 `[b, 2]`, the stored height and width of the image.
 
   Args:
     source: data set to read.
-    shard: positions to prepare; the ones past the end of the source are padding.
-    fit: `example -> example` of a fixed size.
+    canvases: (height, width) of each example after `fit`; all hosts must give the same.
+    batch_size: max number of examples in a global batch.
+    fit: `example -> example` padded to its canvas.
     num_threads: threads that decode, per worker.
     num_workers: worker processes; 0 for threads of this process.
+
+  Raises CorruptExample, during iteration, for a damaged example and for one whose size is not the stored one.
   """
 
-  def prepare(position: int) -> Batch:
-    is_padding = position >= len(source)
-    example = source[0 if is_padding else position]
+  def prepare(index: int, copied: int) -> Batch:
+    example = source[copied if index < 0 else index]
     size = np.array(example["image"].shape[:2], np.int32)
-    return {**fit(example), "index": np.int32(-1 if is_padding else position), "size": size}
+    fitted = fit(example)
+    if fitted["image"].shape[:2] != canvases[copied]:
+      raise CorruptExample(
+        f"{example['image_id']}: its size {size[0]} x {size[1]} is not the one stored with the data set; prepare the "
+        "data set again."
+      )
+    return {**fitted, "index": np.int32(index), "size": size}
 
-  return _batches(shard, prepare, num_threads, num_workers)
+  def prepare_batch(indices: np.ndarray) -> Batch:
+    host_shard = indices.reshape(jax.process_count(), -1)[jax.process_index()]
+    examples = [prepare(index, indices[0]) for index in host_shard]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+  batches = batches_by_canvas(canvases, batch_size, jax.device_count())
+  return _iterate(grain.MapDataset.source(batches).map(prepare_batch), num_threads, num_workers)
 
 
-def num_eval_steps(num_examples: int, batch_size: int) -> int:
-  """Returns the number of batches that cover every example once."""
-  return ceil_div(num_examples, batch_size)
-
-
-def _batches(shard: HostShard, prepare: Callable, num_threads: int, num_workers: int) -> Iterator[Batch]:
-  # Batching before threading makes a batch the unit of work, so its content does not depend on the number of threads.
-  dataset = grain.MapDataset.source(shard).map(prepare).batch(shard.size)
+def _iterate(dataset: grain.MapDataset, num_threads: int, num_workers: int) -> Iterator[Batch]:
+  # A batch is the unit of work, so its content does not depend on the number of threads.
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
   dataset = dataset.to_iter_dataset(options)
   if num_workers:

@@ -87,7 +87,7 @@ def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Exampl
     fits = (round_up(max(height, size[0]), 32), round_up(max(width, size[1]), 32))
     raise ValueError(
       f"image {example['image_id']}: its size {height} x {width} is larger than {size[0]} x {size[1]}. "
-      f"Set config.data.eval_size to {fits} or more, or config.data.crop_size in training without random_crop."
+      f"Set config.data.eval_size=(), or to {fits} or more; or config.data.crop_size in training without random_crop."
     )
   border = (0, size[0] - height, 0, size[1] - width, cv2.BORDER_CONSTANT)
   padded = {**example, "image": cv2.copyMakeBorder(example["image"], *border, value=np.round(pixel).tolist())}

@@ -4,7 +4,7 @@ Each task is a module with the same names:
   IGNORE: the label of void.
   BEST_METRIC: name of the metric that the best checkpoint is chosen by.
   network, loss, augmentation: for training.
-  eval_transform: gives examples a fixed size for evaluation.
+  canvases, eval_transform: size of each example for evaluation, and the padding or crop that gives it that size.
   inference: predictions on the devices; then, for each image on the host, remove_padding, count and image_metric.
   Metrics: of the whole split, from the counts.
   shrink: shrinks pictures that are kept.

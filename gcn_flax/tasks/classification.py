@@ -10,7 +10,7 @@ import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import accuracy
-from gcn_flax.input_pipeline import transforms
+from gcn_flax.input_pipeline import canvas, transforms
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.models.classifier import Classifier
 from gcn_flax.models.ops import ops_for
@@ -49,6 +49,11 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
     flip=data.random_flip,
     jitter=data.color_jitter,
   )
+
+
+def canvases(config: ml_collections.ConfigDict, source: Source) -> list[canvas.Canvas]:
+  """Returns the (height, width) of each image after the evaluation crop, `config.data.eval_size`."""
+  return [tuple(config.data.eval_size)] * len(source)
 
 
 def eval_transform(config: ml_collections.ConfigDict) -> Callable:

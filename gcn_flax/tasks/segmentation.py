@@ -11,7 +11,7 @@ import numpy as np
 
 from gcn_flax import labels
 from gcn_flax.evaluation import confusion, instances, regions, tiling
-from gcn_flax.input_pipeline import transforms
+from gcn_flax.input_pipeline import canvas, transforms
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.ops import ops_for
@@ -57,9 +57,16 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
   )
 
 
+def canvases(config: ml_collections.ConfigDict, source: Source) -> list[canvas.Canvas]:
+  """Returns the (height, width) that each image is padded to for evaluation."""
+  fixed = tuple(config.data.eval_size)
+  return [fixed] * len(source) if fixed else canvas.canvases_of(source.sizes)
+
+
 def eval_transform(config: ml_collections.ConfigDict) -> Callable:
-  """Returns the padding for evaluation, `example -> example` of `config.data.eval_size`; nothing is resized."""
-  return functools.partial(transforms.pad, size=tuple(config.data.eval_size), pixel=padding_pixel(config))
+  """Returns the padding for evaluation, `example -> example` of the size of its canvas; nothing is resized."""
+  fixed, pixel = tuple(config.data.eval_size), padding_pixel(config)
+  return lambda example: transforms.pad(example, canvas.canvas_of(example["image"].shape[:2], fixed), pixel)
 
 
 def padding_pixel(config: ml_collections.ConfigDict) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """The two functions that run on the devices: `train_step` updates the weights, `eval_step` predicts a batch."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import optax
 
 from gcn_flax.training.optimizer import update_average
 from gcn_flax.training.state import TrainState
+
+_log = logging.getLogger(__name__)
 
 Batch = dict[str, jax.Array]  # image uint8 [B, H, W, 3]; label uint8 [B, H, W], or int32 [B] for whole images.
 
@@ -108,6 +111,8 @@ def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, A
   """
 
   def eval_step(weights, batch: Batch):
+    # This line runs only when the step is traced, so it counts compilations.
+    _log.info("compiling inference on images of %d x %d", *batch["image"].shape[1:3])
     variables = {"params": weights["params"], "batch_stats": weights["batch_stats"]}
 
     def apply(images):

@@ -29,11 +29,13 @@ class TrainingData:
     classes: names in the order of the train ids; () if nothing is recorded.
     palette: RGB of each class, 0 to 255; () for whole images and for records without colours.
     partial: counts that differed from the published ones, by data set.
+    eval_size: `config.data.eval_size` of the training, the canvas of evaluation; None if it is not recorded.
   """
 
   classes: tuple[str, ...] = ()
   palette: tuple[tuple[int, int, int], ...] = ()
   partial: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+  eval_size: tuple[int, ...] | None = None
 
   @classmethod
   def read(cls, trained: files.Path | None) -> "TrainingData":
@@ -44,16 +46,26 @@ class TrainingData:
     if trained is None:
       return cls()
     if not trained.is_file():
-      return cls.from_json(Workdir(trained).run_record())
+      return cls.from_json(Workdir(trained).run_record(), Workdir(trained).settings())
     if trained.suffix != ".safetensors":
       return cls()
-    return cls.from_json(json.loads(weights_file.read_metadata(trained).get("data", "{}")))
+    metadata = weights_file.read_metadata(trained)
+    return cls.from_json(json.loads(metadata.get("data", "{}")), json.loads(metadata.get("config", "{}")))
 
   @classmethod
-  def from_json(cls, record: Mapping[str, Any]) -> "TrainingData":
-    """Returns the data of a JSON object as from `to_json`; missing entries stay empty."""
+  def from_json(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "TrainingData":
+    """Returns the data of a JSON object as from `to_json`, and of settings as in `config.json`.
+
+    Missing entries stay empty.
+    """
     palette = tuple(map(tuple, record.get("palette", ())))
-    return cls(tuple(record.get("classes", ())), palette, record.get("partial", {}))
+    eval_size = settings.get("data", {}).get("eval_size")
+    return cls(
+      classes=tuple(record.get("classes", ())),
+      palette=palette,
+      partial=record.get("partial", {}),
+      eval_size=None if eval_size is None else tuple(eval_size),
+    )
 
   def to_json(self) -> dict[str, Any]:
     """Returns the data as an object for JSON; {} without classes."""

@@ -1,6 +1,7 @@
 """A trained network: what computes it, its weights, and the data it was trained on."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ from gcn_flax.workdir.compatibility import check_classes
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,28 @@ def load_trained(
   weights["normalization"] = pretrained.FAMILIES[config.model.family].arrays()
   weights = jax.device_put(weights, sharding.replicated(setup.mesh))
   return Trained(setup, weights, 0, label_set, TrainingData.read(source))
+
+
+def with_trained_canvas(
+  config: ml_collections.ConfigDict, workdir: Workdir, checkpoint: str
+) -> ml_collections.ConfigDict:
+  """Returns the config with the canvas that a network was evaluated on in training: results depend on it.
+
+  Args:
+    config: config of an evaluation or prediction.
+    workdir: workdir of the run.
+    checkpoint: as for `load_trained`.
+
+  Raises ValueError if the record of the run is damaged.
+  """
+  source = _untrained_source(config, workdir, checkpoint) or workdir.path
+  trained, own = TrainingData.read(source).eval_size, tuple(config.data.eval_size)
+  if trained is None or trained == own:
+    return config
+  _log.info("config.data.eval_size=%s, as in the training of %s (the recipe has %s).", trained, source, own)
+  config = config.copy_and_resolve_references()
+  config.data.eval_size = trained
+  return config
 
 
 def _untrained_source(config: ml_collections.ConfigDict, workdir: Workdir, checkpoint: str) -> files.Path | None:

@@ -180,23 +180,36 @@ def test_a_batch_that_hosts_cannot_share_is_rejected():
 
 
 def fit(example):
-  return transforms.pad(example, (32, 32), (1, 2, 3))
+  return transforms.pad(example, CANVASES[example["label"][0, 0]], (1, 2, 3))
+
+
+# Of the ten examples of FakeSource.
+CANVASES = [(32, 32), (32, 64), (32, 32), (32, 32), (64, 32), (32, 32), (32, 32), (32, 32), (32, 32), (32, 64)]
+
+
+def evaluated(monkeypatch, host=0, hosts=1, canvases=CANVASES):
+  monkeypatch.setattr(loader.jax, "process_index", lambda: host)
+  monkeypatch.setattr(loader.jax, "process_count", lambda: hosts)
+  monkeypatch.setattr(loader.jax, "device_count", lambda: 2)
+  return list(loader.eval_batches(FakeSource(), canvases, 4, fit=fit, num_threads=2, num_workers=0))
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
-def test_evaluation_sees_every_example_once_and_marks_padding(hosts):
-  steps = loader.num_eval_steps(10, 4)
-  assert steps == 3
-  parts = []
-  for host in range(hosts):
-    shard = HostShard(4, 0, steps, host, hosts)
-    found = list(loader.eval_batches(FakeSource(), shard, fit=fit, num_threads=2, num_workers=0))
-    assert len(found) == steps
-    parts.append(found)
+def test_evaluation_sees_every_example_once_and_marks_padding(hosts, monkeypatch):
+  parts = [evaluated(monkeypatch, host, hosts) for host in range(hosts)]
+  assert all(len(part) == 4 for part in parts)
+  for batches_of_a_step in zip(*parts, strict=True):
+    assert len({batch["image"].shape for batch in batches_of_a_step}) == 1  # Hosts run the same program at each step.
   indices = np.concatenate([batch["index"] for host in parts for batch in host])
   assert sorted(indices[indices >= 0]) == list(range(10))
   for batch in (batch for host in parts for batch in host):
     for index, size, label, image in zip(batch["index"], batch["size"], batch["label"], batch["image"], strict=True):
       assert tuple(size) == (4, 4)
-      assert (label[:4, :4] == max(0, index)).all() and (label[4:] == 255).all() and (label[:, 4:] == 255).all()
+      assert index < 0 or ((label[:4, :4] == index).all() and label.shape == CANVASES[index])
+      assert (label[4:] == 255).all() and (label[:, 4:] == 255).all()
       assert (image[4:] == (1, 2, 3)).all()
+
+
+def test_an_image_of_another_size_than_the_stored_one_is_named(monkeypatch):
+  with pytest.raises(CorruptExample, match="example9: its size 4 x 4 is not the one stored with the data set"):
+    evaluated(monkeypatch, canvases=[*CANVASES[:9], (32, 96)])
