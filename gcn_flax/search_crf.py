@@ -71,7 +71,7 @@ def search(
   config: ml_collections.ConfigDict, trained: Trained, source: Source, tried: Sequence[crf.Parameters]
 ) -> list[tuple[crf.Parameters, float]]:
   """Computes the mean IoU of each of `tried` and without a CRF; returns (parameters, mean IoU), best first."""
-  subset = _Subset(source, config.eval.crf.search_images)
+  subset = Subset(source, config.eval.crf.search_images)
   progress = inference.Progress(f"searching on {source.split}", ceil_div(len(subset), jax.process_count()))
 
   def examples() -> Iterator[tuple]:
@@ -114,7 +114,7 @@ def _columns(parameters: crf.Parameters) -> str:
   return "  ".join(f"{getattr(parameters, name):>{len(name)}}" for name in crf.FIELDS)
 
 
-class _Subset(Sequence):
+class Subset(Sequence):
   """Images spread evenly over a source."""
 
   def __init__(self, source: Source, count: int):

@@ -74,9 +74,9 @@ def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, capsy
 
 def test_a_search_takes_images_from_all_over_the_split(config):
   source = RunData(config).eval_source("validation")
-  subset = search_crf._Subset(source, 3)
+  subset = search_crf.Subset(source, 3)
   assert [subset[index]["image_id"] for index in range(len(subset))] == [source.image_id(index) for index in (0, 2, 4)]
-  assert len(search_crf._Subset(source, 50)) == 5
+  assert len(search_crf.Subset(source, 50)) == 5
 
 
 def test_a_worker_ends_with_the_process_that_started_it():
