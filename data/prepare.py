@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
+from data.class_counts import ClassCounts, class_table
 from data.faults import one_line
 from gcn_flax import labels
 
@@ -107,7 +108,7 @@ def prepare(
       "palette": [list(colour) for colour in plan.label_set.palette],
       "unlabelled": list(plan.unlabelled),
       "digest": builder.digest(_root(dataset, manual_dir)),
-      "largest": builder.check(plan),
+      **builder.check(plan),
       "image_format": image_format,
       "counts": plan.counts,
       "published": plan.published,
@@ -115,7 +116,7 @@ def prepare(
     }
     _write(builder, plan, metadata)
     print(f"wrote {builder.data_path}")
-  _print_counts(json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
+  _print_counts(dataset, json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
 
 
 def _builder(dataset: str, data_dir: str):
@@ -191,11 +192,20 @@ def _write_records(builder, plan, metadata: dict) -> None:
     ) from error
 
 
-def _print_counts(metadata: dict) -> None:
+def _print_counts(dataset: str, metadata: dict) -> None:
+  """Prints the number of examples and the table of classes, and last the warnings."""
   for name, count in metadata["counts"].items():
     published = metadata["published"].get(name, count)
     note = "" if count == published else f"   PARTIAL: {published:,} published"
     print(f"  {name:<20} {count:>8,}{note}")
+  counts = ClassCounts.from_metadata(metadata)
+  if dataset in labels.CLASSIFICATION:
+    for split, images in counts.images.items():
+      print(f"{split}\n{class_table(counts.classes, images[:-1])}")
+  elif counts.pixels:
+    print(counts.table())
+  for warning in metadata.get("warnings", ()):
+    print(warning)
 
 
 if __name__ == "__main__":
