@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from absl import logging as absl_logging
 
 from data.class_counts import ClassCounts, class_table
-from data.faults import one_line
+from data.faults import one_line, printable
 from gcn_flax import labels
 
 # Data set -> (module in this folder, TFDS config of its builder).
@@ -88,6 +88,10 @@ def prepare(
     raise ValueError(
       f"--data_dir={data_dir!r}: must be a local path, records are not read from buckets. Use a local folder; "
       "copy it to a bucket afterwards for launch/data.sh to mount."
+    )
+  if data_dir != printable(data_dir):
+    raise ValueError(
+      f"--data_dir={printable(data_dir)}: its name is not UTF-8, which array_record cannot open. Use another folder."
     )
   builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
   if builder.is_prepared():

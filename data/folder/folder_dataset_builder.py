@@ -30,8 +30,8 @@ class Builder(BaseBuilder):
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
   void_cure = (
-    "Replace the masks, or list what stands for a class in classes.txt, for instance cell = 255; a split without "
-    "labels must be called test and have no folder of masks"
+    "Replace the masks, or list what stands for a class in classes.txt, for instance cell = 255. If the "
+    "split has no labels, call it test and remove its masks"
   )
 
   def classes(self, root: pathlib.Path) -> Classes:
@@ -153,6 +153,18 @@ def _elsewhere(root: pathlib.Path) -> str:
   for folder in folders:
     if (folder / "images").is_dir():
       if folder.name.lower() in _SYNONYMS["train"]:
-        return f" Swap the levels: mkdir {root}/images && mv {folder}/images {root}/images/train, and so on."
+        return f" Move the splits below images and masks: (cd {shlex.quote(str(root))} && {_swapped(folders)})"
       return f" Use --manual_dir={shlex.quote(str(folder))}."
   return f" It contains the folders {', '.join(path.name for path in folders)}." if folders else ""
+
+
+def _swapped(splits: Iterable[pathlib.Path]) -> str:
+  """Returns the commands that turn `train/images` and `train/masks` into `images/train` and `masks/train`."""
+  tops = {"images": "images", "masks": "masks", "labels": "masks", "annotations": "masks"}
+  moves = [
+    shlex.join(["mv", f"{split.name}/{folder.name}", f"{tops[folder.name]}/{split.name}"])
+    for split in splits
+    for folder in folders_in(split)
+    if folder.name in tops
+  ]
+  return " && ".join(["mkdir -p images masks", *moves])

@@ -24,8 +24,9 @@ def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[
   masks, more = _files(masks_dir, (".png",), masks_dir)
   if not images and not faults:
     faults.append(f"{images_dir} contains no image.")
+  unread = faults and not images or more and not masks  # Partners cannot be compared.
   faults += more
-  if masks or not more:
+  if not unread:
     faults += _partner_faults(images_dir, images, masks_dir, masks)
   raise_all(faults)
   return [(images[name], masks[name]) for name in sorted(images)]
@@ -108,10 +109,10 @@ def _draw(folder: pathlib.Path, path: pathlib.Path) -> str:
     content = {}
   if isinstance(content, dict) and "shapes" in content:
     return (
-      "Draw the masks with labelme's examples/semantic_segmentation/labelme2voc.py: python labelme2voc.py "
-      f"{quoted} OUTPUT --labels labels.txt, which writes them to OUTPUT/SegmentationClass. {move}"
+      "If their masks are not drawn yet, run labelme's examples/semantic_segmentation/labelme2voc.py: "
+      f"python labelme2voc.py {quoted} OUTPUT --labels labels.txt, which draws them in OUTPUT/SegmentationClass. {move}"
     )
-  return f"Draw one PNG mask per image with the tool that wrote them, such as its export as masks. {move}"
+  return f"If their masks are not drawn yet, export them as PNG masks from the tool that wrote them. {move}"
 
 
 def _partner_faults(
@@ -137,7 +138,11 @@ def _partner_faults(
       f"{image.name} and {mask.name}. Rename them: {' && '.join(commands)}"
     )
     lonely_images, lonely_masks = lonely_images - renamed.keys(), lonely_masks - set(renamed.values())
-  faults += [f"{images[name]} has no mask in {masks_dir}." for name in sorted(lonely_images)]
+  by_case = {name.casefold(): masks[name] for name in lonely_masks}
+  faults += [
+    f"{images[name]} has no mask in {masks_dir}.{_other_case(by_case.get(name.casefold()), name)}"
+    for name in sorted(lonely_images)
+  ]
   if affixes and lonely_masks:
     rest = [masks[name] for name in sorted(lonely_masks)]
     faults.append(f"{masks_dir} contains {len(rest)} more files ({_some(rest)}). Move them out of the folder.")
@@ -159,6 +164,10 @@ def _rename(example: pathlib.Path, prefix: str, suffix: str) -> list[str]:
   return [f"(cd {folder} && for f in {start}*{end}; do {name}; done)"]
 
 
+def _other_case(mask: pathlib.Path | None, name: str) -> str:
+  return f" Rename {mask.name}: {shlex.join(['mv', '-n', str(mask), str(mask.with_stem(name))])}" if mask else ""
+
+
 def _some(paths: Sequence[pathlib.Path]) -> str:
   return ", ".join(path.name for path in paths[:2]) + (", ..." if len(paths) > 2 else "")
 
@@ -168,5 +177,5 @@ def _missing_masks(masks_dir: pathlib.Path, images: int, images_dir: pathlib.Pat
     return f"{masks_dir} contains no mask for the {images} images of {images_dir}."
   root, split = masks_dir.parent.parent, masks_dir.name
   there = [path for path in folders_in(root) if path.name != "images" and (path / split).is_dir()]
-  cure = f"mv {shlex.quote(str(there[0]))} {shlex.quote(str(masks_dir.parent))}" if there else "Add the folder"
-  return f"{masks_dir} not found, which must contain masks for the {images} images of {images_dir}. {cure}."
+  rename = f" If they are in {there[0]}: {shlex.join(['mv', str(there[0]), str(masks_dir.parent)])}" if there else ""
+  return f"{masks_dir} not found. It must contain the masks of the {images} images in {images_dir}.{rename}"
