@@ -13,7 +13,7 @@ _OF_CLASSES = re.compile("label|mask|seg", re.IGNORECASE)  # Preferred where an 
 
 @dataclasses.dataclass(frozen=True)
 class Affixes:
-  """What names of images and masks have before and after their common part; names are without file suffix."""
+  """Text before and after the part that the names of an image and its mask share; file suffixes do not count."""
 
   image_prefix: str
   image_suffix: str

@@ -26,13 +26,13 @@ class Classes:
     label_set: names and palette; labels are stored as train ids.
     values: mask value -> train id or 255; empty if masks contain colours.
     colours: RGB mask colour -> train id or 255; empty if masks contain values.
-    names_only: True if the list gives names alone, so that values follow from their order.
+    listed: "names", whose order gives the values, "values" or "colours" in `classes.txt`; "" for fixed classes.
   """
 
   label_set: LabelSet
   values: dict[int, int]
   colours: dict[tuple[int, int, int], int]
-  names_only: bool = False
+  listed: str = ""
 
   def to_train(self, mask: np.ndarray, name: str) -> np.ndarray:
     """Converts a mask of values `[H, W]` or RGB colours `[H, W, 3]` to train ids, uint8 `[H, W]`.
@@ -44,7 +44,7 @@ class Classes:
       if len(unknown) > _MAX_ODD:
         raise ValueError(_smoothed(name, len(unknown), "values", " ".join(map(str, unknown[:5]))))
       if unknown:
-        raise ValueError(wrong_values(name, unknown, self.values))
+        raise ValueError(wrong_values(name, unknown, self.values) + _left_out(self.listed, unknown[0]))
       table = np.zeros(256, np.uint8)
       table[list(self.values)] = list(self.values.values())
       return table[mask]
@@ -75,6 +75,13 @@ def _unknown_colours(name: str, unknown: list[tuple[int, int, int]]) -> str:
     f"{name} contains {len(unknown)} colours that are not in classes.txt: {shown}. Add them there, for instance to "
     "ignore."
   )
+
+
+def _left_out(listed: str, value: int) -> str:
+  """Says how to leave out a value that is not listed; '' for fixed classes."""
+  if listed == "names":
+    return f" To leave out others, write name = VALUE on every line of classes.txt, and ignore = {value}."
+  return f" Add others to classes.txt, for instance ignore = {value}." if listed else ""
 
 
 def _smoothed(name: str, count: int, kind: str, shown: str) -> str:
@@ -139,7 +146,7 @@ def _from_names(path: pathlib.Path, rows: list[Row]) -> Classes:
   if void:
     raise ValueError(
       f"{path} lists {void.lower()!r}, which is not a class: 255 is void. For another value write name = VALUE on "
-      "every line."
+      f"every line, here ignore = {names.index(void)}."
     )
   wrong = [row for row in rows if not _is_name(row.name)]
   if wrong:
@@ -149,7 +156,7 @@ def _from_names(path: pathlib.Path, rows: list[Row]) -> Classes:
     )
   _check_names(path, names)
   known = known_classes(plain_labels(tuple(names), voc_palette(len(names)), {}))
-  return dataclasses.replace(known, names_only=True)
+  return dataclasses.replace(known, listed="names")
 
 
 def _is_name(text: str) -> bool:
@@ -185,7 +192,7 @@ def _from_table(path: pathlib.Path, rows: list[Row], missing: str) -> Classes:
     values.setdefault(IGNORE, IGNORE)
   first = {train_id: colour for colour, train_id in reversed(colours.items())}
   palette = tuple(first[index] for index in range(len(names))) if colours else voc_palette(len(names))
-  return Classes(plain_labels(tuple(names), palette, {}), values, colours)
+  return Classes(plain_labels(tuple(names), palette, {}), values, colours, "colours" if colours else "values")
 
 
 def _key(token: str) -> int | tuple[int, ...]:

@@ -21,6 +21,7 @@ from data.folder.palettes import Palettes
 from data.user_files import IMAGE_SUFFIXES, SPLITS, digest_of, files_below, files_in, folders_in, plain_name
 from gcn_flax.labels import LabelSet
 
+_LIKE_VOID = ("void", "unlabeled", "unlabelled", "ignored", "__void__")
 _SYNONYMS = {"train": ("train", "training", "trn"), "val": ("val", "valid", "validate", "dev", "eval", "evaluation")}
 
 
@@ -68,6 +69,11 @@ class Builder(BaseBuilder):
       published=label_set.split_sizes,
       label_set=label_set,
       unlabelled=tuple(split for split, pairs in splits.items() if pairs[0][1] is None),
+      notes=tuple(
+        f"{name!r} is trained like every other class. If its pixels are to be left out, call it ignore in classes.txt"
+        for name in label_set.classes
+        if name.lower() in _LIKE_VOID
+      ),
     )
 
   def load(self, item: tuple[pathlib.Path, pathlib.Path | None]) -> Example:

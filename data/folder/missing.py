@@ -20,11 +20,11 @@ def likely_cause(classes: Classes, train_id: int, counts: ClassCounts) -> str:
       + _lines(classes, {train_id: IGNORE})
     )
   kind = "colour" if classes.colours else "value"
-  if classes.names_only and train_id == 0:
+  if classes.listed == "names" and train_id == 0:
     shifted = {index: index + 1 for index in range(len(classes.label_set.classes))}
     return "No mask of train contains the value 0. If numbering starts at 1, write " + _lines(classes, shifted)
   return f"No mask of train contains the {kind} {keys}. If another one stands for {name}, write it in classes.txt" + (
-    f", as {name} = VALUE, and the values of all other classes." if classes.names_only else "."
+    f", as {name} = VALUE, and the values of all other classes." if classes.listed == "names" else "."
   )
 
 
