@@ -145,12 +145,9 @@ def open_archives(root: pathlib.Path, archives: Mapping[str, tuple[str, str]]) -
 
 def _similar(root: pathlib.Path, name: str, top: str) -> str:
   """Says what to do with an archive that is there under another name, in a folder below, or unpacked; '' if not."""
-  stem = name.partition(".")[0]
-  renamed = [
-    path
-    for path in sorted(root.iterdir())
-    if path.name.startswith(stem) and path.suffix[1:] in ("zip", "tar", "tgz", "gz")
-  ]
+  stem, _, kind = name.partition(".")
+  endings = {"zip": (".zip",), "tar": (".tar",), "tgz": (".tgz", ".tar.gz")}[kind]
+  renamed = [path for path in sorted(root.iterdir()) if path.name.startswith(stem) and path.name.endswith(endings)]
   if renamed:
     return f"If {renamed[0].name} is {name}: {shlex.join(['mv', str(renamed[0]), str(root / name)])}"
   below = sorted(root.glob(f"*/{name}"))
@@ -159,7 +156,5 @@ def _similar(root: pathlib.Path, name: str, top: str) -> str:
   folder = top.split("/")[0]
   if not (root / folder).is_dir():
     return ""
-  pack = {"zip": f"python -m zipfile -c {name}", "tar": f"tar -cf {name}", "tgz": f"tar -czf {name}"}[
-    name.rpartition(".")[2]
-  ]
+  pack = {"zip": f"python -m zipfile -c {name}", "tar": f"tar -cf {name}", "tgz": f"tar -czf {name}"}[kind]
   return f"Pack the folder {folder} again: (cd {shlex.quote(str(root))} && {pack} {folder})"

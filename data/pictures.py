@@ -57,7 +57,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
   if image.format != "PNG" or image.mode not in ("L", "P", "1"):
     raise ValueError(
       f"{name} is a {image.format} of mode {image.mode}. Save the mask as a PNG with one 8-bit channel, grey or "
-      f"palette, of class numbers.{_jpeg_cause(image)}{_channel_cause(image, name)}"
+      f"palette, of class numbers.{_jpeg_cause(image)}{_channel_cause(image, name)}{_depth_cause(image, name)}"
     )
   stored = np.asarray(image).astype(np.uint8)
   return stored // _grey_step(data) if image.mode == "L" else stored
@@ -95,6 +95,12 @@ def _jpeg_cause(image: Image.Image) -> str:
   if image.format != "JPEG":
     return ""
   return " JPEG changes values near edges, and converting the file does not bring them back: export it again as PNG."
+
+
+def _depth_cause(image: Image.Image, name: str) -> str:
+  if image.mode not in ("I", "I;16", "I;16B") or image.getextrema()[1] > 255:
+    return ""
+  return " " + change_masks("convert it, as its numbers fit", "i.convert('L')", name)
 
 
 def _channel_cause(image: Image.Image, name: str) -> str:

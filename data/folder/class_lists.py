@@ -65,6 +65,8 @@ def read_rows(text: str) -> list[Row]:
 
 def _equation(place: str, line: str) -> Row:
   name, separator, keys = (part.strip() for part in line.partition("="))
+  if re.fullmatch(rf"{_COLOUR}|\d+", name) and re.fullmatch(_NAME, keys):
+    name, keys = keys, name
   return Row(place, name, _normalise(keys) if separator else None)
 
 

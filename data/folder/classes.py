@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from data.faults import change_masks, raise_all, wrong_values
+from data.faults import raise_all
 from data.folder.class_lists import FORMS, Row, read_rows
+from data.folder.unlisted import unlisted_colours, unlisted_values
 from gcn_flax.labels import IGNORE, LabelSet, plain_labels, voc_palette
 
 _MAX_CLASSES = 255  # Train ids are 0 to 254; 255 is void.
@@ -14,8 +15,6 @@ _VOID_NAMES = ("ignore", "__ignore__")
 _NOT_IN_NAMES = set('=:;,{}[]<>|"')
 # Files in which annotation tools list classes.
 _OTHER_LISTS = ("labelmap.txt", "labels.txt", "data.yaml", "class_dict.csv", "label_colors.txt", "obj.names")
-# A mask with more values or colours than this that nobody listed has been smoothed, or was a JPEG.
-_MAX_ODD = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +40,8 @@ class Classes:
     """
     if mask.ndim == 2:
       unknown = np.setdiff1d(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)), list(self.values)).tolist()
-      if len(unknown) > _MAX_ODD:
-        raise ValueError(_smoothed(name, len(unknown), "values", " ".join(map(str, unknown[:5]))))
       if unknown:
-        raise ValueError(wrong_values(name, unknown, self.values) + _left_out(self.listed, unknown[0]))
+        raise ValueError(unlisted_values(name, unknown, self.values, self.listed))
       table = np.zeros(256, np.uint8)
       table[list(self.values)] = list(self.values.values())
       return table[mask]
@@ -53,43 +50,13 @@ class Classes:
     found, places = np.unique(codes, return_inverse=True)
     unknown = [(code >> 16, code >> 8 & 255, code & 255) for code in found.tolist() if code not in known]
     if unknown:
-      raise ValueError(_unknown_colours(name, unknown))
+      raise ValueError(unlisted_colours(name, unknown, self.colours))
     return np.array([known[code] for code in found.tolist()], np.uint8)[places].reshape(codes.shape)
 
   def describe(self, train_id: int) -> str:
     """Returns the mask values or colours that stand for a class, as they are written in `classes.txt`."""
     keys = [",".join(map(str, colour)) for colour, to in self.colours.items() if to == train_id]
     return " ".join(keys or [str(value) for value, to in self.values.items() if to == train_id])
-
-
-def _unknown_colours(name: str, unknown: list[tuple[int, int, int]]) -> str:
-  shown = " ".join(f"{red},{green},{blue}" for red, green, blue in unknown[:_MAX_ODD])
-  if all(red == green == blue for red, green, blue in unknown):
-    return (
-      f"{name} has grey pixels that are not in classes.txt: {shown}. If they are class numbers, list values there "
-      "instead of colours, for instance road = 1; if they are colours, add them, for instance to ignore."
-    )
-  if len(unknown) > _MAX_ODD:
-    return _smoothed(name, len(unknown), "colours", " ".join(shown.split()[:5]))
-  return (
-    f"{name} contains {len(unknown)} colours that are not in classes.txt: {shown}. Add them there, for instance to "
-    "ignore."
-  )
-
-
-def _left_out(listed: str, value: int) -> str:
-  """Says how to leave out a value that is not listed; '' for fixed classes."""
-  if listed == "names":
-    return f" To leave out others, write name = VALUE on every line of classes.txt, and ignore = {value}."
-  return f" Add others to classes.txt, for instance ignore = {value}." if listed else ""
-
-
-def _smoothed(name: str, count: int, kind: str, shown: str) -> str:
-  return (
-    f"{name} contains {count} {kind} that are not in classes.txt ({shown} ...). So many come from smoothed edges, from "
-    "resizing, or from a JPEG. Export the masks again as PNG, without anti-aliasing and in full size. "
-    + change_masks("restore masks of 0 and 255 alone", "i.convert('L').point(lambda v: 255 * (v > 127))", name)
-  )
 
 
 def known_classes(label_set: LabelSet, void: tuple[int, ...] = ()) -> Classes:

@@ -2,9 +2,7 @@
 
 import hashlib
 import pathlib
-import re
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,14 +13,14 @@ from data.builder import Example, Plan
 from data.class_counts import ClassCounts
 from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
+from data.folder.layout import elsewhere, split_faults
 from data.folder.missing import likely_cause
 from data.folder.pairs import find_images, find_pairs
 from data.folder.palettes import Palettes
-from data.user_files import IMAGE_SUFFIXES, SPLITS, digest_of, files_below, files_in, folders_in, plain_name
+from data.user_files import SPLITS, digest_of, files_below, folders_in, plain_name
 from gcn_flax.labels import LabelSet
 
 _LIKE_VOID = ("void", "unlabeled", "unlabelled", "ignored", "__void__")
-_SYNONYMS = {"train": ("train", "training", "trn"), "val": ("val", "valid", "validate", "dev", "eval", "evaluation")}
 
 
 class Builder(BaseBuilder):
@@ -43,14 +41,14 @@ class Builder(BaseBuilder):
     """Returns the folders of images and of masks of each split, which need not exist."""
     if not (root / "images").is_dir():
       raise ValueError(
-        f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.{_elsewhere(root)}"
+        f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.{elsewhere(root)}"
       )
     return {path.name: (path, root / "masks" / path.name) for path in folders_in(root / "images")}
 
   def plan(self, root: pathlib.Path) -> Plan:
     folders = self.folders(root)
     self._classes, self._seen, self._palettes = self.classes(root), {}, Palettes()
-    faults = _split_faults(root, folders)
+    faults = split_faults(root, folders)
     splits = {}
     for name, (images, masks) in folders.items():
       try:
@@ -117,60 +115,3 @@ def _files_of(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> list[pathl
   """Returns all files of the splits' folders and, if they are in a folder of their own, beside them."""
   tops = {folder if folder.parent == root else folder.parent for folder in folders}
   return [file for top in tops for file in files_below(top)]
-
-
-def _split_faults(root: pathlib.Path, folders: Mapping[str, tuple[pathlib.Path, pathlib.Path]]) -> list[str]:
-  """Lists splits that are missing, or whose names are invalid."""
-  top = root / "images"
-  names = [SPLITS.get(name, name) for name in folders]
-  faults = [
-    f"{top} has no folder {name}.{_renamed(top, name)}"
-    for name in ("train", "val")
-    if SPLITS.get(name, name) not in names
-  ]
-  faults += [
-    f"{folder} is no valid split name. Use letters, digits and _, start with a letter, and not 'all'."
-    for name, (folder, _) in folders.items()
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name == "all"
-  ]
-  if len(set(names)) < len(names):
-    faults.append(f"{top} has both val and validation, which are the same split. Merge the folders.")
-  return faults
-
-
-def _renamed(top: pathlib.Path, name: str) -> str:
-  """Returns the command that gives a split its name, if there is a folder of a similar one."""
-  for folder in folders_in(top):
-    if folder.name.lower() in _SYNONYMS[name]:
-      masks = top.parent / "masks"
-      commands = [
-        shlex.join(["mv", str(path / folder.name), str(path / name)])
-        for path in (top, masks)
-        if (path / folder.name).is_dir()
-      ]
-      return f" Rename {folder.name}: {' && '.join(commands)}"
-  loose = [path for path in files_in(top) if path.suffix.lower() in IMAGE_SUFFIXES]
-  return f" Its {len(loose)} files must be in folders: train, and for evaluation val." if loose else ""
-
-
-def _elsewhere(root: pathlib.Path) -> str:
-  """Names the folder that has what `root` lacks, or what `root` contains."""
-  folders = [folder for folder in folders_in(root) if folder.name != "masks"]
-  for folder in folders:
-    if (folder / "images").is_dir():
-      if folder.name.lower() in _SYNONYMS["train"]:
-        return f" Move the splits below images and masks: (cd {shlex.quote(str(root))} && {_swapped(folders)})"
-      return f" Use --manual_dir={shlex.quote(str(folder))}."
-  return f" It contains the folders {', '.join(path.name for path in folders)}." if folders else ""
-
-
-def _swapped(splits: Iterable[pathlib.Path]) -> str:
-  """Returns the commands that turn `train/images` and `train/masks` into `images/train` and `masks/train`."""
-  tops = {"images": "images", "masks": "masks", "labels": "masks", "annotations": "masks"}
-  moves = [
-    shlex.join(["mv", f"{split.name}/{folder.name}", f"{tops[folder.name]}/{split.name}"])
-    for split in splits
-    for folder in folders_in(split)
-    if folder.name in tops
-  ]
-  return " && ".join(["mkdir -p images masks", *moves])

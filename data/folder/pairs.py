@@ -1,18 +1,14 @@
 """Finds the mask of each image by its name, and says what is wrong where there is none."""
 
-import json
 import pathlib
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from data.faults import raise_all
 from data.folder.affixes import find_affixes
+from data.folder.other_files import nested_folders, some, unusable
 from data.user_files import IMAGE_SUFFIXES, files_in, folders_in, name_faults, plain_name
-
-# Annotations of other tools: no pictures, so masks are drawn from them first.
-_ANNOTATIONS = (".json", ".xml")
-_LOSSLESS = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
@@ -20,8 +16,8 @@ def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[
 
   Raises ValueError listing files without a partner, duplicate names and files of other types, with the likely cause.
   """
-  images, faults = _files(images_dir, IMAGE_SUFFIXES, masks_dir)
-  masks, more = _files(masks_dir, (".png",), masks_dir)
+  images, faults = _files(images_dir, IMAGE_SUFFIXES)
+  masks, more = _files(masks_dir, (".png",))
   if not images and not faults:
     faults.append(f"{images_dir} contains no image.")
   unread = faults and not images or more and not masks  # Partners cannot be compared.
@@ -34,27 +30,24 @@ def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[
 
 def find_images(images_dir: pathlib.Path) -> list[pathlib.Path]:
   """Returns the images of a split without masks, sorted by name. Raises ValueError listing every fault."""
-  images, faults = _files(images_dir, IMAGE_SUFFIXES, images_dir)
+  images, faults = _files(images_dir, IMAGE_SUFFIXES)
   raise_all(faults if images or faults else [f"{images_dir} contains no image."])
   return [images[name] for name in sorted(images)]
 
 
-def _files(
-  folder: pathlib.Path, suffixes: Sequence[str], masks_dir: pathlib.Path
-) -> tuple[dict[str, pathlib.Path], list[str]]:
+def _files(folder: pathlib.Path, suffixes: Sequence[str]) -> tuple[dict[str, pathlib.Path], list[str]]:
   """Returns the files of a folder by name without suffix, and the faults among them."""
   if not folder.is_dir():
     return {}, []
   paths = files_in(folder)
   nested = [path for path in paths if path.is_dir()]
   if any(file.is_file() for path in nested for file in path.rglob("*")):
-    return {}, [_nested(folder, nested)]
+    return {}, [nested_folders(folder, nested)]
   paths = [path for path in paths if path not in nested]
   usable = [path for path in paths if path.suffix.lower() in suffixes]
   faults = name_faults(paths)
-  by_suffix = {suffix: [path for path in paths if path.suffix.lower() == suffix] for suffix in _types(paths)}
-  for suffix in by_suffix.keys() - set(suffixes):
-    faults += _unusable(folder, suffix, by_suffix[suffix], suffixes, masks_dir)
+  for suffix in sorted({path.suffix.lower() for path in paths} - set(suffixes)):
+    faults += unusable(folder, suffix, [path for path in paths if path.suffix.lower() == suffix], suffixes)
   counts = Counter(plain_name(path.stem) for path in usable)
   faults += [
     f"{path} has the same name as another file, apart from the suffix. Rename one of them."
@@ -62,57 +55,6 @@ def _files(
     if counts[plain_name(path.stem)] > 1
   ]
   return {plain_name(path.stem): path for path in usable}, faults
-
-
-def _types(paths: Iterable[pathlib.Path]) -> set[str]:
-  return {path.suffix.lower() for path in paths}
-
-
-def _nested(folder: pathlib.Path, nested: Sequence[pathlib.Path]) -> str:
-  return (
-    f"{folder} contains folders ({_some(nested)}), but its files must be directly in it. Put the folders' names before "
-    f'the files\': (cd {shlex.quote(str(folder))} && find */ -type f | while read -r f; do mv -n "$f" "${{f//\\//_}}"; '
-    "done; find . -type d -empty -delete)"
-  )
-
-
-def _unusable(
-  folder: pathlib.Path, suffix: str, paths: list[pathlib.Path], suffixes: Sequence[str], masks_dir: pathlib.Path
-) -> list[str]:
-  """Returns the faults of files with a suffix that is not read."""
-  count, quoted = f"{len(paths)} {suffix} files ({_some(paths)})", shlex.quote(str(folder))
-  of_masks = folder == masks_dir
-  if suffix in _ANNOTATIONS or of_masks and suffix == ".txt":
-    return [f"{folder} contains {count}, which are annotations, not masks. {_draw(folder, paths[0])}"]
-  if of_masks and suffix in (".jpg", ".jpeg"):
-    return [
-      f"{folder} contains {count}. JPEG changes values near edges, and converting the files does not bring them back: "
-      "export the masks again as PNG."
-    ]
-  if of_masks and suffix in _LOSSLESS:
-    return [
-      f"{folder} contains {count}, but masks must be PNG. Convert them: "
-      'python -c "import sys, pathlib, PIL.Image as I; '
-      "[I.open(p).save(pathlib.Path(p).with_suffix('.png')) for p in sys.argv[1:]]\" "
-      f"{quoted}/*{paths[0].suffix} && rm {quoted}/*{paths[0].suffix}"
-    ]
-  return [f"{path} is not one of {' '.join(suffixes)}. Remove it." for path in paths]
-
-
-def _draw(folder: pathlib.Path, path: pathlib.Path) -> str:
-  """Says how to draw masks from annotations, and to move these away."""
-  quoted, aside = shlex.quote(str(folder)), shlex.quote(f"{folder.parent.parent}/annotations_{folder.name}")
-  move = f"Then move them away: mkdir -p {aside} && mv {quoted}/*{path.suffix} {aside}"
-  try:
-    content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
-  except ValueError:
-    content = {}
-  if isinstance(content, dict) and "shapes" in content:
-    return (
-      "If their masks are not drawn yet, run labelme's examples/semantic_segmentation/labelme2voc.py: "
-      f"python labelme2voc.py {quoted} OUTPUT --labels labels.txt, which draws them in OUTPUT/SegmentationClass. {move}"
-    )
-  return f"If their masks are not drawn yet, export them as PNG masks from the tool that wrote them. {move}"
 
 
 def _partner_faults(
@@ -145,7 +87,7 @@ def _partner_faults(
   ]
   if affixes and lonely_masks:
     rest = [masks[name] for name in sorted(lonely_masks)]
-    faults.append(f"{masks_dir} contains {len(rest)} more files ({_some(rest)}). Move them out of the folder.")
+    faults.append(f"{masks_dir} contains {len(rest)} more files ({some(rest)}). Move them out of the folder.")
     return faults
   return faults + [f"{masks[name]} has no image in {images_dir}." for name in sorted(lonely_masks)]
 
@@ -166,10 +108,6 @@ def _rename(example: pathlib.Path, prefix: str, suffix: str) -> list[str]:
 
 def _other_case(mask: pathlib.Path | None, name: str) -> str:
   return f" Rename {mask.name}: {shlex.join(['mv', '-n', str(mask), str(mask.with_stem(name))])}" if mask else ""
-
-
-def _some(paths: Sequence[pathlib.Path]) -> str:
-  return ", ".join(path.name for path in paths[:2]) + (", ..." if len(paths) > 2 else "")
 
 
 def _missing_masks(masks_dir: pathlib.Path, images: int, images_dir: pathlib.Path) -> str:

@@ -7,6 +7,7 @@ from data.folder.classes import read_classes
 VALUES, COLOURS = {7: 0, 8: 1, 255: 255}, {(128, 64, 128): 0, (0, 0, 142): 1}
 VALUE_LISTS = {
   "equals": "road = 7\ncar = 8",
+  "numbers first and equals": "7 = road\n8=car",
   "numbers first": "7 road\n8 car",
   "numbers and colons": "7: road\n8: car",
   "numbers and stops": "7. road\n8. car",
@@ -21,6 +22,7 @@ VALUE_LISTS = {
 }
 COLOUR_LISTS = {
   "equals": "road = 128,64,128\ncar = 0,0,142",
+  "colours first and equals": "128, 64, 128 = road\n#00008e = car",
   "blanks after commas": "road = 128, 64, 128\ncar = 0, 0, 142",
   "blanks alone": "road = 128 64 128\ncar = 0 0 142",
   "hex digits": "road = #804080\ncar = #00008E  # Vans too.",

@@ -172,6 +172,13 @@ def run_cure(line):
   subprocess.run(["bash", "-c", command], check=True)
 
 
+def test_masks_of_16_bits_are_refused_with_the_command_that_converts_them(tmp_path, capfd):
+  stored = write(tmp_path, lambda mask, _: png(mask.astype(np.uint16)))
+  lines = faults(capfd, "folder", tmp_path, tmp_path / "data")
+  run_cure(lines[0])
+  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / MASKS[0])), stored[MASKS[0]])
+
+
 @pytest.mark.parametrize("channels", [(0,), (2,), (0, 1, 2)], ids=str)
 def test_class_numbers_in_channels_are_refused_with_the_command_that_keeps_one(tmp_path, capfd, channels):
   stored = write(tmp_path, in_channels(*channels))
@@ -188,10 +195,11 @@ def test_colours_are_named_if_values_are_listed(tmp_path, capfd):
   assert "It shows colours (0,0,0 0,200,0 200,0,0): to read those, list them in classes.txt" in line
 
 
-def test_smoothed_masks_are_refused_with_the_threshold(tmp_path, capfd):
-  stored = write(tmp_path, smoothed, classes="background = 0\ncell = 255")
+@pytest.mark.parametrize("kind, keys", [("values", ("0", "255")), ("colours", ("0,0,0", "255,255,255"))])
+def test_smoothed_masks_are_refused_with_the_threshold(tmp_path, capfd, kind, keys):
+  stored = write(tmp_path, smoothed, classes="background = {}\ncell = {}".format(*keys))
   lines = faults(capfd, "folder", tmp_path, tmp_path / "data")
-  assert len(lines) == 5 and "values that are not in classes.txt (" in lines[0]
+  assert len(lines) == 5 and f"{kind} that are not in classes.txt (" in lines[0]
   assert "smoothed edges" in lines[0] and len(lines[0]) < 800
   run_cure(lines[0])
   restored = np.asarray(Image.open(tmp_path / MASKS[0]))
