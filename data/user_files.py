@@ -9,17 +9,18 @@ from collections.abc import Iterable
 from data.faults import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
 SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
 
 
 def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
   """Returns the folders in `root`, sorted by name, without hidden ones; links are followed."""
-  return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+  return [path for path in files_in(root) if path.is_dir()]
 
 
 def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Returns everything in `folder`, sorted by name, without hidden files and those that Windows adds."""
-  return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name != "Thumbs.db")
+  """Returns everything in `folder`, sorted by name, without what is hidden and what operating systems add."""
+  return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name not in _ADDED)
 
 
 def files_below(root: pathlib.Path) -> list[pathlib.Path]:

@@ -40,12 +40,12 @@ class Builder(ClassBuilder):
       faults.append(f"{root} has both val and validation, which are the same split. Merge the folders.")
     raise_all(faults)
     classes = tuple(plain_name(path.name) for path in folders_in(folders["train"]))
-    raise_all(name_faults(path for folder in folders.values() for path in folder.rglob("*")))
     faults = [f"{folders['train']} has {len(classes)} folders. It must contain one per class, at least 2."]
     raise_all(faults if len(classes) < 2 else [])
     splits, faults = {}, []
     for split, folder in folders.items():
       splits[split] = items = []
+      faults += name_faults(folders_in(folder))
       for path in folders_in(folder):
         if plain_name(path.name) not in classes:
           faults.append(f"{path} is not a class: {folders['train']} has no folder of this name. Rename or remove it.")
@@ -55,6 +55,7 @@ class Builder(ClassBuilder):
           f"{file} is not one of {' '.join(IMAGE_SUFFIXES)}. Remove it." for file, _ in found if not _is_image(file)
         ]
         faults += [] if found else [f"{path} contains no image. Remove it, or add images."]
+        faults += name_faults(file for file, _ in found)
         items += found
       faults += [] if items else [f"{folder} contains no class."]
     raise_all(faults)

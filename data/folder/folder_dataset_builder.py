@@ -91,7 +91,8 @@ class Builder(BaseBuilder):
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the names and sizes of all files, and of the content of masks and `classes.txt`."""
-    images, masks = (_files_of(root, folders) for folders in zip(*self.folders(root).values(), strict=True))
+    folders = self.folders(root).values()
+    images, masks = (_files_of(root, [pair[kind] for pair in folders]) for kind in (0, 1))
     digest = digest_of(root, sorted(images + masks), with_content=masks)
     if (root / "classes.txt").is_file():
       digest.update((root / "classes.txt").read_bytes())

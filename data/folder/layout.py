@@ -12,7 +12,7 @@ _SYNONYMS = {"train": ("train", "training", "trn"), "val": ("val", "valid", "val
 
 def split_faults(root: pathlib.Path, folders: Mapping[str, tuple[pathlib.Path, pathlib.Path]]) -> list[str]:
   """Lists splits that are missing, or whose names are invalid."""
-  top = root / "images"
+  top = root / "images" if (root / "images").is_dir() else root
   names = [SPLITS.get(name, name) for name in folders]
   faults = [
     f"{top} has no folder {name}.{_renamed(top, name)}"

@@ -148,6 +148,20 @@ def test_colour_masks_count_as_what_they_show(tmp_path):
     np.testing.assert_array_equal(found[name[-5]], mask if number < 3 else np.zeros_like(mask))
 
 
+def test_grey_masks_with_opaque_alpha_count_as_their_values(tmp_path):
+  stored = write(tmp_path, lambda mask, _: png(np.dstack([mask, np.full_like(mask, 255)])))
+  prepare("folder", str(tmp_path), str(tmp_path / "data"))
+  np.testing.assert_array_equal(labels(tmp_path)["a"], stored[MASKS[0]])
+
+
+def test_camvid_without_val_is_refused_in_one_line(tmp_path, capfd):
+  write_street(tmp_path, "train", 2, seed=1)
+  (tmp_path / "masks/train").rename(tmp_path / "trainannot")
+  (tmp_path / "images/train").rename(tmp_path / "train")
+  (tmp_path / "images").rmdir()
+  assert faults(capfd, "camvid", tmp_path, tmp_path / "data") == [f"{tmp_path} has no folder val."]
+
+
 def test_colour_masks_that_are_partly_transparent_are_refused(tmp_path, capfd):
   write(tmp_path, lambda mask, _: png(np.dstack([COLOURS[mask], 255 - mask])), classes=COLOUR_LIST)
   lines = faults(capfd, "folder", tmp_path, tmp_path / "data")

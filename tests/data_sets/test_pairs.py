@@ -166,6 +166,12 @@ def test_splits_in_other_places_are_named_with_the_command_that_moves_them(tmp_p
   prepare("folder", str(root), str(tmp_path / "data"))
 
 
+def test_files_that_systems_add_are_ignored(tmp_path):
+  root = write_folder(tmp_path / "mine")
+  write_files(root, dict.fromkeys(("images/train/desktop.ini", "images/__MACOSX/a.png", "masks/val/@eaDir/d.png"), b""))
+  prepare("folder", str(root), str(tmp_path / "data"))
+
+
 def test_a_folder_above_is_named(tmp_path, capfd):
   write_folder(tmp_path / "download/mine")
   (line,) = faults(capfd, "folder", tmp_path / "download", tmp_path / "data")
@@ -182,6 +188,8 @@ def test_names_that_are_not_utf_8_are_reported_in_one_line(tmp_path, capfd, data
       (root / split).mkdir()
       for kind in ("images", "masks"):
         (root / kind / split).rename(root / split / kind)
+    (root / "images").rmdir()
+    (root / "masks").rmdir()
   lines = faults(capfd, dataset, root, tmp_path / "data")
   assert len(lines) == 2 and all(r"stra\xdfe.png: its name is not UTF-8. Rename it" in line for line in lines)
 
