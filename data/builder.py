@@ -148,7 +148,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def missing_cause(self, train_id: int, counts: ClassCounts) -> str:
     """Returns the likely cause, and the cure, of a class that never occurs in train."""
     del train_id, counts
-    return "It cannot be learned. If the archives are incomplete, complete them and prepare the data set again."
+    return (
+      "It cannot be learned from train. If the archives are incomplete, complete them and prepare the data set again."
+    )
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the user's own files, to notice when they change; '' for official archives."""

@@ -58,16 +58,19 @@ def read_rows(text: str) -> list[Row]:
     return _yaml_rows(text)
   stripped = ((number, re.sub(rf"(?!{_HEX})#.*", "", line).strip()) for number, line in enumerate(text.splitlines(), 1))
   lines = [(f"line {number}", line) for number, line in stripped if line]
-  if any("=" in line for _, line in lines):
-    return _blanks_in_colours([_equation(place, line) for place, line in lines])
-  return _csv_rows(lines) or _matched_rows(lines) or [Row(place, line, None) for place, line in lines]
+  # Lines with `=` may be added to a list of any form.
+  equations = _blanks_in_colours([_equation(place, line) for place, line in lines if "=" in line])
+  rest = [(place, line) for place, line in lines if "=" not in line]
+  others = _csv_rows(rest) or _matched_rows(rest) or [Row(place, line, None) for place, line in rest]
+  places = [place for place, _ in lines]
+  return sorted(equations + others, key=lambda row: places.index(row.place))
 
 
 def _equation(place: str, line: str) -> Row:
-  name, separator, keys = (part.strip() for part in line.partition("="))
+  name, _, keys = (part.strip() for part in line.partition("="))
   if re.fullmatch(rf"{_COLOUR}|\d+", name) and re.fullmatch(_NAME, keys):
     name, keys = keys, name
-  return Row(place, name, _normalise(keys) if separator else None)
+  return Row(place, name, _normalise(keys))
 
 
 def _normalise(keys: str) -> str:

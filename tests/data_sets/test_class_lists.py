@@ -80,6 +80,11 @@ def test_several_colours_and_void_in_other_spellings(tmp_path):
   assert classes.colours == {(128, 64, 128): 0, (255, 0, 0): 0, (0, 0, 142): 1, (0, 0, 70): 1, (0, 0, 0): 255}
 
 
+@pytest.mark.parametrize("form", VALUE_LISTS.keys() - {"data.yaml", "data.yaml in one line"})
+def test_void_can_be_added_to_every_list(tmp_path, form):
+  assert read(tmp_path, f"{VALUE_LISTS[form]}\nignore = 0").values == VALUES | {0: 255}
+
+
 def test_three_values_are_no_colour(tmp_path):
   assert read(tmp_path, "road = 7 8 9\ncar = 10 11 12").values == {7: 0, 8: 0, 9: 0, 10: 1, 11: 1, 12: 1, 255: 255}
 
