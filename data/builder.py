@@ -85,8 +85,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   published_pictures = False
-  void_cure = "Replace the masks"
   has_instances = False
+  void_cure = "Replace the masks"
   _plan: Plan | None = None
 
   @abc.abstractmethod

@@ -114,6 +114,7 @@ def _missing_masks(masks_dir: pathlib.Path, images: int, images_dir: pathlib.Pat
   if masks_dir.is_dir():
     return f"{masks_dir} contains no mask for the {images} images of {images_dir}."
   root, split = masks_dir.parent.parent, masks_dir.name
-  there = [path for path in folders_in(root) if path.name != "images" and (path / split).is_dir()]
+  others = [path for path in folders_in(root) if path.name != "images" and (path / split).is_dir()]
+  there = [path for path in others if any(file.suffix.lower() == ".png" for file in files_in(path / split))]
   rename = f" If they are in {there[0]}: {shlex.join(['mv', str(there[0]), str(masks_dir.parent)])}" if there else ""
   return f"{masks_dir} not found. It must contain the masks of the {images} images in {images_dir}.{rename}"

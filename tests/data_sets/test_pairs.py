@@ -142,6 +142,9 @@ def test_a_folder_of_masks_under_another_name_is_named(tmp_path):
   (tmp_path / "masks").rename(tmp_path / "labels")
   (line,) = problems(folders)
   assert line.endswith(f"If they are in {tmp_path}/labels: mv {tmp_path}/labels {tmp_path}/masks")
+  (tmp_path / "labels/train/a.png").rename(tmp_path / "labels/train/a.txt")
+  (line,) = problems(folders)
+  assert line.endswith(f"It must contain the masks of the 1 images in {folders[0]}.")
 
 
 def swap(root):
