@@ -24,7 +24,7 @@ _COLUMNS = {  # Headers of a CSV file, the most telling first.
   "green": ("g", "green"),
   "blue": ("b", "blue"),
   "colour": ("rgb", "color", "colour", "color_rgb", "hex"),
-  "value": ("id", "value", "index", "class_id", "label_id", "pixel_value", "label", "class"),
+  "value": ("id", "idx", "value", "index", "class_id", "label_id", "pixel_value", "label", "class"),
 }
 
 

@@ -46,6 +46,7 @@ def _files(folder: pathlib.Path, suffixes: Sequence[str]) -> tuple[dict[str, pat
   paths = [path for path in paths if path not in nested]
   usable = [path for path in paths if path.suffix.lower() in suffixes]
   faults = name_faults(paths)
+  faults += [f"{path} is a link to a file that does not exist. Remove it." for path in paths if not path.exists()]
   for suffix in sorted({path.suffix.lower() for path in paths} - set(suffixes)):
     faults += unusable(folder, suffix, [path for path in paths if path.suffix.lower() == suffix], suffixes)
   counts = Counter(plain_name(path.stem) for path in usable)

@@ -26,7 +26,7 @@ class Palettes:
         raise ValueError(
           f"{name} and {other} have different palettes: index {index} is {_text(colour)} in the one, {_text(first)} in "
           "the other. If the colours tell the classes, list them in classes.txt, for instance road = "
-          f"{_text(colour)}; if the indices do, remove the palettes. "
+          f"{_text(colour)}; if the indices do, the palettes can go. "
           + change_masks("remove them", "I.frombytes('L', i.size, i.tobytes())", name)
         )
 

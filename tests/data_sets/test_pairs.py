@@ -169,6 +169,12 @@ def test_splits_in_other_places_are_named_with_the_command_that_moves_them(tmp_p
   prepare("folder", str(root), str(tmp_path / "data"))
 
 
+def test_broken_links_are_named(tmp_path):
+  folders = write(tmp_path, ["a.png"], ["a.png", "b.png"])
+  (folders[0] / "b.png").symlink_to(tmp_path / "gone.png")
+  assert problems(folders) == [f"{folders[0]}/b.png is a link to a file that does not exist. Remove it."]
+
+
 def test_files_that_systems_add_are_ignored(tmp_path):
   root = write_folder(tmp_path / "mine")
   write_files(root, dict.fromkeys(("images/train/desktop.ini", "images/__MACOSX/a.png", "masks/val/@eaDir/d.png"), b""))
