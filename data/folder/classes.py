@@ -174,6 +174,9 @@ def _key(token: str) -> int | tuple[int, ...]:
 
 def _check_names(path: pathlib.Path, names: list[str]) -> None:
   faults = [f"{path} lists {name!r} twice." for name in sorted({name for name in names if names.count(name) > 1})]
+  faults += [
+    f"{path} lists {name!r}, which has control characters. Remove them." for name in names if not name.isprintable()
+  ]
   if not all(names):
     faults.append(f"{path} has a class without a name.")
   if not 2 <= len(names) <= _MAX_CLASSES:

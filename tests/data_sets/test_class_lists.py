@@ -102,6 +102,7 @@ def test_three_values_are_no_colour(tmp_path):
     ("train/001.jpg\ntrain/002.JPG", "line 1: 'train/001.jpg' cannot be the name of a class (2 of 2 lines"),
     ("road\n---", "line 2: '---' cannot be the name"),
     ("road\ncar\u200b", r"line 2: 'car\u200b' cannot be the name"),
+    ("road\x1b[31m = 0\ncar = 1", r"lists 'road\x1b[31m', which has control characters. Remove them."),
     ("0 road\n1 car\nsky", "line 3: 'sky' has no value or colour, unlike other lines."),
     ("name,r,g,b\nroad,128,64,128\ncar,0,0", "line 3: 'car,0,0' has no value or colour, unlike other lines."),
     ("road: 0\ncar: 256", "line 2: '256' is neither a value from 0 to 255 nor a colour"),
