@@ -4,6 +4,7 @@ import collections
 import errno
 import gzip
 import pathlib
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -11,6 +12,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 from data.faults import one_line, raise_all
 
@@ -21,15 +23,22 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, 
 class Archive:
   """A zip, tar or tgz file whose members are read by name, from any number of threads.
 
+  Archives that were unpacked and packed again are read like the official ones: with folders above `top` or without
+  `top`, with Windows' backslashes, and with the files that a Mac adds.
+
   A tgz can only be read from its beginning, so it is decompressed once into an unnamed temporary file in `$TMPDIR`.
+
+  Args:
+    path: the file.
+    top: folder of the official archive that contains everything of use, with which names begin.
 
   Raises:
     ValueError: if the file is damaged or contains a name twice.
     OSError: if there is not enough space to decompress it.
   """
 
-  def __init__(self, path: pathlib.Path):
-    self.path = path
+  def __init__(self, path: pathlib.Path, top: str):
+    self.path, self._top = path, top
     self._lock = threading.Lock()
     try:
       self._open()
@@ -44,7 +53,9 @@ class Archive:
       members = [(info.filename, info) for info in self._file.infolist() if not info.is_dir()]
     else:
       self._file = tarfile.open(fileobj=self._uncompressed())  # noqa: SIM115, stays open as long as the archive.
-      members = [(info.name.removeprefix("./"), info) for info in self._file.getmembers() if info.isfile()]
+      members = [(info.name, info) for info in self._file.getmembers() if info.isfile()]
+    members = [(name.replace("\\", "/").removeprefix("./"), info) for name, info in members]
+    members = _from_top([member for member in members if not added_by_mac(member[0])], self._top)
     self._members = dict(members)
     twice = [name for name, count in collections.Counter(name for name, _ in members).items() if count > 1]
     if twice:
@@ -77,6 +88,24 @@ class Archive:
     return [line.strip() for line in self.read(name).decode(errors="replace").splitlines() if line.strip()]
 
 
+def added_by_mac(name: str) -> bool:
+  """Returns True for the files that a Mac adds to archives."""
+  *folders, file = name.split("/")
+  return "__MACOSX" in folders or file.startswith("._") or file == ".DS_Store"
+
+
+def _from_top(members: list[tuple[str, Any]], top: str) -> list[tuple[str, Any]]:
+  """Makes the names of members begin with `top`: cuts off folders above it, or adds those of its parts that lack."""
+  parts = top.split("/")
+  for lacking in range(len(parts) + 1):
+    start = "/".join(["", *parts[lacking:], ""])
+    if lacking == len(parts) or any(start in f"/{name}" for name, _ in members):
+      break
+  added = "/".join([*parts[:lacking], ""]) if lacking else ""
+  cut = [(f"/{name}".find(start), name, info) for name, info in members]
+  return [(added + name[at:] if at >= 0 else name, info) for at, name, info in cut]
+
+
 def _raise_if_not_damage(error: Exception, path: pathlib.Path) -> None:
   """Raises OSError for errors of the machine: unlike the readers' own errors they have a number."""
   number = getattr(error, "errno", None)
@@ -86,27 +115,46 @@ def _raise_if_not_damage(error: Exception, path: pathlib.Path) -> None:
     raise OSError(f"{path} cannot be read ({one_line(error)}). Check the disk and the file's permissions.") from error
 
 
-def open_archives(root: pathlib.Path, origins: Mapping[str, str]) -> list[Archive]:
-  """Opens archives in the order of `origins`.
+def open_archives(root: pathlib.Path, archives: Mapping[str, tuple[str, str]]) -> list[Archive]:
+  """Opens archives in their order.
 
   Args:
     root: folder of the archives.
-    origins: file name -> where to download it.
+    archives: file name -> its top folder, and where to download it.
 
   Raises:
     ValueError: listing every missing archive with its origin, or every damaged one.
   """
-  missing = [f"{name} (from {origin})" for name, origin in origins.items() if not (root / name).is_file()]
+  missing = [name for name in archives if not (root / name).is_file()]
   if missing:
+    named = ", ".join(f"{name} (from {archives[name][1]})" for name in missing)
+    cures = [cure for name in missing if (cure := _similar(root, name, archives[name][0]))]
     raise ValueError(
-      f"not found in {root}: {', '.join(missing)}. Download them to this folder and do not unpack them, see "
-      "data/README.md."
+      f"not found in {root}: {named}. Download them to this folder and do not unpack them, see data/README.md."
+      + "".join(f" {cure}." for cure in dict.fromkeys(cures))
     )
-  archives, faults = [], []
-  for name in origins:
+  opened, faults = [], []
+  for name, (top, _) in archives.items():
     try:
-      archives.append(Archive(root / name))
+      opened.append(Archive(root / name, top))
     except ValueError as error:
       faults.append(str(error))
   raise_all(faults)
-  return archives
+  return opened
+
+
+def _similar(root: pathlib.Path, name: str, top: str) -> str:
+  """Says what to do with an archive that is there under another name, in a folder below, or unpacked; '' if not."""
+  stem, _, kind = name.partition(".")
+  endings = {"zip": (".zip",), "tar": (".tar",), "tgz": (".tgz", ".tar.gz")}[kind]
+  renamed = [path for path in sorted(root.iterdir()) if path.name.startswith(stem) and path.name.endswith(endings)]
+  if renamed:
+    return f"If {renamed[0].name} is {name}: {shlex.join(['mv', str(renamed[0]), str(root / name)])}"
+  below = sorted(root.glob(f"*/{name}"))
+  if below:
+    return f"{name} is in {below[0].parent}: use --manual_dir={shlex.quote(str(below[0].parent))}"
+  folder = top.split("/")[0]
+  if not (root / folder).is_dir():
+    return ""
+  pack = {"zip": f"python -m zipfile -c {name}", "tar": f"tar -cf {name}", "tgz": f"tar -czf {name}"}[kind]
+  return f"Pack the folder {folder} again: (cd {shlex.quote(str(root))} && {pack} {folder})"

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from data.class_counts import ClassCounts, by_class, class_table
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
@@ -72,7 +73,8 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   if not source.has_labels:
     print("  no ground truth, so there are no counts")
   elif has_pixels:
-    print(table(source.label_set, *class_counts(source)))
+    pixels, images = (by_class(counts, source.label_set.num_classes) for counts in class_counts(source))
+    print(ClassCounts(source.label_set.classes, {split: pixels}, {split: images}).table())
   else:
     print(class_table(source.label_set.classes, image_counts(source)))
 
@@ -106,18 +108,6 @@ def _labels(source: Source) -> Iterator[np.ndarray]:
   return tqdm(found, desc="counting", total=len(source), mininterval=1)
 
 
-def class_table(classes: Sequence[str], images: np.ndarray, max_classes: int = 40) -> str:
-  """Formats the number of images of each class, rarest first, at most `max_classes` of them."""
-  width = max(map(len, classes))
-  order = np.argsort(images, kind="stable")
-  lines = [
-    f"  {classes[index]:<{width}} {images[index]:>8,}{'' if images[index] else '   NEVER OCCURS'}" for index in order
-  ]
-  rest = [f"  ... and {len(lines) - max_classes} classes with up to {images.max():,} images"]
-  rest = rest if len(lines) > max_classes else []
-  return "\n".join([f"  {'class':<{width}} {'images':>8}", *lines[:max_classes], *rest])
-
-
 def class_counts(source: Source) -> tuple[np.ndarray, np.ndarray]:
   """Counts the pixels and the images of each train id 0 to 255 in the whole split, int64 `[256]` each."""
   pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
@@ -126,18 +116,6 @@ def class_counts(source: Source) -> tuple[np.ndarray, np.ndarray]:
     pixels += counts
     images += counts > 0
   return pixels, images
-
-
-def table(label_set: labels.LabelSet, pixels: np.ndarray, images: np.ndarray) -> str:
-  """Formats pixels in percent and images by class, void last; marks classes that never occur."""
-  names = [*label_set.classes, "void"]
-  ids = [*range(label_set.num_classes), labels.IGNORE]
-  width = max(map(len, names))
-  lines = [f"  {'class':<{width}} {'pixels %':>9} {'images':>8}"]
-  for name, index in zip(names, ids, strict=True):
-    note = "" if images[index] or index == labels.IGNORE else "   NEVER OCCURS"
-    lines.append(f"  {name:<{width}} {100 * pixels[index] / max(1, pixels.sum()):>9.3f} {images[index]:>8,}{note}")
-  return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import pictures
+from data.class_counts import ClassCounts, pixels_by_class
 from data.faults import raise_all, size, wrong_values
 from gcn_flax.labels import LabelSet
 from gcn_flax.parallel import parallel_map
 
 # Magic numbers of the formats that are stored byte for byte: JPEG and PNG.
 _STORED_AS_IS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+_MAX_WARNINGS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,12 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     published_pictures: if True, the images are the official ones, whose labels fit the pixels as stored: grey images
       and EXIF orientations are accepted.
     has_instances: if True, records contain instance ids.
+    void_cure: what to do about a split whose masks are void.
   """
 
   published_pictures = False
   has_instances = False
+  void_cure = "Replace the masks"
   _plan: Plan | None = None
 
   @abc.abstractmethod
@@ -92,31 +97,60 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def load(self, item: Any) -> Example:
     """Reads one item of the plan. Raises ValueError with the file's name if it is missing or damaged."""
 
-  def check(self, plan: Plan) -> dict[str, list[int]]:
+  def check(self, plan: Plan) -> dict[str, Any]:
     """Reads and checks every example.
 
     Returns:
-      Split -> [max height, max width] of its images, pixels.
+      What the metadata of the data set tells of its examples: `largest`, split -> [max height, max width] of its
+      images in pixels; `class_counts`, the pixels and images by class; `warnings`, to print for the user.
 
     Raises:
-      ValueError: listing every fault with the file's name.
+      ValueError: listing every fault with the file's name, or the splits without a labelled pixel.
     """
 
     def check_item(entry):
       split, item = entry
       try:
-        return split, self.check_example(self.load(item), plan.label_set).shape[:2], None
+        example = self.load(item)
+        shape = self.check_example(example, plan.label_set).shape[:2]
+        return split, shape, None if split in plan.unlabelled else pixels_by_class(example.label, plan.label_set), None
       except (ValueError, OSError) as error:
-        return split, (0, 0), str(error)
+        return split, (0, 0), None, str(error)
 
     entries = [(split, item) for split, items in plan.splits.items() for item in items]
     largest, faults = {split: [0, 0] for split in plan.splits}, []
+    counts = ClassCounts.zeros(plan.label_set.classes, [split for split in plan.splits if split not in plan.unlabelled])
     results = parallel_map(check_item, entries, _num_threads())
-    for split, shape, fault in tqdm(results, desc=f"checking {self.name}", total=len(entries), mininterval=1):
+    for split, shape, pixels, fault in tqdm(results, desc=f"checking {self.name}", total=len(entries), mininterval=1):
       largest[split] = list(map(max, largest[split], shape))
+      if pixels is not None:
+        counts.add(split, pixels)
       faults += [fault] if fault else []
     raise_all(faults)
-    return largest
+    raise_all(
+      [
+        f"{split}: all pixels of its {len(plan.splits[split])} masks are void. {self.void_cure}."
+        for split, pixels in counts.pixels.items()
+        if not pixels[:-1].any()
+      ]
+    )
+    return {"largest": largest, "class_counts": counts.metadata(), "warnings": self._warnings(counts)}
+
+  def _warnings(self, counts: ClassCounts) -> list[str]:
+    missing = counts.missing("train")
+    warnings = [
+      f"WARNING: class {counts.classes[index]!r} never occurs in train\n  {self.missing_cause(index, counts)}"
+      for index in missing[:_MAX_WARNINGS]
+    ]
+    rest = len(missing) - len(warnings)
+    return warnings + ([f"WARNING: {rest} more classes never occur in train"] if rest else [])
+
+  def missing_cause(self, train_id: int, counts: ClassCounts) -> str:
+    """Returns the likely cause, and the cure, of a class that never occurs in train."""
+    del train_id, counts
+    return (
+      "It cannot be learned from train. If the archives are incomplete, complete them and prepare the data set again."
+    )
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the user's own files, to notice when they change; '' for official archives."""

@@ -1,5 +1,7 @@
 """Error messages about files: faults are collected and reported together."""
 
+import os
+import shlex
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -35,3 +37,17 @@ def _ranges(values: Iterable[int]) -> str:
     else:
       runs.append([value, value])
   return " and ".join(str(low) if low == high else f"{low} to {high}" for low, high in runs)
+
+
+def change_masks(purpose: str, expression: str, name: str) -> str:
+  """Returns a command that replaces each mask `i` in the folder of `name` by a Pillow expression, and its purpose."""
+  return (
+    f"To {purpose}, in all masks of the folder (keep a copy): "
+    f'python -c "import sys, PIL.Image as I; [{expression}.save(p) for p in sys.argv[1:] for i in [I.open(p)]]" '
+    f"{shlex.quote(os.path.dirname(name))}/*.png"
+  )
+
+
+def printable(path: os.PathLike | str) -> str:
+  """Returns a path as text that can be printed: bytes that are not UTF-8 as \\xNN."""
+  return os.fsencode(path).decode("utf-8", "backslashreplace")

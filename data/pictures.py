@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.faults import one_line
+from data.faults import change_masks, one_line
 
 Image.MAX_IMAGE_PIXELS = None  # Aerial and medical images are large, and the files are the user's own.
 _ORIENTATION = 0x0112  # The EXIF tag.
@@ -51,27 +51,82 @@ def is_rgb(data: bytes) -> bool:
 def decode_mask(data: bytes, name: str) -> np.ndarray:
   """Decodes a mask to its stored values, uint8 `[H, W]`: a palette mask to its indices, never to colours.
 
-  Raises ValueError if the file is damaged or truncated, or not a single-channel 8-bit PNG.
+  Raises ValueError with the likely cause if the file is damaged or truncated, or not a single-channel 8-bit PNG.
   """
-  image, _ = _open(data, name)
+  image = _without_opacity(_open(data, name)[0])
   if image.format != "PNG" or image.mode not in ("L", "P", "1"):
     raise ValueError(
       f"{name} is a {image.format} of mode {image.mode}. Save the mask as a PNG with one 8-bit channel, grey or "
-      "palette, of class numbers."
+      f"palette, of class numbers.{_jpeg_cause(image)}{_channel_cause(image, name)}{_depth_cause(image, name)}"
     )
   stored = np.asarray(image).astype(np.uint8)
   return stored // _grey_step(data) if image.mode == "L" else stored
 
 
 def decode_colours(data: bytes, name: str) -> np.ndarray:
-  """Decodes a colour-coded mask to RGB uint8 `[H, W, 3]`. Raises ValueError unless it is an RGB or palette PNG."""
-  image, _ = _open(data, name)
-  if image.format != "PNG" or image.mode not in ("RGB", "P"):
+  """Decodes a colour-coded mask to the RGB that viewers show, uint8 `[H, W, 3]`: grey and opaque files, too.
+
+  Raises ValueError if the file is damaged or truncated, not an 8-bit PNG, or partly transparent.
+  """
+  image = _without_opacity(_open(data, name)[0])
+  if image.format == "PNG" and image.mode in ("RGBA", "LA"):
+    raise ValueError(
+      f"{name} has transparent pixels, whose colour viewers do not show. Save the mask without transparency. "
+      + change_masks("make them black", "I.alpha_composite(I.new('RGBA', i.size, 'black'), i.convert('RGBA'))", name)
+    )
+  if image.format != "PNG" or image.mode not in ("RGB", "P", "L", "1"):
     raise ValueError(
       f"{name} is a {image.format} of mode {image.mode}, but classes.txt lists colours. Save the mask as an RGB PNG, "
-      "or list values in classes.txt."
+      f"or list values in classes.txt.{_jpeg_cause(image)}"
     )
   return np.asarray(image.convert("RGB"))
+
+
+def _without_opacity(image: Image.Image) -> Image.Image:
+  """Drops an alpha channel that is opaque everywhere."""
+  if image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema() != (255, 255):
+    return image
+  opaque = image.convert(image.mode[:-1])
+  opaque.format = image.format
+  return opaque
+
+
+def _jpeg_cause(image: Image.Image) -> str:
+  if image.format != "JPEG":
+    return ""
+  return " JPEG changes values near edges, and converting the file does not bring them back: export it again as PNG."
+
+
+def _depth_cause(image: Image.Image, name: str) -> str:
+  if image.mode not in ("I", "I;16", "I;16B") or image.getextrema()[1] > 255:
+    return ""
+  return " " + change_masks("convert it, as its numbers fit", "i.convert('L')", name)
+
+
+def _channel_cause(image: Image.Image, name: str) -> str:
+  """Returns the cause if a colour mask holds class numbers in one or in all of its channels, or else its colours."""
+  if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
+    return ""
+  channels = [np.asarray(image)[..., index] for index in range(3)]
+  filled = [index for index in range(3) if channels[index].any()]
+  if len(filled) == 1 or (len(filled) == 3 and all((channel == channels[0]).all() for channel in channels)):
+    letter = "RGB"[filled[0]]
+    others = "are 0" if len(filled) == 1 else "repeat it"
+    keep = change_masks("keep that one", f"i.convert('RGB').getchannel('{letter}')", name)
+    return f" Its numbers are in channel {letter}; the others {others}. {keep}"
+  if not filled:
+    return ""
+  found = np.unique(np.asarray(image)[..., :3].reshape(-1, 3), axis=0)[:5].tolist()
+  shown = " ".join(",".join(map(str, colour)) for colour in found)
+  return (
+    f" It shows colours ({shown}): to read those, list them in classes.txt, for instance road = {shown.split()[-1]}."
+  )
+
+
+def stored_palette(data: bytes) -> np.ndarray | None:
+  """Returns the colours of a palette file, RGB uint8 `[N, 3]`, without decoding its pixels; None without a palette."""
+  image = Image.open(io.BytesIO(data))
+  return np.frombuffer(image.palette.palette, np.uint8).reshape(-1, 3) if image.mode == "P" else None
 
 
 def decode_instances(data: bytes, name: str) -> np.ndarray:

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from data.faults import one_line
+from data.class_counts import ClassCounts, class_table
+from data.faults import one_line, printable
 from gcn_flax import labels
 
 # Data set -> (module in this folder, TFDS config of its builder).
@@ -88,6 +89,10 @@ def prepare(
       f"--data_dir={data_dir!r}: must be a local path, records are not read from buckets. Use a local folder; "
       "copy it to a bucket afterwards for launch/data.sh to mount."
     )
+  if data_dir != printable(data_dir):
+    raise ValueError(
+      f"--data_dir={printable(data_dir)}: its name is not UTF-8, which array_record cannot open. Use another folder."
+    )
   builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
   if builder.is_prepared():
     _check_same(builder, manual_dir, image_format)
@@ -107,7 +112,7 @@ def prepare(
       "palette": [list(colour) for colour in plan.label_set.palette],
       "unlabelled": list(plan.unlabelled),
       "digest": builder.digest(_root(dataset, manual_dir)),
-      "largest": builder.check(plan),
+      **builder.check(plan),
       "image_format": image_format,
       "counts": plan.counts,
       "published": plan.published,
@@ -116,7 +121,7 @@ def prepare(
     _write(builder, plan, metadata)
     print(f"wrote {builder.data_path}")
   _store_sizes(dataset, data_dir)
-  _print_counts(json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
+  _print_counts(dataset, json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
 
 
 def _builder(dataset: str, data_dir: str):
@@ -201,11 +206,20 @@ def _store_sizes(dataset: str, data_dir: str) -> None:
     print(f"note: image sizes are not stored ({error}), so each evaluation reads them from the records", flush=True)
 
 
-def _print_counts(metadata: dict) -> None:
+def _print_counts(dataset: str, metadata: dict) -> None:
+  """Prints the number of examples and the table of classes, and last the warnings."""
   for name, count in metadata["counts"].items():
     published = metadata["published"].get(name, count)
     note = "" if count == published else f"   PARTIAL: {published:,} published"
     print(f"  {name:<20} {count:>8,}{note}")
+  counts = ClassCounts.from_metadata(metadata)
+  if dataset in labels.CLASSIFICATION:
+    for split, images in counts.images.items():
+      print(f"{split}\n{class_table(counts.classes, images[:-1])}")
+  elif counts.pixels:
+    print(counts.table())
+  for warning in metadata.get("warnings", ()):
+    print(warning)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ class Builder(BaseBuilder):
 
   def plan(self, root: pathlib.Path) -> Plan:
     config = self.builder_config
-    self._images, self._labels = open_archives(root, {config.images: _ORIGIN, config.labels: _ORIGIN})
+    self._images, self._labels = open_archives(
+      root, {config.images: ("leftImg8bit", _ORIGIN), config.labels: (config.kind, _ORIGIN)}
+    )
     with_image = _stems(self._images, r"leftImg8bit/(.+)_leftImg8bit\.png", config.splits)
     with_label = _stems(self._labels, rf"{config.kind}/(.+)_{config.kind}_labelIds\.png", config.splits)
     faults = [f"{stem} has an image in {config.images}, but no labels." for stem in sorted(with_image - with_label)]

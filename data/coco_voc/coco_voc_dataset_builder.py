@@ -35,8 +35,8 @@ class Builder(BaseBuilder):
     archives = open_archives(
       root,
       {
-        _ANNOTATIONS: f"http://images.cocodataset.org/annotations/{_ANNOTATIONS}",
-        **{f"{folder}.zip": f"{_IMAGES}/{folder}.zip" for folder in _FOLDERS.values()},
+        _ANNOTATIONS: ("annotations", f"http://images.cocodataset.org/annotations/{_ANNOTATIONS}"),
+        **{f"{folder}.zip": (folder, f"{_IMAGES}/{folder}.zip") for folder in _FOLDERS.values()},
       },
     )
     self._images = dict(zip(_FOLDERS, archives[1:], strict=True))

@@ -2,8 +2,7 @@
 
 import hashlib
 import pathlib
-import re
-from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -11,12 +10,17 @@ import tensorflow_datasets as tfds
 from data import pictures
 from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
+from data.class_counts import ClassCounts
 from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
+from data.folder.layout import elsewhere, split_faults
+from data.folder.missing import likely_cause
+from data.folder.pairs import find_images, find_pairs
+from data.folder.palettes import Palettes
+from data.user_files import SPLITS, digest_of, files_below, folders_in, plain_name
 from gcn_flax.labels import LabelSet
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
+_LIKE_VOID = ("void", "unlabeled", "unlabelled", "ignored", "__void__")
 
 
 class Builder(BaseBuilder):
@@ -24,29 +28,35 @@ class Builder(BaseBuilder):
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
+  void_cure = (
+    "Replace the masks, or list what stands for a class in classes.txt, for instance cell = 255. If the "
+    "split has no labels, call it test and remove its masks"
+  )
 
   def classes(self, root: pathlib.Path) -> Classes:
     """Returns the classes and their mask values. Raises ValueError if they cannot be read."""
     return read_classes(root / "classes.txt")
 
-  def plan(self, root: pathlib.Path) -> Plan:
+  def folders(self, root: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+    """Returns the folders of images and of masks of each split, which need not exist."""
     if not (root / "images").is_dir():
-      raise ValueError(f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.")
-    self._root, self._classes, self._seen = root, self.classes(root), {}
-    folders = sorted(path.name for path in (root / "images").iterdir() if path.is_dir() and path.name[0] != ".")
-    names = [SPLITS.get(folder, folder) for folder in folders]
-    faults = [f"{root / 'images'} has no folder {name}." for name in ("train", "val") if not _has(folders, name)]
-    faults += [
-      f"{root / 'images' / name} is no valid split name. Use letters, digits and _, start with a letter, and not 'all'."
-      for name in folders
-      if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name == "all"
-    ]
-    if len(set(names)) < len(names):
-      faults.append(f"{root / 'images'} has both val and validation, which are the same split. Merge the folders.")
+      raise ValueError(
+        f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.{elsewhere(root)}"
+      )
+    return {path.name: (path, root / "masks" / path.name) for path in folders_in(root / "images")}
+
+  def plan(self, root: pathlib.Path) -> Plan:
+    folders = self.folders(root)
+    self._classes, self._seen, self._palettes = self.classes(root), {}, Palettes()
+    faults = split_faults(root, folders)
     splits = {}
-    for folder in folders:
+    for name, (images, masks) in folders.items():
       try:
-        splits[SPLITS.get(folder, folder)] = _pairs(root, folder)
+        splits[SPLITS.get(name, name)] = (
+          find_pairs(images, masks)
+          if name != "test" or masks.is_dir()
+          else [(image, None) for image in find_images(images)]
+        )
       except ValueError as error:
         faults.append(str(error))
     raise_all(faults)
@@ -56,30 +66,45 @@ class Builder(BaseBuilder):
       counts={split: len(pairs) for split, pairs in splits.items()},
       published=label_set.split_sizes,
       label_set=label_set,
-      unlabelled=tuple(split for split, pairs in splits.items() if pairs[0][2] is None),
+      unlabelled=tuple(split for split, pairs in splits.items() if pairs[0][1] is None),
+      notes=tuple(
+        f"{name!r} is trained like every other class. If its pixels are to be left out, call it ignore in classes.txt"
+        for name in label_set.classes
+        if name.lower() in _LIKE_VOID
+      ),
     )
 
-  def load(self, item: tuple[str, pathlib.Path, pathlib.Path | None]) -> Example:
-    _, image, mask = item
-    label = None
-    if mask is not None:
-      decode = pictures.decode_colours if self._classes.colours else pictures.decode_mask
-      label = self._classes.to_train(decode(mask.read_bytes(), str(mask)), str(mask))
-    return Example(image.stem, image.read_bytes(), label, image_name=str(image), label_name=str(mask))
+  def load(self, item: tuple[pathlib.Path, pathlib.Path | None]) -> Example:
+    image, mask = item
+    label = None if mask is None else self._read_mask(mask)
+    return Example(plain_name(image.stem), image.read_bytes(), label, image_name=str(image), label_name=str(mask))
+
+  def _read_mask(self, path: pathlib.Path) -> np.ndarray:
+    data, name = path.read_bytes(), str(path)
+    if self._classes.colours:
+      return self._classes.to_train(pictures.decode_colours(data, name), name)
+    mask = pictures.decode_mask(data, name)
+    palette = pictures.stored_palette(data)
+    if palette is not None:
+      self._palettes.compare(mask, palette, name)
+    return self._classes.to_train(mask, name)
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the names and sizes of all files, and of the content of masks and `classes.txt`."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for folder in ("images", "masks") for path in (root / folder).rglob("*") if path.is_file()):
-      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
-      if path.relative_to(root).parts[0] == "masks":
-        digest.update(path.read_bytes())
+    folders = self.folders(root).values()
+    images, masks = (_files_of(root, [pair[kind] for pair in folders]) for kind in (0, 1))
+    digest = digest_of(root, sorted(images + masks), with_content=masks)
     if (root / "classes.txt").is_file():
       digest.update((root / "classes.txt").read_bytes())
     return digest.hexdigest()
 
+  def missing_cause(self, train_id: int, counts: ClassCounts) -> str:
+    return likely_cause(self._classes, train_id, counts)
+
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
     image = super().check_example(example, label_set)
+    if (image == image[0, 0]).all():  # Of one colour, such as tiles without data: no leak.
+      return image
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
     if first != example.image_name and pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
@@ -87,45 +112,7 @@ class Builder(BaseBuilder):
     return image
 
 
-def _has(folders: list[str], name: str) -> bool:
-  return name in folders or SPLITS.get(name, name) in folders
-
-
-def _pairs(root: pathlib.Path, folder: str) -> list[tuple[str, pathlib.Path, pathlib.Path | None]]:
-  """Returns (folder, image, mask) for each image, sorted by name; masks are None for a `test` folder without masks.
-
-  Raises ValueError listing files without a partner, duplicate names and files of other types.
-  """
-  images, faults = _files(root / "images" / folder, SUFFIXES)
-  if not images and not faults:
-    faults.append(f"{root / 'images' / folder} contains no image.")
-  if folder == "test" and not (root / "masks" / folder).is_dir():
-    raise_all(faults)
-    return [(folder, image, None) for _, image in sorted(images.items())]
-  masks, more = _files(root / "masks" / folder, (".png",))
-  faults += more
-  faults += [
-    f"{images[name]} has no mask in {root / 'masks' / folder}." for name in sorted(images.keys() - masks.keys())
-  ]
-  faults += [
-    f"{masks[name]} has no image in {root / 'images' / folder}." for name in sorted(masks.keys() - images.keys())
-  ]
-  raise_all(faults)
-  return [(folder, images[name], masks[name]) for name in sorted(images)]
-
-
-def _files(folder: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[dict[str, pathlib.Path], list[str]]:
-  """Returns the files of a folder by name without suffix, and the faults among them."""
-  if not folder.is_dir():
-    return {}, []
-  paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "Thumbs.db")
-  faults = [
-    f"{path} is not one of {' '.join(suffixes)}. Remove it." for path in paths if path.suffix.lower() not in suffixes
-  ]
-  counts = Counter(path.stem for path in paths)
-  faults += [
-    f"{path} has the same name as another file, apart from the suffix. Rename one of them."
-    for path in paths
-    if counts[path.stem] > 1
-  ]
-  return {path.stem: path for path in paths}, faults
+def _files_of(root: pathlib.Path, folders: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+  """Returns all files of the splits' folders and, if they are in a folder of their own, beside them."""
+  tops = {folder if folder.parent == root else folder.parent for folder in folders}
+  return [file for top in tops for file in files_below(top)]

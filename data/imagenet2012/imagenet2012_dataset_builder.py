@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
+from data.archives import added_by_mac
 from data.builder import Example, Plan
 from data.class_builder import ClassBuilder
 from data.faults import one_line, raise_all
@@ -56,6 +57,8 @@ def _train_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tuple[pa
   faults = []
   with _opened(archive) as outer:
     for member in outer:
+      if added_by_mac(member.name):
+        continue
       synset = pathlib.PurePath(member.name).stem
       if synset not in numbers or not member.isfile():
         faults.append(f"{member.name} in {archive} is not an ImageNet class.")
@@ -70,6 +73,8 @@ def _validation_items(archive: pathlib.Path, classes: list[str]) -> Iterator[tup
   truth, faults = _list("validation_labels.txt"), []
   with _opened(archive) as tar:
     for info in tar:
+      if added_by_mac(info.name):
+        continue
       match = _VALIDATION.fullmatch(pathlib.PurePath(info.name).name)
       if not match or not 1 <= int(match.group(1)) <= len(truth):
         faults.append(f"{info.name} in {archive} is not an ImageNet validation image.")

@@ -17,9 +17,9 @@ from gcn_flax.labels import VOC
 
 _VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 _ARCHIVES = {
-  "VOCtrainval_11-May-2012.tar": _VOC_PAGE,
-  "VOC2012test.tar": f"{_VOC_PAGE}, with an account",
-  "benchmark.tgz": "http://home.bharathh.info/pubs/codes/SBD/download.html",
+  "VOCtrainval_11-May-2012.tar": (VOC_ROOT, _VOC_PAGE),
+  "VOC2012test.tar": (VOC_ROOT, f"{_VOC_PAGE}, with an account"),
+  "benchmark.tgz": (SBD_ROOT, "http://home.bharathh.info/pubs/codes/SBD/download.html"),
 }
 
 

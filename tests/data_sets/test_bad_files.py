@@ -271,7 +271,7 @@ def test_a_full_temporary_folder_is_not_mistaken_for_a_damaged_archive(tmp_path,
   with open("/dev/full", "r+b", buffering=0) as full:
     monkeypatch.setattr("data.archives.tempfile.TemporaryFile", lambda: full)
     with pytest.raises(OSError, match="no space to decompress .*benchmark.tgz. Set TMPDIR to a larger disk"):
-      Archive(tmp_path / "benchmark.tgz")
+      Archive(tmp_path / "benchmark.tgz", "benchmark_RELEASE/dataset")
 
 
 def test_reading_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):

@@ -278,7 +278,7 @@ def test_undefined_colours_are_reported(tmp_path, capfd):
 def test_masks_of_values_are_rejected_with_a_table_of_colours(tmp_path, capfd):
   write_folder(tmp_path, classes=COLOUR_TABLE)
   found = faults(capfd, "folder", tmp_path, tmp_path / "data")
-  assert len(found) == 5 and all("is a PNG of mode L, but classes.txt lists colours" in line for line in found)
+  assert len(found) == 5 and all("has grey pixels that are not in classes.txt: 1,1,1" in line for line in found)
 
 
 def test_the_same_image_twice_in_one_split_is_accepted(tmp_path):

@@ -77,9 +77,9 @@ def test_unpublished_counts_are_rejected_unless_partial(street, data_dir, tmp_pa
 def test_camvid_accepts_only_its_own_classes(tmp_path, capfd):
   write_street(tmp_path, "train", 3, seed=1)
   write_street(tmp_path, "val", 2, seed=2)
-  cv2.imwrite(str(tmp_path / "masks/train/train1.png"), np.full((64, 96), 11, np.uint8))
+  cv2.imwrite(str(tmp_path / "masks/train/train1.png"), np.full((64, 96), 12, np.uint8))
   assert faults(capfd, "camvid", tmp_path, tmp_path / "data", "--partial") == [
-    f"{tmp_path}/masks/train/train1.png contains the values 11. Allowed are 0 to 10 and 255."
+    f"{tmp_path}/masks/train/train1.png contains the values 12. Allowed are 0 to 11 and 255."
   ]
 
 

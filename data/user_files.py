@@ -1,0 +1,58 @@
+"""Files in the user's own folders: how they are found, named, and noticed when they change."""
+
+import hashlib
+import os
+import pathlib
+import unicodedata
+from collections.abc import Iterable
+
+from data.faults import printable
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
+SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
+
+
+def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders in `root`, sorted by name, without hidden ones; links are followed."""
+  return [path for path in files_in(root) if path.is_dir()]
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns everything in `folder`, sorted by name, without what is hidden and what operating systems add."""
+  return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name not in _ADDED)
+
+
+def files_below(root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns all files below `root`, sorted, also those in linked folders, but not in links to a folder above."""
+  found = []
+  for folder, subfolders, names in os.walk(root, followlinks=True):
+    real = pathlib.Path(folder).resolve()
+    subfolders[:] = [name for name in subfolders if not real.is_relative_to(pathlib.Path(folder, name).resolve())]
+    found += [pathlib.Path(folder, name) for name in names]
+  return sorted(path for path in found if path.is_file())
+
+
+def digest_of(root: pathlib.Path, files: Iterable[pathlib.Path], with_content: Iterable[pathlib.Path] = ()):
+  """Returns a running digest of the names and sizes of files, and of the content of those in `with_content`."""
+  digest, read = hashlib.blake2b(digest_size=16), set(with_content)
+  for path in files:
+    digest.update(os.fsencode(f"{path.relative_to(root)} {path.stat().st_size}\n"))
+    if path in read:
+      digest.update(path.read_bytes())
+  return digest
+
+
+def plain_name(name: str) -> str:
+  """Returns a file name in the composed form of Unicode (NFC); Macs write the decomposed one."""
+  return unicodedata.normalize("NFC", name)
+
+
+def name_faults(paths: Iterable[pathlib.Path]) -> list[str]:
+  """Lists the paths whose names are not UTF-8, and how to rename them."""
+  wrong = [path for path in paths if path.name != printable(path.name)]
+  return [
+    f"{printable(path)}: its name is not UTF-8. Rename it, or all names: convmv -f latin1 -t utf8 -r --notest "
+    f"{printable(path.parent)}"
+    for path in wrong
+  ]
