@@ -86,7 +86,7 @@ def _from_file(config: ml_collections.ConfigDict, path: files.Path, target: dict
     if config.init_from and "fc" not in weights["params"]:
       raise ValueError(f"config.init_from={str(path)!r} has no layer fc for {num_classes} classes.")
     return weights
-  tensors = pretrained.read_tensors(path, model.family)
+  tensors = pretrained.read_network(path, model.family)
   try:
     return torch_names.from_tensors(tensors, {name: target[name] for name in COLLECTIONS})
   except ValueError as error:
