@@ -78,11 +78,16 @@ def build(
   )
 
 
-def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
+def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
+  """Returns the learning rate by step."""
   settings = config.optimizer
-  schedule = optimizer.make_schedule(
+  return optimizer.make_schedule(
     settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
   )
+
+
+def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  settings, schedule = config.optimizer, make_schedule(config)
   tx = optimizer.sgd(
     schedule,
     momentum=settings.momentum,

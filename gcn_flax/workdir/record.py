@@ -45,8 +45,6 @@ class TrainingData:
       return cls()
     if not trained.is_file():
       return cls.from_json(Workdir(trained).run_record())
-    if trained.suffix != ".safetensors":
-      return cls()
     return cls.from_json(json.loads(weights_file.read_metadata(trained).get("data", "{}")))
 
   @classmethod
