@@ -1,6 +1,10 @@
 """Every setting of a run, with its unit and default; `gcn_flax.config_checks` checks them."""
 
+from collections.abc import Collection
+
 import ml_collections
+
+from gcn_flax.messages import use_one_of
 
 ALL_ONCE = "all once"  # In place of a weight in `data.train_mix`: each epoch shows every example exactly once.
 
@@ -137,3 +141,9 @@ def get_config() -> ml_collections.ConfigDict:
 def is_classifier(config: ml_collections.ConfigDict) -> bool:
   """Returns True if the network predicts one class per image instead of one per pixel."""
   return config.model.head == "classifier"
+
+
+def check_argument(argument: str, choices: Collection[str]) -> None:
+  """Raises ValueError if a recipe's argument, `--config=PATH:ARGUMENT`, is none of the choices."""
+  if argument not in choices:
+    raise ValueError(f"unknown argument. {use_one_of(argument, choices)}.")

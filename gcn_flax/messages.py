@@ -32,5 +32,5 @@ def use_one_of(value: Any, choices: Iterable[str], name: str = "") -> str:
   """
   choices = list(choices)
   similar = closest(value, choices)
-  hint = f". Did you mean {flag(name, similar) if name else similar}?" if similar else ""
+  hint = f" (did you mean {flag(name, similar) if name else similar}?)" if similar else ""
   return f"Use one of {', '.join(choices)}{hint}"

@@ -37,9 +37,16 @@ def test_table_4_has_the_widths_of_the_paper():
   assert ablation.get_config("table4-stack-tenth:shapes").model.stack_width == 13
 
 
-@pytest.mark.parametrize("argument", ["table1-k4", "table9-base", "table1-k3:imagenet"])
-def test_an_unknown_cell_is_rejected(argument):
-  with pytest.raises(ValueError, match="unknown argument. Use one of table1-base, "):
+@pytest.mark.parametrize(
+  "argument, message",
+  [
+    ("table1-k4", "table1-base, .*did you mean table1-k"),
+    ("table9-base", "table1-base, .*did you mean table"),
+    ("table1-k3:camvit", "table1-k3:voc_segmentation, .*did you mean table1-k3:camvid"),
+  ],
+)
+def test_an_unknown_cell_is_rejected(argument, message):
+  with pytest.raises(ValueError, match=f"unknown argument. Use one of {message}"):
     ablation.get_config(argument)
 
 
