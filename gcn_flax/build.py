@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from gcn_flax import tasks
+from gcn_flax.messages import flag
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.training import optimizer, sharding, steps
 from gcn_flax.training.state import COLLECTIONS, TrainState
@@ -123,8 +124,8 @@ def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
   weights = tuple(config.loss.class_weights)
   if weights and len(weights) != num_classes:
     raise ValueError(
-      f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes. "
-      "Give one for each class."
+      f"config.loss.class_weights={weights}: has {len(weights)} numbers, but {config.data.dataset} has {num_classes} "
+      f"classes. Use one per class, or {flag('config.loss.class_weights', ())} for equal weights."
     )
   return functools.partial(
     tasks.of(config).loss,

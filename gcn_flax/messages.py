@@ -7,8 +7,16 @@ from typing import Any
 
 
 def flag(name: str, value: Any) -> str:
-  """Returns `--name=value`, quoted for a shell: `--config.data.crop_size='(512, 512)'`."""
-  return f"--{name}={shlex.quote(str(value))}"
+  """Returns `--name=value`, quoted for a shell: `--config.data.crop_size='(512, 512)'`; lists become tuples."""
+  text = str(value)
+  if isinstance(value, list | tuple):
+    text = repr(_as_tuple(value))
+    text = text if '"' in text else text.replace("'", '"')  # Saves a shell's quoting of single quotes.
+  return f"--{name}={shlex.quote(text)}"
+
+
+def _as_tuple(value: Any) -> Any:
+  return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 def python_command(script: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 # Each may import what stands on a lower floor, and its own folder.
 FLOORS = {
-  "labels": 0, "files": 0, "messages": 0, "nested": 0, "parallel": 0, "rounding": 0, "distributed": 0, "config": 1,
+  "files": 0, "messages": 0, "nested": 0, "parallel": 0, "rounding": 0, "distributed": 0, "config": 1, "labels": 1,
   "config_checks": 2, "flag_errors": 2, "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "tasks": 4, "build": 5, "run_data": 5, "inference": 6, "workdir": 6,
   "reporting": 7, "preflight": 7, "planning": 7,

@@ -10,6 +10,7 @@ import ml_collections
 
 from gcn_flax import build, files
 from gcn_flax.config import get_config
+from gcn_flax.messages import flag
 from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
@@ -60,14 +61,14 @@ def check_unchanged(old: Mapping, new: Mapping, only: Sequence[str] = ()) -> Non
   """
   before, after = {**_flatten(get_config().to_dict()), **_flatten(old)}, _flatten(new)
   changed = [
-    f"config.{field} was {before.get(field)!r}, is {value!r}"
+    field
     for field, value in sorted(after.items())
     if before.get(field) != value and (_is_under(field, only) if only else not _is_under(field, MUTABLE_FIELDS))
   ]
   if changed:
-    raise ValueError(
-      f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them, or use a new workdir."
-    )
+    listed = "; ".join(f"config.{field} was {before.get(field)!r}, is {after[field]!r}" for field in changed)
+    flags = " ".join(flag(f"config.{field}", before[field]) for field in changed if field in before)
+    raise ValueError(f"the workdir was begun with other settings: {listed}. Use {flags}, or a new workdir.")
 
 
 def training_settings(config: ml_collections.ConfigDict, workdir: Workdir) -> dict[str, Any]:
