@@ -102,8 +102,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.norm = "sync"
   model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 network, float32 weights and loss.
   model.remat = False  # Gradient checkpointing: recompute the encoder's blocks in the backward pass to save memory.
-  # Pretrained encoder: a .safetensors or .pth file with torchvision or timm names, or the workdir of a classifier
-  # (configs/imagenet.py; its best checkpoint is used). '' = random. Read only before the first step.
+  # Pretrained encoder: a .safetensors or .pth file with torchvision or timm names, also of a whole segmentation network
+  # (docs/WEIGHTS.md), or a workdir (its best checkpoint is used). '' = random. Read only before the first step.
   model.pretrained = ""
   # Origin of the pretrained weights: torchvision, timm or caffe. Sets the input normalisation, channel order and stride
   # placement (gcn_flax.models.pretrained.FAMILIES); stored in every checkpoint.

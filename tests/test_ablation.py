@@ -161,6 +161,16 @@ def test_flags_must_stay_the_same_for_all_runs(tmp_path):
   assert runner.main(["--table=1", "--data=shapes", "--root=/proc/nowhere"]) == 1
 
 
+def test_weights_for_an_encoder_that_a_table_does_not_train_are_rejected(capsys):
+  """They would be left aside, and the table trained from random weights."""
+  with pytest.raises(SystemExit):
+    runner.main(["--table=6", "--data=shapes", "--pretrained=resnet5=a b.pth"])
+  error = capsys.readouterr().err
+  assert (
+    "table 6 on shapes trains no resnet5. Use --pretrained='resnet50=a b.pth' or --pretrained='resnet50_gcn=" in error
+  )
+
+
 def test_each_encoder_of_table_6_starts_from_its_own_weights(tmp_path, monkeypatch):
   given = {}
   monkeypatch.setattr(runner, "run_cell", lambda cell, data, seed, workdir, flags: given.update({cell: flags}))
