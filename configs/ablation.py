@@ -29,6 +29,7 @@ they are scaled down for smaller encoders. Table 6 needs encoders that are pretr
 """
 
 from configs import camvid, pascal_voc, quickstart
+from gcn_flax import config as config_lib
 
 DATA = ("voc_segmentation", "camvid", "shapes")
 _WIDTHS = {"full": 2048, "half": 1024, "tenth": 210}  # Hidden channels in Table 4, for 2048 input channels.
@@ -60,11 +61,8 @@ def get_config(argument: str = "table1-k15"):
   """Returns the recipe for `CELL` on VOC, as in the paper, or `CELL:DATASET`, such as `table1-k15:shapes`."""
   name, _, data = argument.partition(":")
   data = data or DATA[0]
-  if name not in CELLS or data not in DATA:
-    raise ValueError(
-      f"configs/ablation.py:{argument}: unknown argument. Use one of {', '.join(CELLS)}, alone or followed by a colon "
-      f"and one of {', '.join(DATA)}."
-    )
+  config_lib.check_argument(name, CELLS)
+  config_lib.check_argument(f"{name}:{data}", [f"{name}:{each}" for each in DATA])
   recipes = {"voc_segmentation": pascal_voc, "camvid": camvid, "shapes": quickstart}
   config = recipes[data].get_config()
   cell, model = CELLS[name], config.model

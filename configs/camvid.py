@@ -15,8 +15,7 @@ ARGUMENTS = ("resnet_tiny", "resnet18", "resnet50", "resnet50_gcn")
 
 def get_config(backbone: str = "resnet_tiny"):
   """Returns the recipe with the given encoder: `resnet_tiny`, or `resnet18`, `resnet50`, `resnet50_gcn` for a GPU."""
-  if backbone not in ARGUMENTS:
-    raise ValueError(f"configs/camvid.py:{backbone}: unknown encoder. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(backbone, ARGUMENTS)
   config = config_lib.get_config()
   config.total_steps = 2_000
   config.batch_size = 8

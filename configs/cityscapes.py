@@ -52,8 +52,7 @@ _STEPS = {
 
 def get_config(argument: str = "fine"):
   """Returns the recipe for `fine`, `stage1`, `stage2`, `stage1:modern` or `stage2:modern`."""
-  if argument not in ARGUMENTS:
-    raise ValueError(f"configs/cityscapes.py:{argument}: unknown argument. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(argument, ARGUMENTS)
   stage, _, variant = argument.partition(":")
   config = config_lib.get_config()
   config.data.dataset = "cityscapes"

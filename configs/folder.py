@@ -17,8 +17,7 @@ ARGUMENTS = ("resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "re
 
 def get_config(backbone: str = "resnet50"):
   """Returns the recipe with the given encoder."""
-  if backbone not in ARGUMENTS:
-    raise ValueError(f"configs/folder.py:{backbone}: unknown encoder. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(backbone, ARGUMENTS)
   config = config_lib.get_config()
   config.total_steps = 10_000
   config.batch_size = 8

@@ -29,19 +29,15 @@ from gcn_flax import config as config_lib
 
 BACKBONES = ("resnet50", "resnet50_gcn", "resnet18", "resnet34", "resnet101", "resnet152")
 DATASETS = ("imagenet2012", "class_folder")
-ARGUMENTS = tuple(f"{backbone}:{dataset}" for backbone in BACKBONES for dataset in DATASETS)
+ARGUMENTS = (*BACKBONES, *(f"{backbone}:{dataset}" for backbone in BACKBONES for dataset in DATASETS))
 _STEPS_PER_EPOCH = 1_252  # 1,281,167 images in batches of 1,024, rounded up.
 
 
 def get_config(argument: str = "resnet50"):
   """Returns the recipe for `ENCODER` on ImageNet or `ENCODER:class_folder` on your own images."""
+  config_lib.check_argument(argument, ARGUMENTS)
   backbone, _, dataset = argument.partition(":")
   dataset = dataset or DATASETS[0]
-  if f"{backbone}:{dataset}" not in ARGUMENTS:
-    raise ValueError(
-      f"configs/imagenet.py:{argument}: unknown argument. Use one of {', '.join(BACKBONES)}, alone or followed by "
-      ":class_folder."
-    )
   config = config_lib.get_config()
   config.total_steps = 90 * _STEPS_PER_EPOCH
   config.batch_size = 1_024

@@ -52,8 +52,7 @@ _PREVIOUS = {"stage2": "stage1", "stage3": "stage2"}
 
 def get_config(argument: str = "ablation"):
   """Returns the recipe for `ablation`, `stage1`, `stage2` or `stage3`, each also with `:modern`."""
-  if argument not in ARGUMENTS:
-    raise ValueError(f"configs/pascal_voc.py:{argument}: unknown argument. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(argument, ARGUMENTS)
   stage, _, variant = argument.partition(":")
   config = config_lib.get_config()
   config.data.dataset = "voc_segmentation"

@@ -15,8 +15,7 @@ ARGUMENTS = ("gcn", "pointwise")
 
 def get_config(variant: str = "gcn"):
   """Returns the recipe with `gcn` heads (k = 15) or `pointwise` ones (the 1 x 1 baseline)."""
-  if variant not in ARGUMENTS:
-    raise ValueError(f"configs/quickstart.py:{variant}: unknown variant. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(variant, ARGUMENTS)
   config = config_lib.get_config()
   config.total_steps = 600
   config.batch_size = 4

@@ -16,8 +16,7 @@ ARGUMENTS = ("resnet_tiny", "resnet50", "resnet50_gcn")
 
 def get_config(backbone: str = "resnet_tiny"):
   """Returns the recipe with the given encoder."""
-  if backbone not in ARGUMENTS:
-    raise ValueError(f"configs/silhouettes.py:{backbone}: unknown encoder. Use one of {', '.join(ARGUMENTS)}.")
+  config_lib.check_argument(backbone, ARGUMENTS)
   config = config_lib.get_config()
   config.total_steps = 1_125  # 1.5 epochs of 24,000 images.
   config.batch_size = 32

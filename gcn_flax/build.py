@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from gcn_flax import tasks
+from gcn_flax.messages import flag
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.training import optimizer, sharding, steps
 from gcn_flax.training.state import COLLECTIONS, TrainState
@@ -78,11 +79,16 @@ def build(
   )
 
 
-def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
+def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
+  """Returns the learning rate by step."""
   settings = config.optimizer
-  schedule = optimizer.make_schedule(
+  return optimizer.make_schedule(
     settings.schedule, settings.learning_rate, config.total_steps, settings.warmup_steps, settings.poly_power
   )
+
+
+def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  settings, schedule = config.optimizer, make_schedule(config)
   tx = optimizer.sgd(
     schedule,
     momentum=settings.momentum,
@@ -118,8 +124,8 @@ def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
   weights = tuple(config.loss.class_weights)
   if weights and len(weights) != num_classes:
     raise ValueError(
-      f"config.loss.class_weights has {len(weights)} numbers, but {config.data.dataset} has {num_classes} classes. "
-      "Give one for each class."
+      f"config.loss.class_weights={weights}: has {len(weights)} numbers, but {config.data.dataset} has {num_classes} "
+      f"classes. Use one per class, or {flag('config.loss.class_weights', ())} for equal weights."
     )
   return functools.partial(
     tasks.of(config).loss,

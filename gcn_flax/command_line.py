@@ -1,13 +1,13 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
-import re
 from collections.abc import Sequence
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from gcn_flax import config
+from gcn_flax import config, flag_errors
+from gcn_flax.messages import flag, use_one_of
 
 MODES = {
   "train": "train a network, or resume a stopped run (default)",
@@ -18,6 +18,7 @@ MODES = {
   "export": "write encoder and network as safetensors",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
+SERVERS = ("voc", "cityscapes")
 _EVERY = tuple(MODES)
 # Flag -> (modes it is valid in, metavariable, meaning).
 _FLAGS = {
@@ -81,12 +82,11 @@ def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
   given = flags.FlagValues()
   options = {name: {"help": meaning, "flag_values": given} for name, (_, _, meaning) in _FLAGS.items()}
   config_flags.DEFINE_config_file("config", None, options["config"]["help"], given, sys_argv=list(argv))
-  flags.DEFINE_enum("mode", "train", list(MODES), **options["mode"])
+  flags.DEFINE_string("mode", "train", **options["mode"])
   flags.DEFINE_multi_string("images", [], **options["images"])
-  flags.DEFINE_enum("submission", "", ["", "voc", "cityscapes"], **options["submission"])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "output", "topology", "batch", "coordinator"):
+  for name in ("workdir", "split", "submission", "output", "topology", "batch", "coordinator"):
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])
@@ -111,44 +111,36 @@ def help_page() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
   """Parses a command line; returns the config and the flags. Raises UserError."""
+  recipe, rest = flag_errors.split_recipe(argv)
+  if not recipe or recipe.startswith("-"):
+    raise UserError("--config is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
+  problem = flag_errors.recipe_problem(recipe)
+  if problem:
+    raise UserError(problem)
+  argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
   given = _define_flags(argv)
   try:
     rest = given(argv)
-  except Exception as error:  # A config file is the user's code and may raise anything.
-    raise UserError(_explain(error)) from error
+    getattr(given.config, "lock", None)  # Raises the error of a recipe that could not read a file.
+  except Exception as error:  # A recipe is the user's code and may raise anything.
+    raise UserError(flag_errors.explain(error, argv, recipe, _FLAGS)) from error
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}. Flags begin with --, see --help.")
-  for name in ("config", "workdir"):
-    if not given[name].value:
-      raise UserError(f"--{name} is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
+  problem = flag_errors.config_problem(given.config)
+  if problem:
+    raise UserError(f"{flag('config', recipe)}: {problem}")
+  for name, choices in (("mode", MODES), ("submission", ("", *SERVERS))):
+    if given[name].value not in choices:
+      fix = use_one_of(given[name].value, filter(None, choices), name)
+      raise UserError(f"{flag(name, given[name].value)}: unknown. {fix}.")
+  if not given.workdir:
+    raise UserError(f"--workdir is missing, for instance {flag('config', recipe)} --workdir=runs/first.")
   for name, (valid, *_) in _FLAGS.items():
     if given[name].present and given.mode not in valid:
       raise UserError(f"--{name} is only valid with --mode={' or '.join(valid)} (got {given.mode}).")
   _check_combinations(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
-
-
-def _explain(error: Exception) -> str:
-  """Returns one line about an error in the config file or in a flag."""
-  field = _missing_field(error)
-  if field:
-    return f"the config has no field {field!r}. {config.__file__} lists all fields."
-  if isinstance(error, AttributeError | OSError):
-    return f"the config cannot be read: {' '.join(str(error).split())}"
-  lines = str(error).strip().splitlines()
-  # ml_collections quotes the traceback of a config file that raises; its last line says what is wrong.
-  return lines[-1].removeprefix("ValueError: ") if "Traceback" in str(error) else " ".join(lines)
-
-
-def _missing_field(error: Exception) -> str:
-  """Returns the field that a ConfigDict lacks, if that is what the error says; otherwise ''."""
-  # A ConfigDict raises a KeyError, or an AttributeError whose argument is one. Its text quotes the field, and may
-  # list all other fields or suggest a similar one.
-  reason = error.args[0] if isinstance(error, AttributeError) and error.args else error
-  text = str(reason.args[0]) if isinstance(reason, KeyError) and reason.args else ""
-  found = re.match(r"""(?:Key )?['"](\w+)['"](?: does not exist|\n|$)""", text)
-  return found[1] if found else ""
 
 
 def _check_combinations(given: flags.FlagValues) -> None:

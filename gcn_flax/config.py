@@ -1,6 +1,10 @@
 """Every setting of a run, with its unit and default; `gcn_flax.config_checks` checks them."""
 
+from collections.abc import Collection
+
 import ml_collections
+
+from gcn_flax.messages import use_one_of
 
 ALL_ONCE = "all once"  # In place of a weight in `data.train_mix`: each epoch shows every example exactly once.
 
@@ -100,8 +104,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.norm = "sync"
   model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 network, float32 weights and loss.
   model.remat = False  # Gradient checkpointing: recompute the encoder's blocks in the backward pass to save memory.
-  # Pretrained encoder: a .safetensors or .pth file with torchvision or timm names, or the workdir of a classifier
-  # (configs/imagenet.py; its best checkpoint is used). '' = random. Read only before the first step.
+  # Pretrained encoder: a .safetensors or .pth file with torchvision or timm names, also of a whole segmentation network
+  # (docs/WEIGHTS.md), or a workdir (its best checkpoint is used). '' = random. Read only before the first step.
   model.pretrained = ""
   # Origin of the pretrained weights: torchvision, timm or caffe. Sets the input normalisation, channel order and stride
   # placement (gcn_flax.models.pretrained.FAMILIES); stored in every checkpoint.
@@ -139,3 +143,9 @@ def get_config() -> ml_collections.ConfigDict:
 def is_classifier(config: ml_collections.ConfigDict) -> bool:
   """Returns True if the network predicts one class per image instead of one per pixel."""
   return config.model.head == "classifier"
+
+
+def check_argument(argument: str, choices: Collection[str]) -> None:
+  """Raises ValueError if a recipe's argument, `--config=PATH:ARGUMENT`, is none of the choices."""
+  if argument not in choices:
+    raise ValueError(f"unknown argument. {use_one_of(argument, choices)}.")

@@ -6,6 +6,7 @@ import ml_collections
 
 from gcn_flax.config import ALL_ONCE, get_config, is_classifier
 from gcn_flax.labels import CLASSIFICATION, DATASETS
+from gcn_flax.messages import flag, use_one_of
 from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
@@ -66,11 +67,15 @@ def _error(field: str, value, problem: str, fix: str) -> ValueError:
   return ValueError(f"config.{field}={value!r}: {problem}. {fix}.")
 
 
+def _flag(field: str, value) -> str:
+  return flag(f"config.{field}", value)
+
+
 def _check_each(config: ml_collections.ConfigDict) -> None:
   for field, choices in _CHOICES.items():
     value = _get(config, field)
     if value not in choices:
-      raise _error(field, value, "unknown", f"Use one of {', '.join(choices)}")
+      raise _error(field, value, "unknown", use_one_of(value, choices, f"config.{field}"))
   for field, (low, high) in _RANGES.items():
     value = _get(config, field)
     if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
@@ -81,17 +86,23 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
 def _check_data(data: ml_collections.ConfigDict) -> None:
   crop, canvas = tuple(data.crop_size), tuple(data.eval_size)
   if not _is_size(crop):
-    raise _error("data.crop_size", crop, _SIZE_PROBLEM, f"Use {_nearest_size(crop)}")
+    raise _error("data.crop_size", crop, _SIZE_PROBLEM, f"Use {_flag('data.crop_size', _nearest_size(crop))}")
   if canvas and not _is_size(canvas):
-    fix = f"Use {_nearest_size(canvas)}, or () to pad each image to its own size, rounded up"
+    fix = f"Use {_flag('data.eval_size', _nearest_size(canvas))}, or '()' to pad each image to its own size, rounded up"
     raise _error("data.eval_size", canvas, _SIZE_PROBLEM, fix)
   scales, area = tuple(data.scales), tuple(data.crop_area)
   if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-    raise _error("data.scales", scales, "must be (min, max) with 0 < min <= max", "Use for instance (0.5, 2.0)")
+    raise _error(
+      "data.scales",
+      scales,
+      "must be (min, max) with 0 < min <= max",
+      f"Use for instance {_flag('data.scales', (0.5, 2.0))}",
+    )
   if not _are_numbers(area) or len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
-    raise _error("data.crop_area", area, "must be (min, max) with 0 < min <= max <= 1", "Use for instance (0.08, 1.0)")
+    fix = f"Use for instance {_flag('data.crop_area', (0.08, 1.0))}"
+    raise _error("data.crop_area", area, "must be (min, max) with 0 < min <= max <= 1", fix)
   if data.random_scale and not data.random_crop:
-    raise _error("data.random_scale", True, "makes images of any size", "Set config.data.random_crop=True as well")
+    raise _error("data.random_scale", True, "makes images of any size", "Use --config.data.random_crop=True as well")
   if "://" in data.data_dir:
     problem = "must be a local path, records are not read from buckets (google/array_record#120)"
     command = f"launch/data.sh mount {data.data_dir} DIR"
@@ -101,7 +112,7 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
 
 def _check_mix(data: ml_collections.ConfigDict) -> None:
   mix = tuple(data.train_mix)
-  example = f'Use for instance --config.data.train_mix=\'(("{data.dataset}", "train", "{ALL_ONCE}"),)\''
+  example = f"Use for instance {_flag('data.train_mix', ((data.dataset, 'train', ALL_ONCE),))}"
   if not mix:
     raise _error("data.train_mix", mix, "names no data set", example)
   for entry in mix:
@@ -109,13 +120,15 @@ def _check_mix(data: ml_collections.ConfigDict) -> None:
       raise _error("data.train_mix", mix, f"{entry!r} must be (data set, split, weight)", example)
     dataset, _, weight = entry
     if dataset not in DATASETS:
-      raise _error("data.train_mix", mix, f"unknown data set {dataset!r}", f"Use one of {', '.join(DATASETS)}")
+      raise _error("data.train_mix", mix, f"unknown data set {dataset!r}", use_one_of(dataset, DATASETS))
     if weight != ALL_ONCE and not (_are_numbers((weight,)) and 0 < weight < float("inf")):
-      fix = f"Use a number above 0, or {ALL_ONCE!r}"
+      mended = tuple((*other[:2], 1.0 if other[2] == weight else other[2]) for other in mix)
+      fix = f"Use a number above 0, or {ALL_ONCE!r}, for instance {_flag('data.train_mix', mended)}"
       raise _error("data.train_mix", mix, f"{weight!r} is no weight for {dataset}", fix)
   weights = {entry[2] for entry in mix}
   if ALL_ONCE in weights and len(weights) > 1:
-    fix = f"Use {ALL_ONCE!r} for all data sets, or a number for all"
+    mended = tuple((*entry[:2], ALL_ONCE) for entry in mix)
+    fix = f"Use a number for all data sets, or {ALL_ONCE!r}, {_flag('data.train_mix', mended)}"
     raise _error("data.train_mix", mix, f"mixes numbers with {ALL_ONCE!r}", fix)
 
 
@@ -123,15 +136,17 @@ def _check_eval(config: ml_collections.ConfigDict) -> None:
   settings = config.eval
   tile, scales = tuple(settings.tile), tuple(settings.scales)
   if tile and not _is_size(tile):
-    raise _error("eval.tile", tile, _SIZE_PROBLEM, f"Use {_nearest_size(tile)}, or () for whole images")
+    raise _error(
+      "eval.tile", tile, _SIZE_PROBLEM, f"Use {_flag('eval.tile', _nearest_size(tile))}, or () for whole images"
+    )
   if settings.overlap and not tile:
-    fix = "Use 0, or set config.eval.tile as well"
+    fix = f"Use 0, or a tile, for instance {_flag('eval.tile', _tile_above(settings.overlap))}"
     raise _error("eval.overlap", settings.overlap, "has no effect on whole images, config.eval.tile=()", fix)
   if tile and settings.overlap >= min(tile):
     problem = f"must be less than the shorter side of config.eval.tile={tile}"
     raise _error("eval.overlap", settings.overlap, problem, f"Use at most {min(tile) - 1}")
   if not scales or not _are_numbers(scales) or not all(0.1 <= scale <= 10 for scale in scales):
-    fix = "Use for instance (0.75, 1.0, 1.25)"
+    fix = f"Use for instance {_flag('eval.scales', (0.75, 1.0, 1.25))}"
     raise _error("eval.scales", scales, "must be scale factors from 0.1 to 10", fix)
 
 
@@ -150,7 +165,7 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
     raise _error("init_from", init_from, "must be a local path or a workdir", fix)
   if init_from and model.pretrained:
     problem = f"conflicts with config.model.pretrained={model.pretrained!r}, both give the encoder's initial weights"
-    raise _error("init_from", init_from, problem, "Set one of them to ''")
+    raise _error("init_from", init_from, problem, "Use --config.init_from='' or --config.model.pretrained=''")
 
 
 def _check_task(config: ml_collections.ConfigDict) -> None:
@@ -166,7 +181,12 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
     value = _get(config.eval, field)
     value = tuple(value) if isinstance(value, list) else value  # Configs read from JSON have lists.
     if value != default:
-      raise _error(f"eval.{field}", value, "is not available with config.model.head='classifier'", f"Use {default}")
+      raise _error(
+        f"eval.{field}",
+        value,
+        "is not available with config.model.head='classifier'",
+        f"Use {_flag(f'eval.{field}', default)}",
+      )
   if config.data.random_scale:
     fix = "Use False, and config.data.crop_area for the range of sizes"
     raise _error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)
@@ -174,7 +194,12 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
     raise _error("data.random_crop", False, "classifiers are always trained on random resized crops", "Use True")
   size, resize = tuple(config.data.eval_size), config.data.eval_resize
   if not size:
-    raise _error("data.eval_size", (), "classifiers need the size of their centre crop", "Use for instance (224, 224)")
+    raise _error(
+      "data.eval_size",
+      (),
+      "classifiers need the size of their centre crop",
+      f"Use for instance {_flag('data.eval_size', (224, 224))}",
+    )
   if max(size) > resize:
     problem = f"must be at least {max(size)}, the longer side of config.data.eval_size={size}"
     raise _error("data.eval_resize", resize, problem, f"Use {max(size)} or more")
@@ -198,7 +223,8 @@ def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
     raise _error("mesh.spatial", spatial, problem, "Use 1")
   if training and height % (_STRIDE * spatial):
     problem = f"the height must be a multiple of {_STRIDE * spatial} = {_STRIDE} x config.mesh.spatial {spatial}"
-    raise _error("data.crop_size", (height, width), problem, f"Use ({round_up(height, _STRIDE * spatial)}, {width})")
+    size = (round_up(height, _STRIDE * spatial), width)
+    raise _error("data.crop_size", (height, width), problem, f"Use {_flag('data.crop_size', size)}")
 
 
 def check_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool = True) -> None:
@@ -236,6 +262,11 @@ def _nearest_size(size: tuple) -> tuple[int, int]:
   """Returns a valid size close to what was given: its numbers rounded up, 512 for missing ones."""
   sides = [math.ceil(side) if _are_numbers((side,)) and math.isfinite(side) else 512 for side in size] or [512]
   return tuple(max(_STRIDE, round_up(side, _STRIDE)) for side in (sides * 2)[:2])
+
+
+def _tile_above(overlap: int) -> tuple[int, int]:
+  side = max(512, round_up(overlap + 1, _STRIDE))
+  return side, side
 
 
 def _nearest_multiples(value: int, multiple: int) -> str:

@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from gcn_flax.messages import use_one_of
+
 IGNORE = 255  # Label of void pixels, which count neither in training nor in evaluation.
 NO_CLASS = -1  # The same for whole images, which may have a class 255.
 
@@ -185,7 +187,7 @@ DATASETS = (*LABELS, "folder", *CLASSIFICATION)
 def check_dataset(dataset: str) -> None:
   """Raises ValueError for an unknown data set."""
   if dataset not in DATASETS:
-    raise ValueError(f"data set {dataset!r}: unknown. Use one of {', '.join(DATASETS)}.")
+    raise ValueError(f"data set {dataset!r}: unknown. {use_one_of(dataset, DATASETS)}.")
 
 
 def differences(found: dict[str, int], published: dict[str, int]) -> list[str]:

@@ -97,11 +97,11 @@ def _report(error: Exception, given: flags.FlagValues) -> int:
 
 
 def _memory_fix(mode: str) -> str:
-  fix = "Lower config.eval.batch_size, or set config.eval.tile, for instance (512, 512)"
+  fix = "Lower --config.eval.batch_size, or use a sliding window, for instance --config.eval.tile='(512, 512)'"
   if mode == "train":
     fix = (
-      "Set config.model.remat=True, raise config.accumulate_steps or lower config.batch_size; if it is evaluation that "
-      f"fails: {fix}"
+      "Use --config.model.remat=True, raise --config.accumulate_steps or lower --config.batch_size; if it is "
+      f"evaluation that fails: {fix}"
     )
   return fix
 

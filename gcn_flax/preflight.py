@@ -8,6 +8,7 @@ import ml_collections
 from gcn_flax import config_checks
 from gcn_flax.config import is_classifier
 from gcn_flax.evaluation import crf
+from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import stored_splits
 from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
@@ -97,12 +98,27 @@ def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
       check_size(config, data, dataset, split, "crop_size", " or set config.data.random_crop=True")
+  warn_of_padding(config, data)
   evaluated = {(config.data.dataset, name) for name in stored_splits(config.data.dataset, config.data.eval_split)}
   if seen & evaluated:
     _log.warning(
       "WARNING: config.data.eval_split=%r overlaps the training data: the metrics are meaningless.",
       config.data.eval_split,
     )
+
+
+def warn_of_padding(config: ml_collections.ConfigDict, data: RunData) -> None:
+  """Warns if training pads every image, and evaluation does not."""
+  if is_classifier(config) or config.data.eval_size or config.data.random_scale:
+    return
+  largest = [data.dataset(dataset).largest_image(split) for dataset, split, _ in config.data.train_mix]
+  own, crop = canvas_of(tuple(map(max, zip(*largest, strict=True)))), tuple(config.data.crop_size)
+  if any(side < length for side, length in zip(own, crop, strict=True)):
+    _log.warning(
+      "WARNING: config.data.crop_size=%s: no training image is that large, so all are padded in training, but not in "
+      "evaluation. Use --config.data.crop_size='%s', or pad in both with --config.data.eval_size='%s'.",
+      crop, tuple(map(min, zip(own, crop, strict=True))), crop,
+    )  # fmt: skip
 
 
 def check_split(config: ml_collections.ConfigDict, data: RunData, split: str, labelled: bool) -> None:

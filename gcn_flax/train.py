@@ -13,6 +13,7 @@ from gcn_flax.run_data import RunData
 from gcn_flax.training import sharding, trees
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
+from gcn_flax.workdir.compatibility import log_schedule_change
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
@@ -88,6 +89,7 @@ def _begin(
   config: ml_collections.ConfigDict, workdir: Workdir, checkpoints: Checkpoints, data: RunData, start: int
 ) -> None:
   """Writes config.json and run.json, and drops the metrics of steps that will be repeated."""
+  log_schedule_change(config, workdir, start)
   checkpoints.forget_metrics_after(start)
   # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
   inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).partial

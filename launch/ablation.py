@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import json
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs import ablation  # noqa: E402
 from gcn_flax import files  # noqa: E402
+from gcn_flax.messages import flag  # noqa: E402
 from launch.ablation_table import cells_of, chart, final_metrics, markdown, read_json, workdir_of  # noqa: E402
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
@@ -51,7 +53,7 @@ def run_cell(cell: str, data: str, seed: int, workdir: pathlib.Path, flags: Sequ
     if is_trained(workdir) and not final_metrics(workdir):  # The last evaluation was of another step or setting.
       _run_command([*command, "--mode=eval", "--checkpoint=last"], lock)
     if not final_metrics(workdir):
-      raise RuntimeError(f"{cell}, seed {seed}, was stopped before its last step: {' '.join(command)}")
+      raise RuntimeError(f"{cell}, seed {seed}, was stopped before its last step: {shlex.join(command)}")
 
 
 @contextlib.contextmanager
@@ -93,7 +95,7 @@ def _run_command(command: Sequence[str], lock: int) -> None:
   if stopped:
     raise SystemExit(128 + stopped[0])
   if status:
-    raise RuntimeError(f"exit status {status} of: {' '.join(command)}")
+    raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")
 
 
 def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:
@@ -166,12 +168,17 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], dict[str
     help="weights of an encoder; repeatable",
   )
   options, flags = parser.parse_known_args(argv)
-  for flag in flags:
-    if not flag.startswith("--config."):
-      parser.error(f"{flag}: unknown argument")
+  for argument in flags:
+    if not argument.startswith("--config."):
+      parser.error(f"{argument}: unknown argument. Fields of the config are --config.FIELD=VALUE.")
   for pair in options.pretrained:
     if "=" not in pair:
       parser.error(f"--pretrained={pair}: must be BACKBONE=PATH, for instance resnet152=resnet152.safetensors")
+    backbone, path = pair.split("=", 1)
+    trained = {ablation.get_config(f"{cell}:{options.data}").model.backbone for cell in cells_of(options.table)}
+    if backbone not in trained:
+      fix = " or ".join(sorted(flag("pretrained", f"{name}={path}") for name in trained))
+      parser.error(f"--pretrained={pair}: table {options.table} on {options.data} trains no {backbone}. Use {fix}.")
   if options.seeds < 1:
     parser.error(f"--seeds={options.seeds}: must be at least 1")
   return options, flags, dict(pair.split("=", 1) for pair in options.pretrained)
@@ -186,7 +193,7 @@ def _run(
     run_table(table, data, root, seeds, flags, pretrained)
   except RuntimeError as error:
     failed = error
-  text = markdown(table, data, root, seeds, " ".join(["python launch/ablation.py", *argv]))
+  text = markdown(table, data, root, seeds, shlex.join(["python", "launch/ablation.py", *argv]))
   files.write(root / data / f"table{table}.md", text)
   picture = chart(table, data, root, seeds)
   if picture:

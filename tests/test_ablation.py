@@ -37,9 +37,16 @@ def test_table_4_has_the_widths_of_the_paper():
   assert ablation.get_config("table4-stack-tenth:shapes").model.stack_width == 13
 
 
-@pytest.mark.parametrize("argument", ["table1-k4", "table9-base", "table1-k3:imagenet"])
-def test_an_unknown_cell_is_rejected(argument):
-  with pytest.raises(ValueError, match="unknown argument. Use one of table1-base, "):
+@pytest.mark.parametrize(
+  "argument, message",
+  [
+    ("table1-k4", "table1-base, .*did you mean table1-k"),
+    ("table9-base", "table1-base, .*did you mean table"),
+    ("table1-k3:camvit", "table1-k3:voc_segmentation, .*did you mean table1-k3:camvid"),
+  ],
+)
+def test_an_unknown_cell_is_rejected(argument, message):
+  with pytest.raises(ValueError, match=f"unknown argument. Use one of {message}"):
     ablation.get_config(argument)
 
 
@@ -152,6 +159,16 @@ def test_flags_must_stay_the_same_for_all_runs(tmp_path):
     runner.check_flags(tmp_path / "shapes", [])
   assert runner.main(["--table=1", "--data=shapes", f"--root={tmp_path}"]) == 1
   assert runner.main(["--table=1", "--data=shapes", "--root=/proc/nowhere"]) == 1
+
+
+def test_weights_for_an_encoder_that_a_table_does_not_train_are_rejected(capsys):
+  """They would be left aside, and the table trained from random weights."""
+  with pytest.raises(SystemExit):
+    runner.main(["--table=6", "--data=shapes", "--pretrained=resnet5=a b.pth"])
+  error = capsys.readouterr().err
+  assert (
+    "table 6 on shapes trains no resnet5. Use --pretrained='resnet50=a b.pth' or --pretrained='resnet50_gcn=" in error
+  )
 
 
 def test_each_encoder_of_table_6_starts_from_its_own_weights(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """The command line: flags, their combinations, and the help page."""
 
+import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -72,24 +74,121 @@ def get_config(fault):
 )
 def test_a_field_that_a_recipe_misspells_is_named_alone(fault, tmp_path):
   (tmp_path / "recipe.py").write_text(RECIPE)
-  with pytest.raises(command_line.UserError, match=r"^the config has no field 'modle'\. \S+ lists all fields\.$"):
+  message = r"recipe.py:.*: line 7: the config has no field 'modle'\. Did you mean model\? \S+ lists all fields\.$"
+  with pytest.raises(command_line.UserError, match=message):
     command_line.parse(["gcn_flax", f"--config={tmp_path}/recipe.py:{fault}", "--workdir=W"])
 
 
-def test_an_error_of_the_recipe_itself_is_shown_as_it_is(tmp_path):
-  (tmp_path / "recipe.py").write_text(RECIPE)
-  with pytest.raises(command_line.UserError, match="^the config cannot be read: module 'os' has no attribute 'pth'$"):
-    command_line.parse(["gcn_flax", f"--config={tmp_path}/recipe.py:os.pth", "--workdir=W"])
+# Text of a recipe -> what the error says after `--config=PATH: `.
+BROKEN_RECIPES = {
+  "import os\ndef get_config():\n  return os.pth": "line 3: AttributeError: module 'os' has no attribute 'pth'",
+  "def get_config():\n  return {}['resnet']": "line 2: KeyError: resnet",
+  "def get_config():\n  raise ValueError('no luck')": "no luck",
+  "def get_config():\n  return open('/no/such')": "line 2: FileNotFoundError: ",
+  "def get_config():\n  assert 0": "line 2: AssertionError",
+  "import nosuchpackage": "line 1: ModuleNotFoundError: No module named 'nosuchpackage'",
+  "def get_config(:": "line 1: SyntaxError: invalid syntax",
+  "def get_config():\n  pass": "get_config returns NoneType, not a ConfigDict. Let get_config start from",
+  "def get_config():\n  return {}": "get_config returns dict, not a ConfigDict. Let get_config start from",
+  "import ml_collections\nget_config = ml_collections.ConfigDict": "its config lacks accumulate_steps, batch_size, ",
+  "def get_config(argument):\n  pass": "the recipe needs an argument. Append it",
+}
 
 
-@pytest.mark.parametrize("flag", ["--config.modle=1", "--config.modle.head=gcn", "--config.model.modle=1"])
-def test_a_field_that_a_flag_misspells_is_named_alone(flag):
-  with pytest.raises(command_line.UserError, match=r"^the config has no field 'modle'\. \S+ lists all fields\.$"):
-    command_line.parse([*COMMON, flag])
+@pytest.mark.parametrize("text", BROKEN_RECIPES)
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_of_the_recipe_itself_is_named_with_its_line(text, tmp_path):
+  path = tmp_path / "recipe.py"
+  path.write_text(text)
+  with pytest.raises(command_line.UserError, match=re.escape(f"--config={path}: {BROKEN_RECIPES[text]}")):
+    command_line.parse(["gcn_flax", f"--config={path}", "--workdir=W"])
+
+
+def test_an_argument_for_a_recipe_without_one_is_rejected(tmp_path):
+  path = tmp_path / "recipe.py"
+  path.write_text("def get_config():\n  pass")
+  with pytest.raises(command_line.UserError, match=f"{path}:x: the recipe takes no argument. Use --config={path}.$"):
+    command_line.parse(["gcn_flax", f"--config={path}:x", "--workdir=W"])
+
+
+# Value of --config -> what the error says after `--config=VALUE: `.
+RECIPES = {
+  "configs/camvd.py": "not found. Use one of configs/ablation.py, .* Did you mean --config=configs/camvid.py.",
+  "camvid:resnet50": "not found. .* Did you mean --config=configs/camvid.py:resnet50.",
+  "configs": "is no Python file. Use one of configs/ablation.py",
+  "README.md": "is no Python file. Use one of configs/ablation.py",
+  "configs/camvid.py:resnet51": "unknown argument. Use one of resnet_tiny, .*did you mean resnet50",
+  "configs/cityscapes.py:stage3": "unknown argument. Use one of fine, .*did you mean stage",
+  "configs/imagenet.py:resnet5": "unknown argument. Use one of resnet50, .*did you mean resnet50",
+}
+
+
+@pytest.mark.parametrize("value", RECIPES)
+def test_an_unknown_recipe_or_argument_is_answered_with_those_there_are(value):
+  with pytest.raises(command_line.UserError, match=f"^--config={value}: {RECIPES[value]}"):
+    command_line.parse(["gcn_flax", f"--config={value}", "--workdir=W"])
+
+
+@pytest.mark.parametrize("name", ["", "/config.json"])
+def test_the_settings_of_a_run_are_answered_with_the_command_that_began_it(name, tmp_path):
+  (tmp_path / "config.json").write_text('{"data": {"random_crop": false}}')
+  with pytest.raises(command_line.UserError, match="it is no recipe. Name the recipe it was begun with, for"):
+    command_line.parse(["gcn_flax", f"--config={tmp_path}{name}", "--workdir=W"])
+  command = "python -m gcn_flax --config=configs/camvid.py --workdir=x"
+  (tmp_path / "run.json").write_text(json.dumps({"command": command}))
+  with pytest.raises(command_line.UserError, match=f"it is no recipe. It was begun by: {command}"):
+    command_line.parse(["gcn_flax", f"--config={tmp_path}{name}", "--workdir=W"])
+
+
+def test_the_recipe_may_come_after_its_fields():
+  config, _ = command_line.parse(["gcn_flax", "--config.total_steps=3", "--workdir=W", "--config", "configs/camvid.py"])
+  assert config.total_steps == 3
+
+
+# Flag -> the error, which ends by naming the file of all fields where a field is unknown.
+BAD_FLAGS = {
+  "--config.modle=1": "--config.modle=1: the config has no field 'modle'.",
+  "--config.modle.head=gcn": "--config.modle.head=gcn: the config has no field 'modle.head'. Did you mean "
+  "--config.model.head=gcn?",
+  "--config.total_step=3": "--config.total_step=3: the config has no field 'total_step'. Did you mean "
+  "--config.total_steps=3?",
+  "--config.learning_rate=0.1": "--config.learning_rate=0.1: the config has no field 'learning_rate'. Did you mean "
+  "--config.optimizer.learning_rate=0.1?",
+  "--config.data.cropsize=(64, 64)": "--config.data.cropsize='(64, 64)': the config has no field 'data.cropsize'. Did "
+  "you mean --config.data.crop_size='(64, 64)'?",
+  "--config.seed.x=3": "--config.seed.x=3: config.seed has no fields. Use --config.seed=0.",
+  "--config.data=3": "--config.data: has fields of its own. Set one, --config.data.",
+  "--config.total_steps=abc": "--config.total_steps=abc: must be a whole number. Use for instance --config.total",
+  "--config.optimizer.momentum=a": "--config.optimizer.momentum=a: must be a number. Use for instance --config.",
+  "--config.model.remat=maybe": "--config.model.remat=maybe: must be True or False. Use for instance --config.model.",
+  "--config.data.crop_size=(1,2": "--config.data.crop_size='(1,2': must be a tuple. Use for instance "
+  "--config.data.crop_size='(512, 512)'.",
+  "--config.data.crop_size": "--config.data.crop_size: its value is missing. Use --config.data.crop_size='(512, 512)'.",
+  "--checkpoint": "--checkpoint: its value is missing. Use --checkpoint=C.",
+  "--wokdir=x y": "--wokdir: unknown flag. Did you mean --workdir='x y'? See --help.",
+  "--total_steps=3": "--total_steps: unknown flag. Did you mean --config.total_steps=3? See --help.",
+  "--batch_size=3": "--batch_size: unknown flag. Did you mean --config.batch_size=3? See --help.",
+  "--backbone=resnet50": "--backbone: unknown flag. Did you mean --config.model.backbone=resnet50? See --help.",
+  "--xyz": "--xyz: unknown flag. See --help.",
+  "--mode=evl": "--mode=evl: unknown. Use one of train, eval, predict, check, search_crf, export, plan (did you mean "
+  "--mode=eval?).",
+  "--submission=camvid": "--submission=camvid: unknown. Use one of voc, cityscapes.",
+  "--process_id=one": "--process_id=one: must be a whole number.",
+  "--join_timeout=0": "--join_timeout=0: must be a whole number of at least 1.",
+}
+
+
+@pytest.mark.parametrize("argument", BAD_FLAGS)
+def test_a_bad_flag_is_answered_with_one_that_can_be_typed(argument):
+  with pytest.raises(command_line.UserError) as error:
+    command_line.parse([*COMMON, argument])
+  assert str(error.value).startswith(BAD_FLAGS[argument])
+  for suggestion in re.findall(r"mean (--config.*?)\?", str(error.value)):
+    command_line.parse([*COMMON, *shlex.split(suggestion)])
 
 
 def test_an_unknown_field_is_answered_with_a_file_that_exists():
-  with pytest.raises(command_line.UserError, match="no field 'rate'. .* lists all fields") as error:
+  with pytest.raises(command_line.UserError, match="no field 'optimizer.rate'. .* lists all fields") as error:
     command_line.parse([*COMMON, "--config.optimizer.rate=1"])
-  path = re.search(r"'rate'\. (\S+) lists", str(error.value))[1]
+  path = re.search(r"(\S+) lists", str(error.value))[1]
   assert "optimizer.learning_rate" in pathlib.Path(path).read_text()

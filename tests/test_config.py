@@ -3,18 +3,22 @@
 import importlib
 import pathlib
 import re
+import shlex
 
 import pytest
 
 from configs import imagenet
-from gcn_flax import config_checks
+from gcn_flax import command_line, config_checks
 from gcn_flax.config import get_config
 from gcn_flax.models.gcn import HEADS
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.models.resnet import BACKBONES
+from gcn_flax.nested import flatten
 from gcn_flax.workdir.compatibility import check_unchanged
 
 RECIPES = sorted(path.stem for path in pathlib.Path("configs").glob("*.py") if path.stem != "__init__")
+
+SIZE = "must be (height, width) in whole pixels, multiples of 32."
 
 # (field, value, what the message says after `config.FIELD=VALUE: `)
 REJECTED = [
@@ -24,10 +28,10 @@ REJECTED = [
   ("seed", -1, "must be from 0 to"),
   ("eval.batch_size", 9, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("data.dataset", "voc2007", "unknown. Use one of shapes, camvid, cityscapes"),
-  ("data.crop_size", (500, 512), "must be (height, width) in whole pixels, multiples of 32. Use (512, 512)."),
-  ("data.eval_size", (70,), "must be (height, width) in whole pixels, multiples of 32. Use (96, 96), or ()"),
-  ("data.crop_size", (256.0, 200.5), "must be (height, width) in whole pixels, multiples of 32. Use (256, 224)."),
-  ("data.crop_size", ("256", 256), "must be (height, width) in whole pixels, multiples of 32. Use (512, 256)."),
+  ("data.crop_size", (500, 512), f"{SIZE} Use --config.data.crop_size='(512, 512)'."),
+  ("data.eval_size", (70,), f"{SIZE} Use --config.data.eval_size='(96, 96)', or '()'"),
+  ("data.crop_size", (256.0, 200.5), f"{SIZE} Use --config.data.crop_size='(256, 224)'."),
+  ("data.crop_size", ("256", 256), f"{SIZE} Use --config.data.crop_size='(512, 256)'."),
   ("data.scales", ("a", "b"), "must be (min, max) with 0 < min <= max"),
   ("data.scales", (2.0, 0.5), "must be (min, max) with 0 < min <= max"),
   ("data.crop_area", (0.5, 1.5), "must be (min, max) with 0 < min <= max <= 1"),
@@ -44,19 +48,20 @@ REJECTED = [
   (
     "data.train_mix",
     (("shapes", "train", 2), ("shapes", "validation", "all once")),
-    "mixes numbers with 'all once'. Use 'all once' for all data sets, or a number for all.",
+    "mixes numbers with 'all once'. Use a number for all data sets, or 'all once', "
+    '''--config.data.train_mix='(("shapes", "train", "all once"), ("shapes", "validation", "all once"))'.''',
   ),
   ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use for instance 0.0."),
   ("data.data_dir", "gs://bucket/data", "must be a local path"),
-  ("eval.tile", (100, 64), "must be (height, width) in whole pixels, multiples of 32. Use (128, 64), or () for"),
-  ("eval.overlap", 16, "has no effect on whole images, config.eval.tile=(). Use 0, or set config.eval.tile as well."),
-  ("eval.scales", (), "must be scale factors from 0.1 to 10. Use for instance (0.75, 1.0, 1.25)."),
-  ("eval.scales", (20.0,), "must be scale factors from 0.1 to 10. Use for instance (0.75, 1.0, 1.25)."),
+  ("eval.tile", (100, 64), f"{SIZE} Use --config.eval.tile='(128, 64)', or () for"),
+  ("eval.overlap", 16, "has no effect on whole images, config.eval.tile=(). Use 0, or a tile, for instance --config."),
+  ("eval.scales", (), "must be scale factors from 0.1 to 10. Use for instance --config.eval.scales='(0.75"),
+  ("eval.scales", (20.0,), "must be scale factors from 0.1 to 10. Use for instance --config.eval.scales='(0.75"),
   ("model.backbone", "vgg16", "unknown. Use one of resnet_tiny"),
   ("model.head", "aspp", "unknown. Use one of gcn, trivial, stack, pointwise, classifier."),
   ("model.kernel_size", 14, "must be odd. Use 13 or 15."),
   ("model.norm", "group", "unknown. Use one of sync, frozen."),
-  ("model.dtype", "float16", "unknown. Use one of float32, bfloat16."),
+  ("model.dtype", "float16", "unknown. Use one of float32, bfloat16 (did you mean --config.model.dtype=bfloat16?)."),
   ("model.pretrained", "gs://bucket/weights.safetensors", "must be a local path. Copy the file to this machine."),
   ("model.family", "keras", "unknown. Use one of torchvision, timm, caffe."),
   ("model.head", "classifier", "does not fit data set 'shapes', which has one class per pixel. Use 'gcn'"),
@@ -85,7 +90,7 @@ CONFLICTS = {
   ),
   "height that devices cannot share": (
     {"mesh.spatial": 3},
-    "config.data.crop_size=(512, 512): the height must be a multiple of 96 = 32 x config.mesh.spatial 3. Use (576,",
+    "config.data.crop_size=(512, 512): the height must be a multiple of 96 = 32 x config.mesh.spatial 3. Use --config.",
   ),
   "batch of devices that share images": (
     {"mesh.spatial": 4, "batch_size": 3},
@@ -97,7 +102,7 @@ CONFLICTS = {
   ),
   "scale without crop": (
     {"data.random_scale": True, "data.random_crop": False},
-    "config.data.random_scale=True: makes images of any size. Set config.data.random_crop=True as well.",
+    "config.data.random_scale=True: makes images of any size. Use --config.data.random_crop=True as well.",
   ),
   "stack of no layer": (
     {"model.head": "stack", "model.kernel_size": 1},
@@ -117,10 +122,10 @@ CLASSIFIER_CONFLICTS = [
   ("data.random_crop", False, "classifiers are always trained on random resized crops. Use True."),
   ("data.random_scale", True, "classifiers are trained on random resized crops instead. Use False, and"),
   ("data.eval_resize", 200, "must be at least 224, the longer side of config.data.eval_size=(224, 224). Use 224"),
-  ("data.eval_size", (), "classifiers need the size of their centre crop. Use for instance (224, 224)."),
-  ("eval.flip", True, "is not available with config.model.head='classifier'. Use False."),
-  ("eval.scales", (0.5, 1.0), "is not available with config.model.head='classifier'. Use (1.0,)."),
-  ("eval.crf.iterations", 10, "is not available with config.model.head='classifier'. Use 0."),
+  ("data.eval_size", (), "need the size of their centre crop. Use for instance --config.data.eval_size='(224, 224)'"),
+  ("eval.flip", True, "is not available with config.model.head='classifier'. Use --config.eval.flip=False."),
+  ("eval.scales", (0.5, 1.0), "is not available with config.model.head='classifier'. Use --config.eval.scales='(1.0"),
+  ("eval.crf.iterations", 10, "is not available with config.model.head='classifier'. Use --config.eval.crf.it"),
   ("mesh.spatial", 2, "splits the rows of label maps, config.model.head='classifier' has none. Use 1."),
 ]  # fmt: skip
 
@@ -144,6 +149,38 @@ def rejects(message):
 def test_a_bad_value_is_rejected_with_a_fix(field, value, message):
   with rejects(f"config.{field}={value!r}: {message}"):
     validate(with_fields(get_config(), {field: value}), num_devices=8)
+
+
+def suggestions(message):
+  """Returns the (field, value) of each flag `--config.FIELD=VALUE` in a message, parsed as on a command line."""
+  found = []
+  for flag in re.findall(r"--config\.[\w.]+=(?:'[^']*'|[\w.:]*\w)", message):
+    (argument,) = shlex.split(flag)
+    config, _ = command_line.parse(["gcn_flax", "--config=configs/camvid.py", "--workdir=W", argument])
+    field = argument.partition("=")[0].removeprefix("--config.")
+    found.append((field, flatten(config.to_dict())[field]))
+  return found
+
+
+SUGGESTING = [
+  *((fields, "") for fields in ({field: value} for field, value, _ in REJECTED)),
+  *((fields, "") for fields, _ in CONFLICTS.values()),
+  *(({field: value}, "classifier") for field, value, _ in CLASSIFIER_CONFLICTS),
+]
+
+
+@pytest.mark.parametrize("fields, head", SUGGESTING, ids=str)
+def test_what_an_error_suggests_mends_it(fields, head):
+  def base():
+    return with_fields(imagenet.get_config() if head else get_config(), fields)
+
+  with pytest.raises(ValueError) as error:
+    validate(base(), num_devices=8)
+  for suggestion in suggestions(str(error.value)):
+    try:
+      validate(with_fields(base(), dict([suggestion])), num_devices=8)
+    except ValueError as other:
+      assert str(other).partition("=")[0] != str(error.value).partition("=")[0]
 
 
 @pytest.mark.parametrize("case", CONFLICTS)
@@ -229,6 +266,9 @@ def test_these_fields_may_change_between_restarts(field, value):
 
 def test_other_fields_may_not_change_between_restarts():
   after = with_fields(get_config(), {"seed": 5, "data.scales": (0.75, 2.0)})
-  expected = r"config.data.scales was \[0.5, 2.0\], is \[0.75, 2.0\]; config.seed was 0, is 5"
+  expected = (
+    r"config.data.scales was \[0.5, 2.0\], is \[0.75, 2.0\]; config.seed was 0, is 5. "
+    r"Use --config.data.scales='\(0.5, 2.0\)' --config.seed=0, or a new workdir.$"
+  )
   with pytest.raises(ValueError, match=expected):
     check_unchanged(get_config().to_dict(), after.to_dict())

@@ -187,7 +187,9 @@ def test_class_weights_from_the_command_line(data_dir, tmp_path, call):
     *ON_EIGHT_DEVICES,
   ]
   result = call(*arguments, "--config.loss.class_weights=(1.0,2.0)")
-  assert result.returncode == 1 and "class_weights has 2 numbers, but camvid has 11 classes" in result.stderr
+  assert (
+    result.returncode == 1 and "class_weights=(1.0, 2.0): has 2 numbers, but camvid has 11 classes" in result.stderr
+  )
 
 
 @pytest.mark.slow

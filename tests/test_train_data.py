@@ -113,6 +113,24 @@ def test_images_larger_than_the_padding_are_refused_before_the_first_step(own, t
     check(own, tmp_path)
 
 
+@pytest.mark.parametrize(
+  "crop, fields, warned",
+  [
+    ((64, 96), {}, False),
+    ((64, 128), {}, True),
+    ((96, 64), {}, True),
+    ((96, 64), {"random_scale": True}, False),
+    ((96, 64), {"eval_size": (96, 128)}, False),
+  ],
+)
+def test_padding_of_all_training_images_is_warned_of(own, caplog, tmp_path, crop, fields, warned):
+  """Images have 64 x 96 pixels; with a random scale some are padded in any case."""
+  logging.getLogger("gcn_flax").propagate = True
+  own.data.update({"random_scale": False, "crop_size": crop, "eval_size": (), **fields})
+  check(own, tmp_path)
+  assert ("padded in training, but not in evaluation. Use --config.data.crop_size='(64, " in caplog.text) == warned
+
+
 def first_epoch(config):
   """Returns (split, True if the picture is unchanged) of the ten examples of an epoch, found by their labels."""
   config.batch_size, config.total_steps = 2, 5

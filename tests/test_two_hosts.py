@@ -37,12 +37,12 @@ print("RESULT", json.dumps({"counts": counts, "images": scores.image_metrics.tol
 
 
 @pytest.mark.slow
-def test_two_hosts_evaluate_as_one(config):
-  """12 images, which is not a multiple of the 8 devices."""
-  config.data.eval_size = (96, 128)
+def test_two_hosts_evaluate_as_one(config, mixed_data_dir):
+  """12 images on two canvases, 8 and 4 of them, for 8 devices."""
+  config.data.data_dir = mixed_data_dir
   config.eval.flip, config.eval.num_pictures = True, 3
   fields = {
-    "data.data_dir": config.data.data_dir, "data.eval_size": (96, 128), "data.num_threads": 2, "eval.flip": True,
+    "data.data_dir": config.data.data_dir, "data.num_threads": 2, "eval.flip": True,
     "eval.num_pictures": 3, "model.kernel_size": 3,
   }  # fmt: skip
   with socket.socket() as free:

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from gcn_flax import files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
+from gcn_flax.messages import flag, use_one_of
 
 _log = logging.getLogger(__name__)
 # Folders below `data_dir` whose name differs from their data set's.
@@ -124,7 +125,7 @@ class Dataset:
 
   def _check_split(self, split: str) -> None:
     if split not in self.splits:
-      raise ValueError(f"{self.name} has no split {split!r}. Choose one of {', '.join(sorted(self.splits))}.")
+      raise ValueError(f"{self.name} has no split {split!r}. {use_one_of(split, sorted(self.splits))}.")
 
 
 def open_source(dataset: str, split: str, data_dir: str) -> Source:
@@ -180,8 +181,8 @@ def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   versions = _versions(dataset, data_dir)
   if not versions:
     raise ValueError(
-      f"data set {dataset!r} is not prepared in {data_dir!r}; run: "
-      f"python -m data.prepare --dataset={dataset} --data_dir={data_dir} --manual_dir=DOWNLOADS (see data/README.md)."
+      f"data set {dataset!r} is not prepared in {data_dir!r}; run: python -m data.prepare --dataset={dataset} "
+      f"{flag('data_dir', data_dir)} --manual_dir=DOWNLOADS (see data/README.md)."
     )
   builder = tfds.builder_from_directory(versions[-1])
   if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:

@@ -5,12 +5,13 @@ Encoder and classifier get torchvision's names (`layer1.0.downsample.0.weight`),
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_FIRST_BLOCK = "layer1.0.conv1.weight"  # In an encoder of any depth.
 _COUNTER = ".num_batches_tracked"  # In each of PyTorch's normalisations; not used here.
 
 
@@ -59,17 +60,10 @@ def from_tensors(
   return result
 
 
-def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Strips the prefix that wrappers put before an encoder's names: `module.`, `backbone.`, `encoder.` and the like.
-
-  Names without it stay, and are then reported as unexpected.
-  """
-  marks = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
-  starts = [name.removesuffix(marks[0]) for name in tensors if name.endswith(marks[0])]
-  for start in starts:
-    if start and all(start + mark in tensors for mark in marks):
-      return {name.removeprefix(start): tensor for name, tensor in tensors.items()}
-  return dict(tensors)
+def encoder_prefixes(names: Collection[str]) -> list[str]:
+  """Returns the prefix of each encoder's names: "", `module.`, `state_dict.backbone.` and the like."""
+  starts = [name.removesuffix(_FIRST_BLOCK) for name in names if name.endswith(_FIRST_BLOCK)]
+  return [start for start in starts if start.endswith(".") or not start]
 
 
 def fold_biases(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

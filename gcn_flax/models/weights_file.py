@@ -1,8 +1,11 @@
 """Reads and writes files of named weights: safetensors, and PyTorch's `.pth` without ever running code in it."""
 
+import argparse
+import contextlib
+import dataclasses
 import pathlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -11,23 +14,38 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from gcn_flax import files
+from gcn_flax.models.file_kinds import SAFETENSORS, kind_of, whole_pickle_problem
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
-_WRAPPERS = ("state_dict", "model", "model_state_dict")  # Keys under which training scripts save a network's weights.
 _SAFE_TORCH = (2, 6)  # In older versions weights_only can be bypassed.
 _PRODUCER = "gcn_flax"  # Only metadata of this package's own files is used.
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
-def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Reads every tensor of a file.
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """Tensors of a file.
+
+  Attributes:
+    tensors: name -> tensor, floats of any precision as float32.
+    metadata: metadata of the file if this package wrote it, else {}.
+    prefix: prefix that was stripped from their names.
+    left_aside: names in the file that were not read.
+  """
+
+  tensors: dict[str, np.ndarray]
+  metadata: dict[str, str]
+  prefix: str
+  left_aside: tuple[str, ...]
+
+
+def read(path: str | pathlib.Path, find_prefix: Callable[[Collection[str]], str] = lambda names: "") -> Weights:
+  """Reads the tensors of a file, all of them or those under a prefix.
 
   Args:
-    path: a `.safetensors` file, or a state dict that PyTorch saved as `.pth`, `.pt`, `.bin` or `.tar`. The latter is
-      read by PyTorch's `weights_only` loader, which knows tensors and nothing that could be run.
-
-  Returns:
-    Name -> tensor, floats of any precision as float32; and the metadata if this package wrote the file, else {}.
+    path: a safetensors file, or a file of `torch.save`; its content decides, not its name. The latter is read by
+      PyTorch's `weights_only` loader, which knows tensors and nothing that could be run. Tensors in nested
+      dictionaries get names such as `state_dict.conv1.weight`.
+    find_prefix: names of all tensors -> the prefix of those to read, which is stripped; may raise ValueError.
 
   Raises:
     ValueError: if the file is missing, damaged, of another kind, or holds code; if it needs PyTorch, which is not
@@ -36,24 +54,39 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise ValueError(f"weights {str(path)!r} not found. Use a local file.")
-  if path.suffix == ".safetensors":
-    tensors, metadata = _from_safetensors(
+  if kind_of(path) == SAFETENSORS:
+    weights = _from_safetensors(
       path,
-      lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _ours(file.metadata())),  # noqa: SIM118
+      lambda file: _select(file.keys(), file.get_tensor, find_prefix, _ours(file.metadata())),
     )
-  elif path.suffix in _TORCH_SUFFIXES:
-    tensors, metadata = _read_torch(path), {}
   else:
-    raise ValueError(f"weights {path}: the name must end in .safetensors, {', '.join(_TORCH_SUFFIXES)}.")
-  tensors = {name: _as_float32(tensor) for name, tensor in tensors.items()}
-  broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    weights = _read_torch(path, find_prefix)
+  broken = [name for name, tensor in weights.tensors.items() if not np.isfinite(tensor).all()]
   if broken:
-    raise ValueError(f"{path} holds numbers that are not finite, in {', '.join(broken)}.")
-  return tensors, metadata
+    raise ValueError(f"{path} holds numbers that are not finite, in {', '.join(broken)}. Use another checkpoint.")
+  return weights
+
+
+def _select(
+  names: Collection[str],
+  get: Callable[[str], np.ndarray],
+  find_prefix: Callable[[Collection[str]], str],
+  metadata: dict[str, str],
+) -> Weights:
+  prefix = find_prefix(names)
+  chosen = {name.removeprefix(prefix): _as_float32(get(name)) for name in names if name.startswith(prefix)}
+  return Weights(chosen, metadata, prefix, tuple(name for name in names if not name.startswith(prefix)))
+
+
+def extract(path: str | pathlib.Path, prefix: str, target: str | pathlib.Path) -> None:
+  """Writes the tensors whose names begin with `prefix`, which is stripped, to a safetensors file `target`."""
+  write(pathlib.Path(target), read(path, lambda names: prefix).tensors, {})
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
   """Returns the metadata of a safetensors file of this package; {} for other files. Raises ValueError as `read`."""
+  if kind_of(path) != SAFETENSORS:
+    return {}
   return _from_safetensors(path, lambda file: _ours(file.metadata()))
 
 
@@ -86,7 +119,7 @@ def _from_safetensors(path: pathlib.Path, take: Callable[[Any], Any]) -> Any:
     ) from error
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_torch(path: pathlib.Path, find_prefix: Callable[[Collection[str]], str]) -> Weights:
   try:
     import torch
   except ImportError as error:
@@ -99,28 +132,45 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
       "(CVE-2025-32434). Install 2.6 or newer, or save the weights as .safetensors."
     )
   try:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    # A Namespace, the arguments of many training scripts, only holds values.
+    with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+      content = torch.load(file, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:  # Its text is not shown: it advises to run the file's code.
-    raise ValueError(
-      f"{path} holds more than tensors, or is damaged; no code in it was run. Save the network's state_dict() alone, "
-      "best as .safetensors."
-    ) from error
+    raise ValueError(f"{path} {whole_pickle_problem(_foreign_classes(path))}") from error
   except Exception as error:  # PyTorch's readers raise many kinds of errors.
-    raise ValueError(f"{path} is not a complete file of PyTorch weights ({_first_line(error)}).") from error
-  for key in _WRAPPERS:
-    if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-      content = content[key]
-      break
-  if not isinstance(content, Mapping) or not all(
-    isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
-  ):
+    raise ValueError(
+      f"{path} is not a complete file of PyTorch weights ({_first_line(error)}). Download it again."
+    ) from error
+  tensors = dict(_tensors(content))
+  if not tensors:
     raise ValueError(
       f"{path} is not a state dict, a mapping of names to tensors. Save the network's state_dict() alone."
     )
   try:
-    return {name: _to_numpy(tensor) for name, tensor in content.items()}
+    return _select(tensors, lambda name: _to_numpy(tensors[name]), find_prefix, {})
   except (TypeError, RuntimeError) as error:  # Sparse and quantised tensors, for instance.
-    raise ValueError(f"{path} holds tensors that are not plain arrays ({_first_line(error)}).") from error
+    raise ValueError(
+      f"{path} holds tensors that are not plain arrays ({_first_line(error)}). Save them dense, as float32."
+    ) from error
+
+
+def _foreign_classes(path: pathlib.Path) -> list[str]:
+  """Returns the classes and functions that a PyTorch file calls besides those of tensors; [] if it is damaged."""
+  import torch
+
+  with contextlib.suppress(Exception):
+    return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+  return []
+
+
+def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields the tensors of nested mappings by dotted names; anything else, such as an optimizer's state, is skipped."""
+  if isinstance(content, Mapping):
+    for key, value in content.items():
+      if isinstance(key, str):
+        yield from _tensors(value, f"{name}.{key}" if name else key)
+  elif name and hasattr(content, "detach"):
+    yield name, content
 
 
 def _first_line(error: Exception) -> str:

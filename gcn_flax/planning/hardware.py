@@ -4,6 +4,8 @@ import dataclasses
 import math
 import re
 
+from gcn_flax.messages import closest, flag
+
 
 @dataclasses.dataclass(frozen=True)
 class Tpu:
@@ -92,13 +94,19 @@ def parse_topology(name: str) -> Target:
     ValueError: for anything else, listing the known chips.
   """
   generation, _, sides = name.partition(":")
-  pattern = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
-  if generation not in {**TPUS, **GPUS} or not re.fullmatch(pattern, sides) or "0" in sides.split("x"):
+  if not _is_topology(generation, sides):
+    similar = closest(generation, (*TPUS, *GPUS))
+    hint = f" Did you mean {flag('topology', f'{similar}:{sides}')}?" if _is_topology(similar, sides) else ""
     raise ValueError(
-      f"--topology={name!r} must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(TPUS)}), or GPUs such "
-      f"as h100:8 ({', '.join(GPUS)})."
+      f"{flag('topology', name)}: must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(TPUS)}), or GPUs such "
+      f"as h100:8 ({', '.join(GPUS)}).{hint}"
     )
   return Target(name, generation, tuple(map(int, sides.split("x"))))
+
+
+def _is_topology(generation: str, sides: str) -> bool:
+  pattern = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
+  return generation in {**TPUS, **GPUS} and bool(re.fullmatch(pattern, sides)) and "0" not in sides.split("x")
 
 
 @dataclasses.dataclass(frozen=True)

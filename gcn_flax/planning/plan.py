@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from gcn_flax import config_checks, files
+from gcn_flax.messages import flag
 from gcn_flax.planning import hardware, planners, table
 from gcn_flax.rounding import ceil_div
 from gcn_flax.workdir.workdir import Workdir
@@ -37,7 +38,7 @@ def run(
   """
   target = hardware.parse_topology(topology)
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
-    raise ValueError(f"--batch={batch!r} must be auto, or a number of examples of at least 1.")
+    raise ValueError(f"{flag('batch', batch)}: must be auto, or a number of examples of at least 1.")
   config_checks.check_config(config)
   planner = (planners.TpuPlanner if target.is_tpu else planners.GpuPlanner)(config, target)
   if batch == "auto":

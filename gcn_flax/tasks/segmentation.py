@@ -77,11 +77,13 @@ def padding_pixel(config: ml_collections.ConfigDict) -> tuple[float, ...]:
 def inference(config: ml_collections.ConfigDict) -> Callable:
   """Returns `(apply, images, sizes) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
 
-  Predictions are classes uint8 `[B, H, W]`, or probabilities float32 `[B, H, W, C]` if CRF post-processing follows.
+  A device takes its images one by one: a prediction then depends on nothing but its image, while in a batch the order
+  of sums, and so the class of a pixel with two nearly equal logits, would depend on the number of images. Predictions
+  are classes uint8 `[B, H, W]`, or probabilities float32 `[B, H, W, C]` if CRF post-processing follows.
   """
   settings = config.eval
 
-  def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
+  def infer_one(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
     tta = tiling.TTA(
       scales=tuple(settings.scales),
       flip=settings.flip,
@@ -93,6 +95,9 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
     find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
     return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
+
+  def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda example: infer_one(apply, *example)[0], (images[:, None], sizes[:, None]))
 
   return infer
 

@@ -2,16 +2,20 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from gcn_flax import files
+from gcn_flax import build, files
 from gcn_flax.config import get_config
+from gcn_flax.messages import flag
 from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
+
+_log = logging.getLogger(__name__)
 
 # Fields that may change between restarts; any other change is rejected by name.
 MUTABLE_FIELDS = (
@@ -57,14 +61,14 @@ def check_unchanged(old: Mapping, new: Mapping, only: Sequence[str] = ()) -> Non
   """
   before, after = {**_flatten(get_config().to_dict()), **_flatten(old)}, _flatten(new)
   changed = [
-    f"config.{field} was {before.get(field)!r}, is {value!r}"
+    field
     for field, value in sorted(after.items())
     if before.get(field) != value and (_is_under(field, only) if only else not _is_under(field, MUTABLE_FIELDS))
   ]
   if changed:
-    raise ValueError(
-      f"the workdir was begun with other settings: {'; '.join(changed)}. Restore them, or use a new workdir."
-    )
+    listed = "; ".join(f"config.{field} was {before.get(field)!r}, is {after[field]!r}" for field in changed)
+    flags = " ".join(flag(f"config.{field}", before[field]) for field in changed if field in before)
+    raise ValueError(f"the workdir was begun with other settings: {listed}. Use {flags}, or a new workdir.")
 
 
 def training_settings(config: ml_collections.ConfigDict, workdir: Workdir) -> dict[str, Any]:
@@ -73,6 +77,21 @@ def training_settings(config: ml_collections.ConfigDict, workdir: Workdir) -> di
   For a workdir without a checkpoint these are the config's own. Raises ValueError for a damaged config.json.
   """
   return merge(json.loads(get_config().to_json()), workdir.settings() or json.loads(config.to_json()))
+
+
+def log_schedule_change(config: ml_collections.ConfigDict, workdir: Workdir, step: int) -> None:
+  """Logs the jump of the learning rate if a run that resumes at `step` was begun with another `total_steps`."""
+  total_steps = training_settings(config, workdir)["total_steps"]
+  if total_steps == config.total_steps:
+    return
+  before = config.copy_and_resolve_references()
+  before.total_steps = total_steps
+  old, new = (float(build.make_schedule(each)(step)) for each in (before, config))
+  if old != new:
+    _log.info(
+      "config.total_steps was %d, is %d: the learning rate at step %d changes from %.3g to %.3g.",
+      total_steps, config.total_steps, step, old, new,
+    )  # fmt: skip
 
 
 def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, data_dir: str) -> None:
@@ -85,11 +104,15 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
   """
   before = workdir.run_record().get("fingerprints", {})
   for name, values in now.items():
-    changed = [key for key, value in values.items() if before.get(name, values)[key] != value]
+    old = before.get(name, values)
+    changed = [key for key, value in values.items() if old[key] != value]
     if changed:
+      fix = "Bring that data set back, or use a new workdir"
+      if set(changed) <= {"classes", "digest"} and _renamed(old["classes"], values["classes"]):
+        pairs = {**_renamed(old["classes"], values["classes"]), old["digest"]: values["digest"]}
+        fix += f". If only names of classes were mended, {_replacements(pairs, workdir / 'run.json')}"
       raise ValueError(
-        f"{name} in {data_dir} is not what the workdir was begun with ({', '.join(changed)} differ). Bring that data "
-        "set back, or use a new workdir."
+        f"{name} in {data_dir} is not what the workdir was begun with ({', '.join(changed)} differ). {fix}."
       )
 
 
@@ -98,10 +121,30 @@ def check_classes(config: ml_collections.ConfigDict, classes: Sequence[str], tra
   before = TrainingData.read(trained).classes
   if before and tuple(before) != tuple(classes):
     theirs, ours = _contrast(before, classes)
+    fix, renamed = "Use a workdir that was trained on these", _renamed(before, classes)
+    if renamed and trained.is_file():
+      fix += ". If only names were mended, restore the old ones in the data set, or replace them in the run.json of the"
+      fix += " workdir that was exported, and export it again"
+    elif renamed:
+      fix += f". If only names were mended, {_replacements(renamed, trained / 'run.json')}"
     raise ValueError(
       f"{trained} was trained with the classes {theirs}, but {config.data.dataset} in {config.data.data_dir} has "
-      f"{ours}. Use a workdir that was trained on these."
+      f"{ours}. {fix}."
     )
+
+
+def _renamed(before: Sequence[str], after: Sequence[str]) -> dict[str, str]:
+  """Returns old name -> new name if lists of classes differ only in names that the other lacks; else {}."""
+  if len(before) != len(after):
+    return {}
+  pairs = {old: new for old, new in zip(before, after, strict=True) if old != new}
+  return {} if set(pairs) & set(after) or set(pairs.values()) & set(before) else pairs
+
+
+def _replacements(pairs: Mapping[str, str], path: files.Path) -> str:
+  """Returns the advice to replace strings in a JSON file, as they are written there."""
+  listed = ", ".join(f"{json.dumps(old)} by {json.dumps(new)}" for old, new in pairs.items() if old != new)
+  return f"keep the network and replace {listed} throughout {path}"
 
 
 def _contrast(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:

@@ -1,19 +1,27 @@
 """Initial weights of a run: `config.init_from` (the network) or `config.model.pretrained` (its encoder)."""
 
+import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from gcn_flax import build, files
 from gcn_flax import config as config_lib
-from gcn_flax.models import pretrained, torch_names
-from gcn_flax.training.checkpoint import open_checkpoints
+from gcn_flax.messages import flag
+from gcn_flax.models import pretrained, torch_names, weights_file
+from gcn_flax.training.checkpoint import DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
 from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
+
+# Fields that the shapes of the weights follow from.
+_NETWORK_FIELDS = ("backbone", "head", "kernel_size", "stack_width", "boundary_refine")
+_WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def init_path(config: ml_collections.ConfigDict) -> files.Path | None:
@@ -47,15 +55,9 @@ def load_init_weights(
   target = setup.state_shapes.replace(ema={}).weights()
   if config.model.pretrained and not (config_lib.is_classifier(config) and _may_have_classes(path, classes)):
     target = {**target, **{name: {ENCODER: target[name][ENCODER]} for name in COLLECTIONS}}
-  is_workdir = path.is_dir() or not path.suffix
-  weights = _from_workdir(path, target) if is_workdir else _from_file(config, path, target)
-  normalization = weights.pop("normalization", None)
-  family = pretrained.FAMILIES[config.model.family]
-  if normalization and any((normalization[name] != value).any() for name, value in family.arrays().items()):
-    raise ValueError(
-      f"config.model.family={config.model.family!r}: {path} was trained with another normalisation of its input. Set "
-      "the family it was trained with."
-    )
+  is_workdir = path.is_dir() or not (path.suffix or path.is_file())
+  weights = _from_workdir(config, path, target) if is_workdir else _from_file(config, path, target)
+  _check_family(config, path, weights.pop("normalization", None))
   part = "the encoder" if list(weights["params"]) == [ENCODER] else "all weights"
   _log.info("%s from %s, family %s.", part, path, config.model.family)
   return weights
@@ -67,11 +69,73 @@ def _may_have_classes(path: files.Path, classes: tuple[str, ...]) -> bool:
   return not recorded or recorded == classes
 
 
-def _from_workdir(path: files.Path, target: dict[str, Any]) -> dict[str, Any]:
+def _check_family(config: ml_collections.ConfigDict, path: files.Path, normalization: dict[str, Any] | None) -> None:
+  """Raises ValueError if a workdir's normalisation of the input is not that of the config's family."""
+
+  def is_of(family: str) -> bool:
+    values = pretrained.FAMILIES[family].arrays()
+    return not any((normalization[name] != value).any() for name, value in values.items())
+
+  if normalization and not is_of(config.model.family):
+    families = [family for family in pretrained.FAMILIES if is_of(family)]
+    fix = f"Use --config.model.family={families[0]}" if families else "Use other weights"
+    raise ValueError(
+      f"config.model.family={config.model.family!r}: {path} was trained with another normalisation of its input. {fix}."
+    )
+
+
+def _from_workdir(config: ml_collections.ConfigDict, path: files.Path, target: dict[str, Any]) -> dict[str, Any]:
+  _check_folder("init_from" if config.init_from else "model.pretrained", path)
   with open_checkpoints(path) as others:
     best = others.best()
     _log.info("step %d of %s.", best, path)
-    return others.restore_weights(best, target)
+    try:
+      return others.restore_weights(best, target)
+    except DamagedCheckpoint:
+      raise
+    except ValueError as error:
+      raise _of_another_network(config, path, Workdir(path).settings(), error) from error
+
+
+def _check_folder(field: str, path: files.Path) -> None:
+  """Raises ValueError for a folder that is no workdir, if it is clear what was meant."""
+  if (path / "checkpoints").is_dir():
+    return
+  outer = next((parent for parent in list(path.parents)[:2] if (parent / "checkpoints").is_dir()), None)
+  inside = sorted(file for file in path.iterdir() if file.suffix in _WEIGHTS_SUFFIXES) if path.is_dir() else []
+  if inside or outer:
+    meant = flag(f"config.{field}", inside[0] if inside else outer)
+    raise ValueError(f"config.{field}={str(path)!r}: is no workdir, there is no checkpoint in it. Use {meant}.")
+  if field == "model.pretrained":
+    raise ValueError(
+      f"config.{field}={str(path)!r}: is neither a file of weights nor a workdir with a checkpoint. Download the "
+      "weights, see docs/WEIGHTS.md, and give the path of the file."
+    )
+
+
+def _of_another_network(
+  config: ml_collections.ConfigDict, path: files.Path, settings: Mapping[str, Any], error: ValueError
+) -> ValueError:
+  """Returns an error for weights that do not fit, with the flags that make the network fit them, if those are known.
+
+  Args:
+    config: config of the run.
+    path: workdir or file of the weights.
+    settings: settings they were trained with; {} if unknown.
+    error: the error of reading them.
+  """
+  theirs, ours = settings.get("model", {}), config.model
+  field, fields = ("init_from", _NETWORK_FIELDS) if config.init_from else ("model.pretrained", ("backbone",))
+  differing = [name for name in fields if theirs.get(name, ours[name]) != ours[name]]
+  if config.init_from and (not differing or "classifier" in (theirs.get("head"), ours.head)):
+    fix = f"For its encoder alone, use {_as_pretrained(path)}"
+  else:
+    fix = f"Use {' '.join(flag(f'config.model.{name}', theirs[name]) for name in differing) or 'other weights'}"
+  return ValueError(f"config.{field}={str(path)!r}: is of another network. {fix}. {error}")
+
+
+def _as_pretrained(path: files.Path) -> str:
+  return f"{flag('config.model.pretrained', path)} --config.init_from=''"
 
 
 def _from_file(config: ml_collections.ConfigDict, path: files.Path, target: dict[str, Any]) -> dict[str, Any]:
@@ -84,13 +148,14 @@ def _from_file(config: ml_collections.ConfigDict, path: files.Path, target: dict
     num_classes = target["params"]["fc"]["bias"].shape[0]
     weights = pretrained.load_classifier(path, model.backbone, num_classes, model.family)
     if config.init_from and "fc" not in weights["params"]:
-      raise ValueError(f"config.init_from={str(path)!r} has no layer fc for {num_classes} classes.")
+      raise ValueError(
+        f"config.init_from={str(path)!r}: has no layer fc for {num_classes} classes. Use "
+        f"{_as_pretrained(path)} to train a new one."
+      )
     return weights
-  tensors = pretrained.read_tensors(path, model.family)
+  tensors = pretrained.read_network(path, model.family)
   try:
     return torch_names.from_tensors(tensors, {name: target[name] for name in COLLECTIONS})
   except ValueError as error:
-    raise ValueError(
-      f"config.init_from={str(path)!r} is of another network (for an encoder alone, set config.model.pretrained): "
-      f"{error}."
-    ) from error
+    settings = json.loads(weights_file.read_metadata(path).get("config", "{}"))
+    raise _of_another_network(config, path, settings, error) from error

@@ -47,8 +47,6 @@ class TrainingData:
       return cls()
     if not trained.is_file():
       return cls.from_json(Workdir(trained).run_record(), Workdir(trained).settings())
-    if trained.suffix != ".safetensors":
-      return cls()
     metadata = weights_file.read_metadata(trained)
     return cls.from_json(json.loads(metadata.get("data", "{}")), json.loads(metadata.get("config", "{}")))
 

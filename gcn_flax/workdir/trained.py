@@ -11,6 +11,7 @@ from gcn_flax import build, files
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.labels import LABELS, LabelSet, label_set_of
+from gcn_flax.messages import flag, use_one_of
 from gcn_flax.models import pretrained
 from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
@@ -118,6 +119,7 @@ def choose_step(checkpoints: Checkpoints, name: str) -> int:
   """Returns the step that `best`, `last` or a number names. Raises ValueError for anything else."""
   if name in ("best", "last"):
     return checkpoints.best() if name == "best" else checkpoints.latest()
-  if not name.isdigit():
-    raise ValueError(f"--checkpoint={name}: must be best, last or a step. Use one of {checkpoints.steps()}.")
+  if not name.isdecimal():
+    fix = use_one_of(name, ["best", "last", *map(str, checkpoints.steps())], "checkpoint")
+    raise ValueError(f"{flag('checkpoint', name)}: must be best, last or a step. {fix}.")
   return int(name)

@@ -47,7 +47,7 @@ def test_the_command_writes_a_sheet_and_prints_a_table(data_dir, tmp_path, capsy
 
 def test_errors_are_one_line(data_dir, tmp_path, capsys):
   for arguments, message in [
-    (["--dataset=camvid", "--split=val"], "no split 'val'. Choose one of train, validation"),
+    (["--dataset=camvid", "--split=val"], "no split 'val'. Use one of train, validation"),
     (["--dataset=kitti"], "data set 'kitti': unknown. Use one of shapes"),
     (["--dataset=camvid", "--count=0"], "--count=0: must be at least 1. The default is 8."),
   ]:

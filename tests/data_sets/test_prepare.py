@@ -88,7 +88,7 @@ def test_unknown_data_sets_and_splits_are_rejected_with_the_known_ones(tmp_path,
   assert line == f"data set 'voc': unknown. Use one of {', '.join(DATASETS)}."
   with pytest.raises(ValueError, match="'voc': unknown. Use one of"):
     open_source("voc", "train", str(tmp_path))
-  with pytest.raises(ValueError, match="no split 'val'. Choose one of train, validation"):
+  with pytest.raises(ValueError, match="no split 'val'. Use one of train, validation"):
     open_source("camvid", "val", data_dir)
 
 

@@ -1,10 +1,17 @@
 """Weights of PyTorch's networks give the same features; errors name what is wrong in a file, and no code in it runs."""
 
+import argparse
 import functools
+import gzip
+import io
 import pathlib
 import pickle
 import re
+import shlex
+import shutil
 import sys
+import tarfile
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -109,11 +116,165 @@ def test_other_precisions_become_float32(dtype, suffix, tmp_path):
   np.testing.assert_array_equal(kernel, expected.detach().numpy().transpose(2, 3, 1, 0))
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_the_wrapper_of_a_training_script_is_opened(key, tmp_path):
+def prefixed(prefix, tensors):
+  return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+SPARE = torch.zeros(2)
+# Name -> (content of a training script's file, prefix of the encoder's names in it, what the log says was left aside).
+WRAPPED = {
+  "state_dict": (lambda sd: {"epoch": 3, "state_dict": sd}, "state_dict", ""),
+  "model": (lambda sd: {"model": sd, "args": argparse.Namespace(lr=1.0)}, "model", ""),
+  "net": (lambda sd: {"net": sd, "acc": 95.0}, "net", ""),
+  "network in a list of keys": (lambda sd: {"network": {"module": sd}}, "network.module", ""),
+  "moving average alone": (lambda sd: {"state_dict_ema": sd}, "state_dict_ema", ""),
+  "infinite record": (lambda sd: {"model": sd, "best": torch.tensor(torch.inf)}, "model", "best (1 tensors)"),
+  "torch.compile": (lambda sd: prefixed("_orig_mod.", sd), "_orig_mod", ""),
+  "Lightning": (
+    lambda sd: {"state_dict": prefixed("model.", sd) | {"criterion.weight": SPARE}, "loops": {"a": 1}},
+    "state_dict.model",
+    "state_dict.criterion (1 tensors)",
+  ),
+  "MoCo": (
+    lambda sd: {"state_dict": prefixed("module.encoder_q.", sd | {"fc.2.weight": SPARE}) | {"module.queue": SPARE}},
+    "state_dict.module.encoder_q",
+    "state_dict.module.queue (1 tensors)",
+  ),
+  "SwAV": (lambda sd: prefixed("module.", sd | {"projection_head.0.weight": SPARE}), "module", ""),
+  "torchvision's segmentation": (
+    lambda sd: prefixed("backbone.", sd) | {"classifier.0.weight": SPARE, "aux_classifier.0.weight": SPARE},
+    "backbone",
+    "classifier, aux_classifier (2 tensors)",
+  ),
+  "mmsegmentation": (
+    lambda sd: {
+      "meta": {"CLASSES": ("a", "b")},
+      "state_dict": prefixed("backbone.", sd) | {"decode_head.conv_seg.weight": SPARE},
+      "optimizer": {"state": {0: {"exp_avg": SPARE}}},
+    },
+    "state_dict.backbone",
+    "state_dict.decode_head (1 tensors)",
+  ),
+  "segmentation_models_pytorch": (
+    lambda sd: prefixed("encoder.", sd) | {"decoder.x": SPARE, "segmentation_head.0.weight": SPARE},
+    "encoder",
+    "decoder, segmentation_head (2 tensors)",
+  ),
+}
+
+
+@pytest.mark.parametrize("wrap, prefix, left_aside", WRAPPED.values(), ids=WRAPPED)
+def test_the_encoder_is_taken_out_of_a_training_scripts_file(wrap, prefix, left_aside, tmp_path, caplog):
+  caplog.set_level("INFO", "gcn_flax")
   network = random_network("resnet_tiny")
-  torch.save({"epoch": 3, key: network.state_dict()}, tmp_path / "x.pth.tar")
-  assert_same_features(network, tmp_path / "x.pth.tar", "resnet_tiny")
+  torch.save(wrap(network.state_dict()), tmp_path / "x.ckpt")
+  found = load_backbone(tmp_path / "x.ckpt", "resnet_tiny")
+  jax.tree.map(
+    np.testing.assert_array_equal, found, load_backbone(save(network, tmp_path / "plain.pth"), "resnet_tiny")
+  )
+  rest = f"; left aside: {left_aside}" if left_aside else ""
+  assert re.search(f"x.ckpt: taking the 7. tensors of {re.escape(prefix + rest)}\\.$", caplog.messages[0])
+  assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+  "wrap, prefixes",
+  [
+    (lambda one, other: {"state_dict": one, "state_dict_ema": other}, ("state_dict.", "state_dict_ema.")),
+    (
+      lambda one, other: {"teacher": prefixed("backbone.", one), "student": prefixed("backbone.", other)},
+      ("teacher.backbone.", "student.backbone."),
+    ),
+    (lambda one, other: prefixed("encoder_q.", one) | prefixed("encoder_k.", other), ("encoder_q.", "encoder_k.")),
+  ],
+)
+def test_of_two_encoders_none_is_chosen_and_the_command_in_the_error_extracts_one(wrap, prefixes, tmp_path):
+  one, other = random_network("resnet_tiny").state_dict(), TorchResNet("resnet_tiny").state_dict()
+  path = tmp_path / "it's both.pth"
+  torch.save(wrap(one, other), path)
+  with pytest.raises(ValueError, match="holds 2 encoders, {!r} and {!r}. Extract".format(*prefixes)) as error:
+    load_backbone(path, "resnet_tiny")
+  command = shlex.split(str(error.value).partition("for instance: ")[2])
+  assert command[:2] == ["python", "-c"]
+  exec(command[2])
+  (extracted,) = tmp_path.glob("*.safetensors")
+  expected = one["conv1.weight"].numpy().transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(load_backbone(extracted, "resnet_tiny")["params"]["conv1"]["kernel"], expected)
+
+
+def zipped(**entries):
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w") as archive:
+    for name, content in entries.items():
+      archive.writestr(name, content)
+  return file.getvalue()
+
+
+def saved(save, *arguments):
+  file = io.BytesIO()
+  save(file, *arguments)
+  return file.getvalue()
+
+
+FOREIGN = {
+  "empty": (b"", "is empty. Download it again"),
+  "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer.* git lfs pull"),
+  "web page": (b"\n<!DOCTYPE html>\n<html>", "is a web page, not the file itself. Download"),
+  "text": (b"Entry not found", "is a text file, not safetensors or PyTorch weights. Use a .safetensors"),
+  "NumPy array": (saved(np.save, np.zeros(2)), "is a NumPy array. Save all tensors by name"),
+  "NumPy archive": (saved(lambda file: np.savez(file, a=np.zeros(2))), "is a NumPy archive. Save its arrays by name"),
+  "zip": (zipped(**{"resnet50.pth": b"x"}), r"is a zip archive \(resnet50.pth\), not PyTorch weights. Unpack it"),
+  "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0", "is an ONNX program, .*torch.save.network.state_dict"),
+  "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(9), "is an HDF5 file, as Keras writes them. Use"),
+  "gzip": (gzip.compress(b"x"), "is compressed. Unpack it"),
+  "tar": (tarfile.TarInfo("x").tobuf(), "is a tar archive"),
+  "bytes": (bytes(range(200, 256)), "is of no known kind, not safetensors or PyTorch weights"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content, message", FOREIGN.values(), ids=FOREIGN)
+def test_a_file_that_holds_no_weights_is_named_with_what_helps(content, message, suffix, tmp_path):
+  (tmp_path / f"x{suffix}").write_bytes(content)
+  with pytest.raises(ValueError, match=f"x{suffix} {message}"):
+    load_backbone(tmp_path / f"x{suffix}", "resnet_tiny")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_the_command_in_the_error_saves_the_weights_of_a_torchscript_program(tmp_path):
+  torch.jit.save(torch.jit.script(torch.nn.Conv2d(3, 3, 1)), tmp_path / "x.pt")
+  with pytest.raises(ValueError, match="x.pt is a TorchScript program; it was not run.") as error:
+    load_backbone(tmp_path / "x.pt", "resnet_tiny")
+  assert "weights_only" not in str(error.value)
+  exec(shlex.split(str(error.value).partition("save its weights: ")[2])[2])
+  assert set(weights_file.read(tmp_path / "x_state_dict.pth").tensors) == {"weight", "bias"}
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+  network = random_network("resnet_tiny")
+  expected = load_backbone(save(network, tmp_path / "x.safetensors"), "resnet_tiny")
+  shutil.move(tmp_path / "x.safetensors", tmp_path / "x.pth")
+  jax.tree.map(np.testing.assert_array_equal, load_backbone(tmp_path / "x.pth", "resnet_tiny"), expected)
+  torch.save(network.state_dict(), tmp_path / "y.safetensors")
+  jax.tree.map(np.testing.assert_array_equal, load_backbone(tmp_path / "y.safetensors", "resnet_tiny"), expected)
+
+
+@pytest.mark.parametrize("name", ["stem.0.weight", "conv1.0.weight"])
+def test_a_deep_stem_is_refused_by_name(name, tmp_path):
+  def change(tensors):
+    return prefixed("backbone.", tensors_without("conv1.weight")(tensors) | {name: SPARE})
+
+  path = save(random_network("resnet_tiny"), tmp_path / "x.pth", change)
+  with pytest.raises(ValueError, match=f"stem of several convolutions .backbone.{name}, .*ResNetV1c .* Use"):
+    load_backbone(path, "resnet_tiny")
+
+
+def test_a_network_that_is_no_resnet_is_refused_with_some_of_its_names(tmp_path):
+  torch.save({"features.0.weight": SPARE, "features.0.bias": SPARE}, tmp_path / "vgg.pth")
+  with pytest.raises(
+    ValueError, match="no ResNet with torchvision's names, its 2 tensors are called features.0.weight"
+  ):
+    load_backbone(tmp_path / "vgg.pth", "resnet_tiny")
 
 
 def test_a_classifier_is_ignored_or_read_if_it_fits(tmp_path):
@@ -153,10 +314,7 @@ CHANGES = {
     "1 misshapen: bn1.bias holds int64, not floats",
   ),
   "not finite": (tensors_with(bn1__bias=torch.full((16,), torch.nan)), "numbers that are not finite, in bn1.bias"),
-  "without the prefix of the others": (
-    lambda tensors: {**{f"backbone.{name}": x for name, x in tensors.items()}, "head": torch.zeros(1)},
-    "1 unexpected: head",
-  ),
+  "of a layer that is no head": (tensors_with(ca__fc1__weight=torch.zeros(1)), "1 unexpected: ca.fc1.weight"),
 }
 
 
@@ -168,9 +326,15 @@ def test_every_tensor_is_accounted_for(change, message, suffix, tmp_path):
     load_backbone(path, "resnet_tiny")
 
 
+FITS_RESNET18 = (
+  "config.model.backbone='resnet34': .*x.safetensors holds the weights of a resnet18. Use "
+  "--config.model.backbone=resnet18 .80 missing: "
+)
+
+
 def test_weights_of_another_network_are_refused_with_the_network_they_fit(tmp_path):
   path = save(random_network("resnet18"), tmp_path / "x.safetensors")
-  with pytest.raises(ValueError, match="does not fit backbone 'resnet34' .it fits 'resnet18'.: 80 missing: ") as caught:
+  with pytest.raises(ValueError, match=FITS_RESNET18) as caught:
     load_backbone(path, "resnet34")
   assert all(name in str(caught.value) for name in ("layer3.5.bn2.bias", "layer1.2.conv1.weight"))
 
@@ -199,7 +363,10 @@ class Malicious:
 def test_code_in_a_file_is_never_run(suffix, writer, tmp_path):
   path, target = tmp_path / f"x{suffix}", tmp_path / "was_run"
   writer({"conv1.weight": torch.zeros(1), "x": Malicious(target)}, path)
-  with pytest.raises(ValueError, match=f"{path} (holds more than tensors|is not a complete)"):
+  with pytest.raises(
+    ValueError,
+    match=f"{path} (holds more than tensors .*pathlib|is a pickle that torch.save did not write).*state_dict",
+  ):
     load_backbone(path, "resnet_tiny")
   assert not target.exists()
   with open(path, "rb") as file:
@@ -250,7 +417,9 @@ def test_names_that_are_not_text_and_eight_bit_floats_are_refused(tmp_path):
   torch.save({1: torch.zeros(2)}, tmp_path / "x.pth")
   with pytest.raises(ValueError, match="x.pth is not a state dict, a mapping of names"):
     load_backbone(tmp_path / "x.pth", "resnet_tiny")
-  safetensors.torch.save_file({"conv1.weight": torch.zeros(2, dtype=torch.float8_e4m3fn)}, tmp_path / "x.safetensors")
+  safetensors.torch.save_file(
+    {"layer1.0.conv1.weight": torch.zeros(2, dtype=torch.float8_e4m3fn)}, tmp_path / "x.safetensors"
+  )
   with pytest.raises(ValueError, match="x.safetensors (is not a complete safetensors file|does not fit)"):
     load_backbone(tmp_path / "x.safetensors", "resnet_tiny")
 
@@ -264,7 +433,7 @@ def test_metadata_of_other_packages_is_ignored(tmp_path):
 
 def test_a_pickled_network_is_refused(tmp_path):
   torch.save(random_network("resnet_tiny"), tmp_path / "x.pth")
-  with pytest.raises(ValueError, match="holds more than tensors.*Save the network's state_dict"):
+  with pytest.raises(ValueError, match="holds more than tensors .*TorchResNet.* save its weights alone: torch.save"):
     load_backbone(tmp_path / "x.pth", "resnet_tiny")
 
 
@@ -278,10 +447,9 @@ def test_without_torch_a_pth_is_not_opened(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    (("x.npz", "resnet_tiny"), "must end in .safetensors, .pth, .pt, .bin, .tar"),
     (("missing.pth", "resnet_tiny"), "missing.pth' not found"),
-    (("x.npz", "vgg16"), "backbone='vgg16': unknown. Choose one of resnet_tiny"),
-    (("x.npz", "resnet_tiny", "keras"), "family='keras': unknown. Choose one of torchvision, timm, caffe"),
+    (("x.npz", "vgg16"), "backbone='vgg16': unknown. Use one of resnet_tiny"),
+    (("x.npz", "resnet_tiny", "keras"), "family='keras': unknown. Use one of torchvision, timm, caffe"),
   ],
 )
 def test_other_errors(arguments, message, tmp_path, monkeypatch):
@@ -294,7 +462,7 @@ def test_other_errors(arguments, message, tmp_path, monkeypatch):
 def test_weights_of_another_family_are_refused(tmp_path):
   tensors = {name: x.numpy() for name, x in random_network("resnet_tiny").state_dict().items()}
   weights_file.write(tmp_path / "x.safetensors", tensors, {"family": "caffe"})
-  with pytest.raises(ValueError, match="is of family 'caffe', not 'torchvision'. Use config.model.family=caffe"):
+  with pytest.raises(ValueError, match="is of family 'caffe', not 'torchvision'. Use --config.model.family=caffe"):
     load_backbone(tmp_path / "x.safetensors", "resnet_tiny")
   load_backbone(tmp_path / "x.safetensors", "resnet_tiny", "caffe")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -122,6 +123,51 @@ def test_long_lists_of_classes_are_contrasted_where_they_differ(config, tmp_path
     compatibility.check_classes(config, swapped, tmp_path)
   with pytest.raises(ValueError, match=r"classes 99 = class 99 \(1 differ; 100 in .* has 99 = none \(1 differ; 99 in"):
     compatibility.check_classes(config, names[:-1], tmp_path)
+
+
+def test_a_mended_name_of_a_class_is_answered_with_how_to_keep_the_network(config, tmp_path):
+  """The replacement that the error names, made in run.json, lets evaluation and training go on."""
+  workdir = Workdir(tmp_path)
+  before, after = ["road", 'pede"strain', "stra\u00dfe"], ["road", "pedestrian", "stra\u00dfe"]
+  fingerprint = {"examples": 3, "bytes": 7, "image_format": "original"}
+  old = fingerprint | {"classes": before, "digest": "123"}
+  new = fingerprint | {"classes": after, "digest": "456"}
+  workdir.write_json("run.json", {"classes": before, "fingerprints": {"folder train": old}})
+  run_json = tmp_path / "run.json"
+  with pytest.raises(ValueError) as evaluation:
+    compatibility.check_classes(config, after, tmp_path)
+  with pytest.raises(ValueError, match=r"\(classes, digest differ\). Bring that data set back") as training:
+    compatibility.check_fingerprints({"folder train": new}, workdir, "DATA")
+  name = r'replace "pede\"strain" by "pedestrian"'
+  assert f"If only names were mended, keep the network and {name} throughout {run_json}." in str(evaluation.value)
+  assert f'{name}, "123" by "456" throughout {run_json}.' in str(training.value)
+  replaced = run_json.read_text()
+  for one, other in re.findall(r'("(?:\\.|[^"\\])*") by ("[^"]*")', str(training.value)):
+    replaced = replaced.replace(one, other)
+  run_json.write_text(replaced)
+  compatibility.check_classes(config, after, tmp_path)
+  compatibility.check_fingerprints({"folder train": new}, workdir, "DATA")
+
+
+@pytest.mark.parametrize("after", [["b", "a"], ["a", "c", "d"], ["b", "c"]])
+def test_classes_in_another_order_or_number_are_not_taken_for_mended_names(after, config, tmp_path):
+  Workdir(tmp_path).write_json("run.json", {"classes": ["a", "b"]})
+  with pytest.raises(ValueError, match="has {}. Use a workdir that was trained on these.$".format(", ".join(after))):
+    compatibility.check_classes(config, after, tmp_path)
+
+
+def test_a_stretched_schedule_is_logged(config, trained_run, caplog):
+  caplog.set_level("INFO", "gcn_flax")
+  config.optimizer.warmup_steps = 0
+  compatibility.log_schedule_change(config, Workdir(trained_run), 1)
+  assert not caplog.messages
+  config.total_steps = 4
+  compatibility.log_schedule_change(config, Workdir(trained_run), 1)
+  rate = config.optimizer.learning_rate
+  old, new = rate * 0.5**config.optimizer.poly_power, rate * 0.75**config.optimizer.poly_power
+  assert caplog.messages == [
+    f"config.total_steps was 2, is 4: the learning rate at step 1 changes from {old:.3g} to {new:.3g}."
+  ]
 
 
 @pytest.mark.slow

@@ -112,7 +112,9 @@ def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
   with pytest.raises(ValueError, match="config.model.family was 'caffe', is 'torchvision'"):
     train.run(config, tmp_path / "run")
   config.init_from = str(tmp_path / "run")
-  with pytest.raises(ValueError, match="family='torchvision': .*run was trained with another normalisation"):
+  with pytest.raises(
+    ValueError, match="'torchvision': .*run was trained with another .* Use --config.model.family=caffe"
+  ):
     train.run(config, tmp_path / "second")
   config.init_from = ""
   found, _ = trained(config, tmp_path / "run")
@@ -137,11 +139,41 @@ def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path)
   assert_identical(trained(class_config, tmp_path / "new")[0], found)
 
   config.model.backbone = "resnet18"
-  with pytest.raises(ValueError, match="is of another network: .*bn1/mean is .16,. in the checkpoint, .64,. here"):
+  with pytest.raises(
+    ValueError, match="is of another network. Use --config.model.backbone=resnet_tiny. .*bn1/mean is .16,."
+  ):
     first(config, tmp_path / "other")
   config.model.backbone, config.model.family = "resnet_tiny", "caffe"
   with pytest.raises(ValueError, match="classifier was trained with another normalisation"):
     first(config, tmp_path / "other")
+
+
+def test_a_segmentation_run_gives_the_encoder_and_a_wrong_folder_is_answered_with_the_right_one(
+  config, trained_run, tmp_path
+):
+  setup = build_setup(config)
+
+  def load(path):
+    config.model.pretrained = str(path)
+    return load_init_weights(config, setup, ())
+
+  found, _ = trained(config, trained_run)
+  assert_identical(load(trained_run)["params"], {"encoder": found["params"]["encoder"]})
+  for folder in ("checkpoints", "checkpoints/2"):
+    with pytest.raises(ValueError, match=f"is no workdir, .* Use --config.model.pretrained={trained_run}.$"):
+      load(trained_run / folder)
+  (tmp_path / "downloads").mkdir()
+  (tmp_path / "downloads" / "a model.safetensors").touch()
+  with pytest.raises(ValueError, match="Use --config.model.pretrained='.*/downloads/a model.safetensors'.$"):
+    load(tmp_path / "downloads")
+  for name in ("resnet50", tmp_path / "resnet50"):
+    with pytest.raises(ValueError, match="neither a file of weights nor a workdir .* see docs/WEIGHTS.md"):
+      load(name)
+  config.model.pretrained, config.init_from = "", str(trained_run)
+  config.model.kernel_size, config.model.boundary_refine = 5, False
+  message = "another network. Use --config.model.kernel_size=3 --config.model.boundary_refine=True. .*head2"
+  with pytest.raises(ValueError, match=message):
+    load_init_weights(config, build_setup(config), ())
 
 
 def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
@@ -228,7 +260,10 @@ class TestExport:
     with pytest.raises(ValueError, match="is of family 'torchvision', not 'caffe'"):
       first(config, tmp_path / "second")
     config.model.family, config.model.kernel_size = "torchvision", 5
-    with pytest.raises(ValueError, match="network.safetensors' is of another network .*head2.left_first.weight is"):
+    with pytest.raises(
+      ValueError,
+      match="network.safetensors': is of another network. Use --config.model.kernel_size=3. .*head2.left_first",
+    ):
       first(config, tmp_path / "second")
 
   def test_classes_and_partial_data_go_with_the_file(self, config, exported, tmp_path):
@@ -265,7 +300,9 @@ class TestExport:
     class_config.model.pretrained, class_config.init_from = "", str(network)
     assert_identical(trained(class_config, tmp_path / "run", "0")[0], whole.weights)
     class_config.init_from = str(encoder)
-    with pytest.raises(ValueError, match="encoder.safetensors' has no layer fc for 3 classes"):
+    with pytest.raises(
+      ValueError, match="encoder.safetensors': has no layer fc for 3 classes. Use --config.model.pret"
+    ):
       trained(class_config, tmp_path / "run", "0")
 
     # The same number of other classes, or the same in another order, is not taken for these.

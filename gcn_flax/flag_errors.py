@@ -1,0 +1,189 @@
+"""Explains in one line why a command line cannot be parsed: its recipe, an unknown flag or field, a value."""
+
+import json
+import pathlib
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from gcn_flax import config as config_lib
+from gcn_flax.messages import closest, flag
+from gcn_flax.nested import flatten
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple"}
+
+
+def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+  """Returns the value of `--config`, None without one, and the other arguments."""
+  recipe, rest, arguments = None, [], iter(argv)
+  for argument in arguments:
+    name, equals, value = argument.partition("=")
+    if name in ("--config", "-config"):
+      recipe = value if equals else next(arguments, "")
+    else:
+      rest.append(argument)
+  return recipe, rest
+
+
+def recipe_problem(recipe: str) -> str:
+  """Returns what is wrong with a value of `--config`, `configs/NAME.py[:ARGUMENT]`, and the fix; "" for a file."""
+  name, colon, argument = recipe.partition(":")
+  path = pathlib.Path(name)
+  if path.suffix == ".py" and path.is_file():
+    return ""
+  folder = path.parent if path.name == "config.json" else path
+  if (folder / "config.json").is_file():
+    return f"{flag('config', recipe)}: holds the settings of a run, it is no recipe. {_recipe_of_run(folder)}."
+  recipes = {file.stem: file for file in pathlib.Path("configs").glob("[!_]*.py")}
+  similar = closest(path.stem, recipes)
+  hint = f" Did you mean {flag('config', f'{recipes[similar]}{colon}{argument}')}?" if similar else ""
+  listed = f"Use one of {', '.join(sorted(map(str, recipes.values())))}." if recipes else "Use the path of a recipe."
+  problem = "is no Python file" if path.exists() else "not found"
+  return f"{flag('config', recipe)}: {problem}. {listed}{hint}"
+
+
+def _recipe_of_run(workdir: pathlib.Path) -> str:
+  try:
+    command = json.loads((workdir / "run.json").read_text())["command"]
+  except (OSError, ValueError, KeyError):
+    return "Name the recipe it was begun with, for instance --config=configs/quickstart.py"
+  return f"It was begun by: {command}"
+
+
+def config_problem(config: Any) -> str:
+  """Returns what is wrong with the result of a recipe, and the fix; "" for a config with every field."""
+  fix = "Let get_config start from gcn_flax.config.get_config() and return it"
+  if not isinstance(config, ml_collections.ConfigDict):
+    return f"get_config returns {type(config).__name__}, not a ConfigDict. {fix}."
+  lacking = [field for field in _fields() if field not in flatten(config.to_dict())]
+  return f"its config lacks {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}. {fix}." if lacking else ""
+
+
+def explain(error: Exception, argv: Sequence[str], recipe: str, own_flags: Mapping[str, tuple]) -> str:
+  """Returns one line about an error of parsing.
+
+  Args:
+    error: the error.
+    argv: the command line.
+    recipe: value of `--config`.
+    own_flags: flag -> a tuple whose second item is its metavariable.
+  """
+  return _explain_recipe(error, recipe) or _explain_fields(argv) or _explain_flag(error, own_flags) or _text(error)
+
+
+def _explain_recipe(error: BaseException | None, recipe: str) -> str:
+  """Returns one line about an exception that the recipe raised; "" for others."""
+  path, line, fault = recipe.partition(":")[0], None, None
+  while error:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+      lines = [error.lineno]
+    if lines or "get_config" in _text(error):
+      line, fault = lines[-1] if lines else None, error
+    error = error.__cause__ or error.__context__
+  if fault is None:
+    return ""
+  start = flag("config", recipe)
+  if line is None:  # It was not called at all.
+    is_missing = isinstance(fault, AttributeError)
+    return f"{start}: " + (
+      "the file has no function get_config. Define one that returns the config."
+      if is_missing
+      else f"the recipe takes no argument. Use {flag('config', path)}."
+      if ":" in recipe
+      else "the recipe needs an argument. Append it, --config=PATH:ARGUMENT."
+    )
+  field = _missing_field(fault)
+  if field:
+    similar = closest(field, {name for dotted in _fields() for name in dotted.split(".")})
+    hint = f" Did you mean {similar}?" if similar else ""
+    return f"{start}: line {line}: the config has no field {field!r}.{hint} {config_lib.__file__} lists all fields."
+  if type(fault) is ValueError:  # Raised by the recipe itself, whose words say it all.
+    return f"{start}: {_text(fault)}"
+  return f"{start}: line {line}: {type(fault).__name__}: {_text(fault)}"
+
+
+def _missing_field(error: BaseException) -> str:
+  """Returns the field that a ConfigDict lacks, if that is what the error says; otherwise ''."""
+  # A ConfigDict raises a KeyError, or an AttributeError whose argument is one. Its text quotes the field, and may
+  # list all other fields or suggest a similar one.
+  if isinstance(error, KeyError) and "ml_collections" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+    return ""
+  reason = error.args[0] if isinstance(error, AttributeError) and error.args else error
+  text = str(reason.args[0]) if isinstance(reason, KeyError) and reason.args else ""
+  found = re.match(r"""(?:Key )?['"](\w+)['"](?: does not exist|\n|$)""", text)
+  return found[1] if found else ""
+
+
+def _explain_fields(argv: Sequence[str]) -> str:
+  """Returns one line about the first flag `--config.FIELD` whose field is none; "" if there is no such flag."""
+  fields = _fields()
+  for argument in argv:
+    found = re.fullmatch(r"--?(?:no)?config\.([^=]+)=?(.*)", argument, re.DOTALL)
+    name, value = found.groups() if found else ("", "")
+    if not name or name in fields:
+      continue
+    inside = [field for field in fields if field.startswith(f"{name}.")]
+    if inside:
+      return f"{argument.partition('=')[0]}: has fields of its own. Set one, {flag(*_example(inside[0]))}."
+    outer = next((field for field in fields if name.startswith(f"{field}.")), "")
+    if outer:
+      return f"{flag(f'config.{name}', value)}: config.{outer} has no fields. Use {flag(*_example(outer))}."
+    similar = closest_field(name)
+    hint = f" Did you mean {flag(f'config.{similar}', value or fields[similar])}?" if similar else ""
+    problem = f"the config has no field {name!r}.{hint}"
+    return f"{flag(f'config.{name}', value)}: {problem} {config_lib.__file__} lists all fields."
+  return ""
+
+
+def _explain_flag(error: Exception, own_flags: Mapping[str, tuple]) -> str:
+  """Returns one line about an error of absl's parser; "" for other errors."""
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name, value = error.flagname, str(error.flagvalue).partition("=")[2]
+    field = closest_field(name)
+    if field.rpartition(".")[2] != name.rpartition(".")[2]:  # Only similar, and then an own flag is meant first.
+      field = "" if closest(name, own_flags) else field
+    meant = f"config.{field}" if field else closest(name, own_flags)
+    hint = f"Did you mean {flag(meant, value or _fields().get(field, ''))}? " if meant else ""
+    return f"--{name}: unknown flag. {hint}See --help."
+  text = str(error)
+  missing = re.match(r"Missing value for flag --(\S+)", text)
+  if missing:
+    name = missing[1]
+    usage = f"--{name}={own_flags[name][1]}" if name in own_flags else flag(*_example(name.removeprefix("config.")))
+    return f"--{name}: its value is missing. Use {usage}."
+  illegal = re.match(r"flag --([^=]+)=(.*?): ", text, re.DOTALL)
+  if not illegal:
+    return ""
+  name, value = illegal.groups()
+  if name in own_flags:
+    return f"{flag(name, value)}: must be a whole number{' of at least 1' if name == 'join_timeout' else ''}."
+  example = _example(name.removeprefix("config."))
+  kind = _KINDS.get(type(example[1]), "of another type")
+  return f"{flag(name, value)}: must be {kind}. Use for instance {flag(*example)}."
+
+
+def closest_field(name: str) -> str:
+  """Returns the field of the config that a misspelled or incomplete dotted name most likely means; "" for none."""
+  fields, last = list(_fields()), name.rpartition(".")[2]
+  by_last = {field.rpartition(".")[2]: field for field in reversed(fields)}
+  same = [field for field in fields if field.rpartition(".")[2] == last]
+  return (
+    closest(name, same) or (same[0] if same else "") or closest(name, fields) or by_last.get(closest(last, by_last), "")
+  )
+
+
+def _fields() -> dict[str, Any]:
+  return flatten(config_lib.get_config().to_dict())
+
+
+def _example(field: str) -> tuple[str, Any]:
+  return f"config.{field}", _fields()[field]
+
+
+def _text(error: BaseException) -> str:
+  return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
