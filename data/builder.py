@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from data import pictures
 from data.faults import raise_all, size, wrong_values
+from gcn_flax.input_pipeline.pictures import MAX_JPEG_SIDE, check_image_id
 from gcn_flax.labels import LabelSet
 from gcn_flax.parallel import parallel_map
 
@@ -105,7 +106,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def check_item(entry):
       split, item = entry
       try:
-        return split, self.check_example(self.load(item), plan.label_set).shape[:2], None
+        example = self.load(item)
+        image = self.check_example(example, plan.label_set)
+        self._check_stored(example, image)
+        return split, image.shape[:2], None
       except (ValueError, OSError) as error:
         return split, (0, 0), str(error)
 
@@ -117,6 +121,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       faults += [fault] if fault else []
     raise_all(faults)
     return largest
+
+  def _check_stored(self, example: Example, image: np.ndarray) -> None:
+    """Raises ValueError if an example has an id that is no path, or is too long for the format it is stored in."""
+    try:
+      check_image_id(example.image_id)
+    except ValueError as error:
+      raise ValueError(f"{example.image_name}: {error}") from error
+    if self.info.metadata.get("image_format") == "jpeg" and max(image.shape) > MAX_JPEG_SIDE:
+      raise ValueError(
+        f"{example.image_name} is {size(image)}, but a JPEG holds up to {MAX_JPEG_SIDE:,} pixels per side. Leave out "
+        "--image_format=jpeg."
+      )
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the user's own files, to notice when they change; '' for official archives."""

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from data.builder import Example, Plan
 from data.class_builder import ClassBuilder
 from data.faults import raise_all
-from data.folder.folder_dataset_builder import SPLITS, SUFFIXES
+from data.folder.folder_dataset_builder import SPLITS
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 from gcn_flax.labels import LabelSet, image_labels
 
 

@@ -13,9 +13,9 @@ from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
 from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 from gcn_flax.labels import LabelSet
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from gcn_flax import files
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # Keys under which training scripts save a network's weights.
 _SAFE_TORCH = (2, 6)  # In older versions weights_only can be bypassed.
+_MAX_EXPANSION = 4  # Bytes of tensors per byte of their file; tensors that share memory are stored once.
 _PRODUCER = "gcn_flax"  # Only metadata of this package's own files is used.
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
@@ -98,6 +100,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
       f"{path}: PyTorch {torch.__version__} is not safe, its weights_only loader can be made to run code "
       "(CVE-2025-32434). Install 2.6 or newer, or save the weights as .safetensors."
     )
+  _check_expansion(path, _unpacked_bytes(path))
   try:
     content = torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:  # Its text is not shown: it advises to run the file's code.
@@ -117,10 +120,30 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f"{path} is not a state dict, a mapping of names to tensors. Save the network's state_dict() alone."
     )
+  _check_expansion(path, sum(tensor.numel() * tensor.element_size() for tensor in content.values()))
   try:
     return {name: _to_numpy(tensor) for name, tensor in content.items()}
   except (TypeError, RuntimeError) as error:  # Sparse and quantised tensors, for instance.
     raise ValueError(f"{path} holds tensors that are not plain arrays ({_first_line(error)}).") from error
+
+
+def _unpacked_bytes(path: pathlib.Path) -> int:
+  """Returns the bytes that the members of a zip file claim to have; 0 for another or a damaged file."""
+  try:
+    with zipfile.ZipFile(path) as file:
+      return sum(member.file_size for member in file.infolist())
+  except Exception:  # Whatever it is, PyTorch's reader says it better.
+    return 0
+
+
+def _check_expansion(path: pathlib.Path, num_bytes: int) -> None:
+  """Raises ValueError for tensors that would take far more memory than their file has bytes."""
+  stored = path.stat().st_size
+  if num_bytes > _MAX_EXPANSION * stored:
+    raise ValueError(
+      f"{path} claims {num_bytes:,} bytes of tensors, but has {stored:,}. Save copies of expanded tensors, "
+      "tensor.clone(), or download it again."
+    )
 
 
 def _first_line(error: Exception) -> str:

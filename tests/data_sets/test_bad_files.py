@@ -55,7 +55,7 @@ def saved(tmp_path, image, kind, **options):
     (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("RGBA"), "PNG"), "mode RGBA (with transparency)"),
     (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("P"), "PNG"), "mode P (palette)"),
     (lambda tmp: png(PHOTO[..., 0] > 99), "mode 1 (black and white)"),
-    (lambda tmp: png(PHOTO[..., 0].astype(np.uint16)), "(16 or 32 bits)"),
+    (lambda tmp: png(PHOTO[..., 0].astype(np.uint16)), "has 16 bits per channel"),
     (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".png"), "has 16 bits per channel"),
     (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".tiff"), "16 bits"),
     (lambda tmp: rotated(PHOTO), "has EXIF orientation 6, which its mask does not share"),
