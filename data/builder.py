@@ -124,10 +124,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _check_stored(self, example: Example, image: np.ndarray) -> None:
     """Raises ValueError if an example has an id that is no path, or is too long for the format it is stored in."""
-    try:
-      check_image_id(example.image_id)
-    except ValueError as error:
-      raise ValueError(f"{example.image_name}: {error}") from error
+    check_image_id(example.image_id)
     if self.info.metadata.get("image_format") == "jpeg" and max(image.shape) > MAX_JPEG_SIDE:
       raise ValueError(
         f"{example.image_name} is {size(image)}, but a JPEG holds up to {MAX_JPEG_SIDE:,} pixels per side. Leave out "

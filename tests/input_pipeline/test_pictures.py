@@ -14,6 +14,8 @@ from PIL import Image
 
 from data import pictures as strict
 from gcn_flax.input_pipeline import pictures
+from gcn_flax.input_pipeline.examples import CorruptExample, Source
+from gcn_flax.labels import CAMVID
 
 RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8), (56, 42))
 IMAGE = Image.fromarray(RGB)
@@ -140,6 +142,16 @@ def test_a_picture_that_a_format_cannot_hold_is_reported():
     strict.encode_jpeg(strip)
   with pytest.raises(ValueError, match="cannot be written as '.txt'"):
     pictures.encode(strip, ".txt")
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", header(40_000, 40_000)], ids=["empty", "text", "too large"])
+def test_whatever_opencv_makes_of_a_damaged_record_the_example_is_named(data):
+  """It returns None or raises cv2.error."""
+  records = [{"image_id": b"street_1", "image": data, "label": data}]
+  source = Source("fake", "train", records, CAMVID, has_labels=True)
+  for read in (lambda: source[0], lambda: source.label(0)):
+    with pytest.raises(CorruptExample, match="fake 'train', example 0, is damaged: street_1: the (image|label)"):
+      read()
 
 
 @pytest.mark.parametrize("image_id", ["a", "cat/001.jpg", "..b", "Straße 1", "a:b"])
