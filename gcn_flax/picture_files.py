@@ -63,7 +63,7 @@ def _check_replaced(output: pathlib.Path, targets: Sequence[pathlib.Path]) -> No
 def _matches(pattern: str) -> list[pathlib.Path]:
   """Returns the pictures that one value of --images stands for. Raises ValueError if there is none."""
   if not pattern:
-    raise ValueError("--images='': names no picture. Give a file, a folder or a pattern such as 'a/*.jpg'.")
+    raise ValueError("--images='': names nothing. Use a file, a folder or a pattern such as 'a/*.jpg'.")
   path = pathlib.Path(os.path.expanduser(pattern))
   if path.is_file():  # Its name may have brackets, which are special in a pattern.
     return [path]
@@ -88,7 +88,7 @@ def _pictures(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
   """Returns the paths that end as pictures do; says so if there are others beside them."""
   others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
   if 0 < len(others) < len(paths):
-    _log.info("%d files are left aside because they are no pictures, for instance %s", len(others), others[0])
+    _log.info("%d of %d files are left aside, they are no pictures: %s ...", len(others), len(paths), others[0])
   return [path for path in paths if path.suffix.lower() in SUFFIXES]
 
 

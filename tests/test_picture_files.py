@@ -57,7 +57,7 @@ def test_files_that_are_left_aside_are_counted(folder, tmp_path, caplog, monkeyp
   monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
   with caplog.at_level(logging.INFO, logger="gcn_flax"):
     find_pictures([f"{folder}/*"], tmp_path / "out")
-  assert "2 files are left aside because they are no pictures, for instance" in caplog.text
+  assert "2 of 5 files are left aside, they are no pictures" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_files_that_are_left_aside_are_counted(folder, tmp_path, caplog, monkeyp
     ("{}/empty/*.jpg", "matches no file. There is no picture in {}/empty. Use a file"),
     ("{}/empty", "holds no file that ends in .jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp. Use another folder."),
     ("{}/outer", "Use --images='{}/outer/**/*.png' for {}/outer/inner/x.png."),
-    ("", "names no picture. Give a file, a folder or a pattern"),
+    ("", "names nothing. Use a file, a folder or a pattern"),
   ],
 )
 def test_what_matches_nothing_is_answered_with_what_is_there(folder, tmp_path, pattern, message):
