@@ -85,7 +85,8 @@ def predict_pictures(
     path, image, output = predicted
     label = postprocess(image, output)
     overlay.save_labels(targets[path], label, trained.label_set.palette)
-    overlay.save_overlay(overlay_path(targets[path]), overlay.blend(image, label, trained.label_set))
+    blended = overlay.blend(image, label, trained.label_set)
+    files.write(overlay_path(targets[path]), overlay.encode_jpeg(blended))
 
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
   decoded = parallel_map(read, targets, config.data.num_threads)

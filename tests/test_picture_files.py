@@ -125,5 +125,5 @@ def test_nothing_but_predictions_is_replaced(folder, tmp_path, name, make):
 def test_predictions_are_replaced(folder, tmp_path):
   target = find_pictures([f"{folder}/a.jpg"], tmp_path)[folder / "a.jpg"]
   overlay.save_labels(target, LABEL, [[0, 0, 0]] * 256)
-  overlay.save_overlay(overlay_path(target), np.zeros((4, 5, 3), np.uint8))
+  overlay_path(target).write_bytes(overlay.encode_jpeg(np.zeros((4, 5, 3), np.uint8)))
   assert find_pictures([f"{folder}/a.jpg"], tmp_path) == {folder / "a.jpg": target}

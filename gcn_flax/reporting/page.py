@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from gcn_flax import nested
-from gcn_flax.input_pipeline import pictures
 from gcn_flax.tasks.metrics import Metrics, Row
-from gcn_flax.visualize import charts
+from gcn_flax.visualize import charts, overlay
 from gcn_flax.visualize.tables import TITLES
 
 _TEMPLATE = pathlib.Path(__file__).parent / "report.html"
@@ -139,7 +138,7 @@ def _series(metrics: list[dict[str, Any]], key: str, factor: float) -> tuple[lis
 
 def _sheets(metrics: Metrics) -> list[tuple[str, str]]:
   def source(rows: list[Row]) -> str:
-    return _source("image/jpeg", pictures.encode(metrics.sheet(rows, over_image=True), ".jpg"))
+    return _source("image/jpeg", overlay.encode_jpeg(metrics.sheet(rows, over_image=True)))
 
   sheets = (("Worst", metrics.worst), ("Best", metrics.best), ("Evenly spaced over the split", metrics.sample))
   return [(name, source(rows)) for name, rows in sheets if rows]

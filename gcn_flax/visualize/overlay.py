@@ -14,7 +14,7 @@ from gcn_flax.input_pipeline import pictures
 from gcn_flax.labels import LabelSet
 
 VOID_COLOUR = (255, 255, 255)
-_PREDICTED = "predicted by gcn_flax"  # In the metadata of predictions, so that nobody takes them for ground truth.
+_PREDICTED = "gcn_flax: prediction"  # In the metadata of predictions, where editors do not keep it.
 _JPEG_QUALITY = 95
 
 
@@ -29,22 +29,22 @@ def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[
   if palette:
     image.putpalette([channel for colour in palette for channel in colour])
   info = PngInfo()
-  info.add_text("Comment", _PREDICTED)
+  info.add_text("Software", _PREDICTED)
   content = io.BytesIO()
   image.save(content, "PNG", pnginfo=info)
   files.write(path, content.getvalue())
 
 
-def save_overlay(path: files.Path, picture: np.ndarray) -> None:
-  """Writes the overlay of a prediction, RGB uint8 `[H, W, 3]`, as a JPEG, shrunk if it is too long for one."""
+def encode_jpeg(picture: np.ndarray) -> bytes:
+  """Encodes a picture of predictions, RGB uint8 `[H, W, 3]`, as a JPEG, shrunk if it is too long for one."""
   content = io.BytesIO()
   fitting = fit(picture, pictures.MAX_JPEG_SIDE, pictures.MAX_JPEG_SIDE)
   Image.fromarray(fitting).save(content, "JPEG", quality=_JPEG_QUALITY, comment=_PREDICTED)
-  files.write(path, content.getvalue())
+  return content.getvalue()
 
 
 def is_predicted(path: pathlib.Path) -> bool:
-  """Returns True for a file that `save_labels` or `save_overlay` wrote; False for a link to one."""
+  """Returns True for a file made by `save_labels` or `encode_jpeg`, unless it is edited; False for a link to one."""
   if path.is_symlink() or not path.is_file():
     return False
   with open(path, "rb") as file:

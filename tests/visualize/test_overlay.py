@@ -1,5 +1,7 @@
 """Files of predictions, and pictures of extreme shapes."""
 
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -7,10 +9,9 @@ from gcn_flax.labels import CAMVID
 from gcn_flax.visualize import overlay, sheets
 
 
-def test_the_overlay_of_a_strip_is_shrunk_to_what_a_jpeg_holds(tmp_path):
+def test_a_strip_is_shrunk_to_what_a_jpeg_holds():
   for shape, expected in (((4, 70_000), (65_500, 4)), ((70_000, 4), (4, 65_500)), ((65_500, 4), (4, 65_500))):
-    overlay.save_overlay(tmp_path / "strip.jpg", np.full((*shape, 3), 99, np.uint8))
-    with Image.open(tmp_path / "strip.jpg") as image:
+    with Image.open(io.BytesIO(overlay.encode_jpeg(np.full((*shape, 3), 99, np.uint8)))) as image:
       assert image.format == "JPEG" and image.size == expected
 
 
@@ -21,6 +22,17 @@ def test_label_maps_keep_their_values(tmp_path):
     with Image.open(tmp_path / "label.png") as image:
       assert image.mode == ("P" if palette else "L")
       np.testing.assert_array_equal(np.asarray(image), label)
+
+
+def test_an_edited_label_map_is_no_prediction_any_more(tmp_path):
+  """It may be corrected by hand."""
+  path = tmp_path / "label.png"
+  overlay.save_labels(path, np.zeros((4, 5), np.uint8))
+  assert overlay.is_predicted(path)
+  with Image.open(path) as image:
+    image.load()
+  image.save(path)
+  assert not overlay.is_predicted(path)
 
 
 def test_sheets_of_strips_are_no_longer_than_other_sheets():
