@@ -3,6 +3,7 @@
 import collections
 import fnmatch
 import glob
+import itertools
 import logging
 import os
 import pathlib
@@ -71,32 +72,36 @@ def _matches(pattern: str) -> list[pathlib.Path]:
     return _in_folder(path)
   found = _glob(path)
   if not found:
-    raise ValueError(f"--images={pattern!r} matches no file. {_advice(path)}")
-  return _pictures(found) or found  # Other suffixes are fine if nothing else is meant.
+    raise ValueError(f"--images={pattern!r} matches no picture. {_advice(path)}")
+  return _pictures(found) or found  # A pattern may ask for another suffix.
 
 
 def _in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
   found = _pictures(_glob(folder / "*"))
   if not found:
-    deeper = next((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), None)
+    deeper = next(filter(_is_picture, folder.rglob("*")), None)
     fix = f"Use {_flag(folder / '**' / f'*{deeper.suffix}')} for {deeper}." if deeper else "Use another folder."
     raise ValueError(f"--images={str(folder)!r} holds no file that ends in {', '.join(SUFFIXES)}. {fix}")
   return found
 
 
 def _pictures(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """Returns the paths that end as pictures do; says so if there are others beside them."""
-  others = [path for path in paths if path.suffix.lower() not in SUFFIXES]
+  """Returns the paths that end as pictures do, and logs how many others there are beside them."""
+  others = list(itertools.filterfalse(_is_picture, paths))
   if 0 < len(others) < len(paths):
     _log.info("%d of %d files are left aside, they are no pictures: %s ...", len(others), len(paths), others[0])
-  return [path for path in paths if path.suffix.lower() in SUFFIXES]
+  return list(filter(_is_picture, paths))
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in SUFFIXES
 
 
 def _advice(path: pathlib.Path) -> str:
   """Returns what to use in place of a pattern that matches no file."""
   nearby = _glob(path.parent / "*")
   alike = [found for found in nearby if fnmatch.fnmatchcase(found.name.lower(), path.name.lower())]
-  other = next(iter(alike or _pictures(nearby)), None)
+  other = next(iter(alike or filter(_is_picture, nearby)), None)
   if other:
     kept = path.with_suffix(other.suffix)
     use = kept if fnmatch.fnmatchcase(other.name, kept.name) else path.with_name(f"*{other.suffix}")

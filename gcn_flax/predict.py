@@ -60,7 +60,8 @@ def run(
   targets = find_pictures(images, pathlib.Path(output).expanduser().absolute())
   preflight(config, workdir)
   count = predict_pictures(config, load_trained(config, workdir, checkpoint), targets)
-  print(f"wrote label maps and overlays of {count} pictures to {output}")
+  shown = str(output).encode(errors="backslashreplace").decode()  # Most terminals take UTF-8 only.
+  print(f"wrote label maps and overlays of {count} pictures to {shown}")
   return count
 
 

@@ -63,11 +63,11 @@ def test_files_that_are_left_aside_are_counted(folder, tmp_path, caplog, monkeyp
 @pytest.mark.parametrize(
   "pattern, message",
   [
-    ("{}/up/*.jpg", "matches no file. {}/up/D.JPG is there, in another case. Use --images='{}/up/*.JPG'."),
-    ("{}/up/d.jpg", "matches no file. {}/up/D.JPG is there, in another case. Use --images='{}/up/*.JPG'."),
-    ("{}/deep/*.tif", "matches no file. {}/deep/c.jpg is there. Use --images='{}/deep/*.jpg'."),
-    ("{}/nowhere/*.jpg", "matches no file. There is no folder {}/nowhere. Use a file"),
-    ("{}/empty/*.jpg", "matches no file. There is no picture in {}/empty. Use a file"),
+    ("{}/up/*.jpg", "matches no picture. {}/up/D.JPG is there, in another case. Use --images='{}/up/*.JPG'."),
+    ("{}/up/d.jpg", "matches no picture. {}/up/D.JPG is there, in another case. Use --images='{}/up/*.JPG'."),
+    ("{}/deep/*.tif", "matches no picture. {}/deep/c.jpg is there. Use --images='{}/deep/*.jpg'."),
+    ("{}/nowhere/*.jpg", "matches no picture. There is no folder {}/nowhere. Use a file"),
+    ("{}/empty/*.jpg", "matches no picture. There is no picture in {}/empty. Use a file"),
     ("{}/empty", "holds no file that ends in .jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp. Use another folder."),
     ("{}/outer", "Use --images='{}/outer/**/*.png' for {}/outer/inner/x.png."),
     ("", "names nothing. Use a file, a folder or a pattern"),

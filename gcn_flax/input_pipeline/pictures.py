@@ -93,8 +93,10 @@ def _named(name: str) -> Iterator[None]:
   try:
     yield
   except Image.UnidentifiedImageError as error:
-    formats = ", ".join(FORMATS)
-    raise ValueError(f"{name} is damaged or truncated, or none of {formats}. Replace or convert the file.") from error
+    raise ValueError(
+      f"{name} is damaged or truncated, or not a grey or colour picture in one of the formats {', '.join(FORMATS)}. "
+      "Replace or convert it."
+    ) from error
   except Image.DecompressionBombError as error:
     raise ValueError(f"{name} has more than {MAX_PIXELS:,} pixels. Cut it into pieces.") from error
   except Exception as error:
