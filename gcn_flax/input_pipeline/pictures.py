@@ -94,7 +94,7 @@ def _named(name: str) -> Iterator[None]:
     yield
   except Image.UnidentifiedImageError as error:
     raise ValueError(
-      f"{name} is damaged or truncated, or not a grey or colour picture in one of the formats {', '.join(FORMATS)}. "
+      f"{name} is damaged or truncated, or not an 8-bit grey or colour picture of the formats {', '.join(FORMATS)}. "
       "Replace or convert it."
     ) from error
   except Image.DecompressionBombError as error:
