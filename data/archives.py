@@ -16,6 +16,8 @@ from typing import Any
 
 from data.faults import one_line, raise_all
 
+_ENCRYPTED = 1  # The bit in a zip member's flags.
+_MAX_BYTES = 2**31  # Of one member; the largest of an official archive, in COCO's annotations, has a quarter of it.
 # Raised by the readers for damaged files; NotImplementedError is zipfile's, for unknown compression methods.
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, NotImplementedError)
 
@@ -33,7 +35,7 @@ class Archive:
     top: folder of the official archive that contains everything of use, with which names begin.
 
   Raises:
-    ValueError: if the file is damaged or contains a name twice.
+    ValueError: if the file is damaged or encrypted, or contains a name twice.
     OSError: if there is not enough space to decompress it.
   """
 
@@ -51,6 +53,9 @@ class Archive:
     if self.path.suffix == ".zip":
       self._file = zipfile.ZipFile(self.path)
       members = [(info.filename, info) for info in self._file.infolist() if not info.is_dir()]
+      locked = next((name for name, info in members if info.flag_bits & _ENCRYPTED), None)
+      if locked:
+        raise ValueError(f"{locked} in {self.path} is encrypted. Download it again, or zip it without a password.")
     else:
       self._file = tarfile.open(fileobj=self._uncompressed())  # noqa: SIM115, stays open as long as the archive.
       members = [(info.name, info) for info in self._file.getmembers() if info.isfile()]
@@ -71,14 +76,18 @@ class Archive:
     return file
 
   def read(self, name: str) -> bytes:
-    """Returns the content of one file. Raises ValueError if it is missing or damaged."""
+    """Returns the content of one file. Raises ValueError if it is missing, damaged or larger than 2 GiB."""
     if name not in self._members:
       raise ValueError(f"{name} is not in {self.path}. Check that the download is complete.")
+    member = self._members[name]
+    num_bytes = member.file_size if isinstance(member, zipfile.ZipInfo) else member.size
+    if num_bytes > _MAX_BYTES:
+      raise ValueError(f"{name} in {self.path} claims {num_bytes:,} bytes, too many for it. Download it again.")
     try:
       if isinstance(self._file, zipfile.ZipFile):
-        return self._file.read(self._members[name])  # Has its own lock.
+        return self._file.read(member)  # Has its own lock.
       with self._lock:
-        return self._file.extractfile(self._members[name]).read()
+        return self._file.extractfile(member).read()
     except _DAMAGE as error:
       _raise_if_not_damage(error, self.path)
       raise ValueError(f"{name} in {self.path} is damaged ({one_line(error)}). Download it again.") from error

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data import pictures
 from data.class_counts import ClassCounts, pixels_by_class
 from data.faults import raise_all, size, wrong_values
+from gcn_flax.input_pipeline.pictures import MAX_JPEG_SIDE, check_image_id
 from gcn_flax.labels import LabelSet
 from gcn_flax.parallel import parallel_map
 
@@ -112,8 +113,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       split, item = entry
       try:
         example = self.load(item)
-        shape = self.check_example(example, plan.label_set).shape[:2]
-        return split, shape, None if split in plan.unlabelled else pixels_by_class(example.label, plan.label_set), None
+        image = self.check_example(example, plan.label_set)
+        self._check_stored(example, image)
+        pixels = None if split in plan.unlabelled else pixels_by_class(example.label, plan.label_set)
+        return split, image.shape[:2], pixels, None
       except (ValueError, OSError) as error:
         return split, (0, 0), None, str(error)
 
@@ -151,6 +154,15 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return (
       "It cannot be learned from train. If the archives are incomplete, complete them and prepare the data set again."
     )
+
+  def _check_stored(self, example: Example, image: np.ndarray) -> None:
+    """Raises ValueError if an example has an id that is no path, or is too long for the format it is stored in."""
+    check_image_id(example.image_id)
+    if self.info.metadata.get("image_format") == "jpeg" and max(image.shape) > MAX_JPEG_SIDE:
+      raise ValueError(
+        f"{example.image_name} is {size(image)}, but a JPEG holds up to {MAX_JPEG_SIDE:,} pixels per side. Leave out "
+        "--image_format=jpeg."
+      )
 
   def digest(self, root: pathlib.Path) -> str:
     """Returns a digest of the user's own files, to notice when they change; '' for official archives."""

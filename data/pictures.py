@@ -1,17 +1,14 @@
 """Strict decoding of images and masks: files that readers could interpret differently are rejected."""
 
 import io
-import re
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from data.faults import change_masks, one_line
+from data.faults import change_masks
+from gcn_flax.input_pipeline import pictures
 
-Image.MAX_IMAGE_PIXELS = None  # Aerial and medical images are large, and the files are the user's own.
-_ORIENTATION = 0x0112  # The EXIF tag.
-_TIFF_DEPTH = 258  # The tag BitsPerSample.
 _PNG_DEPTH = 24  # Offset of the bit depth, followed by the colour type, in the file (PNG specification, 11.2.1).
 _JPEG_QUALITY = 95
 
@@ -25,9 +22,10 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
     published: if True, labels are known to fit the pixels as stored, whatever the orientation and colour mode.
 
   Raises:
-    ValueError: if the file is damaged or truncated, not 8-bit RGB, or has an EXIF orientation.
+    ValueError: for what `pictures.decode` rejects; and unless `published`, for other modes than RGB and for an EXIF
+      orientation.
   """
-  image, orientation = _open(data, name)
+  image, orientation = pictures.decode(data, name)
   if image.mode != "RGB" and not published:
     kind = _MODES.get(image.mode, "unusual")
     raise ValueError(f"{name} has mode {image.mode} ({kind}). Convert it to 8-bit RGB.")
@@ -36,16 +34,15 @@ def decode_rgb(data: bytes, name: str, published: bool = False) -> np.ndarray:
       f"{name} has EXIF orientation {orientation}, which its mask does not share. Rotate the pixels and remove the tag "
       "(for instance with mogrify -auto-orient), and check that the mask fits."
     )
-  return np.asarray(image.convert("RGB"))
+  return pictures.to_rgb(image, name)
 
 
 _MODES = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "print colours", "RGBA": "with transparency"}
-_MODES.update(dict.fromkeys(("I", "I;16", "I;16B", "F"), "16 or 32 bits"))
 
 
 def is_rgb(data: bytes) -> bool:
   """Returns True if an image is stored as 8-bit RGB or grey, which all decoders read alike."""
-  return Image.open(io.BytesIO(data)).mode in ("RGB", "L")
+  return Image.open(io.BytesIO(data), formats=pictures.FORMATS).mode in ("RGB", "L")
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
@@ -138,29 +135,8 @@ def decode_instances(data: bytes, name: str) -> np.ndarray:
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
-  """Returns the completely decoded image and its EXIF orientation, 1 if it has none."""
-  try:
-    image = Image.open(io.BytesIO(data))
-    depth = _depth(image, data)
-    # Loading a TIFF rotates it and removes the tag; a PNG may store the tag after its pixels.
-    before = image.getexif().get(_ORIENTATION, 1)
-    image.load()
-    orientation = max(before, image.getexif().get(_ORIENTATION, 1))
-  except Exception as error:  # Pillow raises all kinds of errors for damaged files.
-    text = re.sub(r" ?<_io\S+ object at \w+>", "", one_line(error))
-    raise ValueError(f"{name} is damaged or truncated ({text}). Replace the file.") from error
-  if depth > 8 and image.mode in ("RGB", "RGBA"):  # Pillow silently rounds these to 8 bits.
-    raise ValueError(f"{name} has {depth} bits per channel. Convert it to 8-bit RGB.")
-  return image, orientation
-
-
-def _depth(image: Image.Image, data: bytes) -> int:
-  """Returns the bits per channel, for formats that can have more than 8."""
-  if image.format == "PNG":
-    return data[_PNG_DEPTH]
-  if image.format == "TIFF":
-    return max(image.tag_v2.get(_TIFF_DEPTH, (8,)))
-  return 8
+  """Decodes a mask; unlike those of an image, its values may have 16 bits."""
+  return pictures.decode(data, name, deep=True)
 
 
 def _grey_step(png: bytes) -> int:
@@ -171,15 +147,14 @@ def _grey_step(png: bytes) -> int:
 
 def encode_mask(mask: np.ndarray) -> bytes:
   """Encodes a mask, uint8 `[H, W]`, as a single-channel PNG; without row filters, because that decodes fastest."""
-  return cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE])[1].tobytes()
+  return pictures.encode(mask, ".png", [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE])
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-  """Encodes RGB uint8 `[H, W, 3]` as a JPEG of quality 95."""
-  quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-  return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+  """Encodes RGB uint8 `[H, W, 3]` as a JPEG of quality 95. Raises ValueError for more than 65,500 pixels per side."""
+  return pictures.encode(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
 
 
 def encode_png(image: np.ndarray) -> bytes:
   """Encodes RGB uint8 `[H, W, 3]` as a PNG."""
-  return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+  return pictures.encode(image, ".png")

@@ -107,13 +107,13 @@ def prepare(
         f"{dataset}: the counts differ from the published ones: {', '.join(different)}. "
         "Complete the download, or add --partial to accept them."
       )
+    builder.info.metadata["image_format"] = image_format
     metadata = {
       "classes": list(plan.label_set.classes),
       "palette": [list(colour) for colour in plan.label_set.palette],
       "unlabelled": list(plan.unlabelled),
       "digest": builder.digest(_root(dataset, manual_dir)),
       **builder.check(plan),
-      "image_format": image_format,
       "counts": plan.counts,
       "published": plan.published,
       "partial": different,

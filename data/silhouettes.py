@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from gcn_flax.input_pipeline.pictures import encode
+
 SIZE = 64  # Side of an image, pixels.
 COUNTS = {"train": 2_000, "val": 100}  # Images per class.
 _FINE = 4  # Outlines are drawn at this scale and averaged, against aliasing.
@@ -115,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     folder = unfinished / split / name
     folder.mkdir(parents=True, exist_ok=True)
     image = draw(name, np.random.default_rng([_SEED, list(COUNTS).index(split), list(OUTLINES).index(name), index]))
-    cv2.imwrite(str(folder / f"{index:05d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    (folder / f"{index:05d}.png").write_bytes(encode(image, ".png"))
   unfinished.rename(output)
   return 0
 

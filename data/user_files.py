@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from data.faults import printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
 SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
 

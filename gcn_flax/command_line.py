@@ -35,7 +35,7 @@ _FLAGS = {
     "SPLIT",
     "default: config.data.eval_split; for --submission: test",
   ),
-  "images": (("predict",), "PATTERN", "pictures to predict, quoted: 'a/*.jpg'; may be repeated"),
+  "images": (("predict",), "PATTERN", "pictures to predict: folder, file, or quoted 'a/*.jpg'; may be repeated"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
   "topology": (("plan",), "CHIPS", "chips to plan for: v5e:4x8, h100:8"),
@@ -69,7 +69,7 @@ Examples:
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=predict \\
-    --images='pictures/*.jpg' --output=runs/predictions
+    --images=pictures --output=runs/predictions
 """
 
 
@@ -152,6 +152,8 @@ def _check_combinations(given: flags.FlagValues) -> None:
     raise UserError(f"--split={given.split} names a split of a data set, and --images is none. Leave it out.")
   if mode == "predict" and given.images and not given.output:
     raise UserError("--mode=predict needs a folder for the label maps, for instance --output=runs/predictions.")
+  if "://" in given.output:
+    raise UserError(f"--output={given.output}: must be a local folder, for instance --output=runs/predictions.")
   if mode == "check" and not given.submission:
     raise UserError("--mode=check reads back a submission: say which, --submission=voc or cityscapes.")
   if mode == "plan" and not given.topology:

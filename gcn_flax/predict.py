@@ -1,7 +1,6 @@
 """Predicts label maps of pictures."""
 
 import collections
-import glob
 import logging
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from gcn_flax import files, inference
 from gcn_flax.input_pipeline import loader, pictures
 from gcn_flax.parallel import parallel_map
+from gcn_flax.picture_files import find_pictures, overlay_path
 from gcn_flax.preflight import check_pixels, preflight
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
@@ -20,6 +20,8 @@ from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
+_MAX_WHOLE = 2**26  # Pixels of a picture that the network takes whole; feature maps of larger ones fit few devices.
+_MAX_FAULTS = 10  # Pictures that an error names.
 _MAX_WAITING = 4  # Batches of pictures that may wait for others of their shape.
 
 
@@ -35,7 +37,7 @@ def run(
   Args:
     config: config of the network and the evaluation.
     workdir: workdir of the run.
-    images: patterns such as `a/*.jpg`.
+    images: files, folders and patterns such as `a/*.jpg`.
     output: folder of `NAME.png` and `NAME_overlay.jpg`.
     checkpoint: `best`, `last` or a step.
 
@@ -53,36 +55,9 @@ def run(
   targets = find_pictures(images, pathlib.Path(output).expanduser().absolute())
   preflight(config, workdir)
   count = predict_pictures(config, load_trained(config, workdir, checkpoint), targets)
-  print(f"wrote label maps and overlays of {count} pictures to {output}")
+  shown = str(output).encode(errors="backslashreplace").decode()  # Most terminals take UTF-8 only.
+  print(f"wrote label maps and overlays of {count} pictures to {shown}")
   return count
-
-
-def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
-  """Returns the pictures that patterns such as `a/*.jpg` match, each with the path of its label map, `OUTPUT/NAME.png`.
-
-  Raises ValueError for a pattern without a match, and for a file that would be written twice or beside its picture.
-  """
-  found = []
-  for pattern in patterns:
-    paths = sorted(glob.glob(str(pathlib.Path(pattern).expanduser()), recursive=True))
-    matches = [path for path in map(pathlib.Path, paths) if path.is_file()]
-    if not matches:
-      raise ValueError(f"--images={pattern!r} matches no picture. Quote the pattern, for instance --images='a/*.jpg'.")
-    found += matches
-  targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(found)}
-  owners = collections.defaultdict(list)
-  for path, target in targets.items():
-    owners[target].append(path)
-    if path.parent.resolve() == output.resolve():
-      raise ValueError(f"--output={output} holds the picture {path}, and may hold its mask. Use another folder.")
-  for target, paths in owners.items():
-    if len(paths) > 1:
-      raise ValueError(f"{paths[0]} and {paths[1]} would both become {target}. Predict them into separate folders.")
-  return targets
-
-
-def _overlay_path(target: pathlib.Path) -> pathlib.Path:
-  return target.with_name(f"{target.stem}_overlay.jpg")
 
 
 def predict_pictures(
@@ -97,9 +72,9 @@ def predict_pictures(
 
   def read(path: pathlib.Path) -> tuple[pathlib.Path, np.ndarray, np.ndarray] | None:
     try:
-      image = pictures.read_picture(path)
+      image = _read(path, whole=not config.eval.tile)
       return path, image, fit({"image": image, "image_id": str(path)})["image"]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
       broken.append(str(error))
       return None
 
@@ -107,7 +82,8 @@ def predict_pictures(
     path, image, output = predicted
     label = postprocess(image, output)
     overlay.save_labels(targets[path], label, trained.label_set.palette)
-    overlay.save(_overlay_path(targets[path]), overlay.blend(image, label, trained.label_set))
+    blended = overlay.blend(image, label, trained.label_set)
+    files.write(overlay_path(targets[path]), overlay.encode_jpeg(blended))
 
   next(iter(targets.values())).parent.mkdir(parents=True, exist_ok=True)
   decoded = parallel_map(read, targets, config.data.num_threads)
@@ -117,8 +93,21 @@ def predict_pictures(
     for _ in parallel_map(write, _outputs(trained, batches), inference.num_threads(config)):
       progress.add()
   if broken:
-    raise ValueError(f"{len(broken)} of {len(targets)} pictures were left out: {'; '.join(sorted(broken))}")
+    for fault in sorted(broken)[_MAX_FAULTS:]:
+      _log.warning("%s", fault)
+    rest = f"; and {len(broken) - _MAX_FAULTS} more, listed above" if len(broken) > _MAX_FAULTS else ""
+    named = "; ".join(sorted(broken)[:_MAX_FAULTS])
+    raise ValueError(f"{len(broken)} of {len(targets)} pictures were left out: {named}{rest}")
   return len(targets)
+
+
+def _read(path: pathlib.Path, whole: bool) -> np.ndarray:
+  image = pictures.read_picture(path)
+  height, width = image.shape[:2]
+  if whole and height * width > _MAX_WHOLE:
+    problem = f"{path} is {height} x {width}, more than the {_MAX_WHOLE:,} pixels that are predicted whole"
+    raise ValueError(f'{problem}. Add --config.eval.tile="(1024,1024)".')
+  return image
 
 
 def _batch(decoded: Iterator[tuple[pathlib.Path, np.ndarray, np.ndarray]], size: int) -> Iterator[loader.Batch]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gcn_flax import files, inference
 from gcn_flax.input_pipeline.examples import Source
+from gcn_flax.input_pipeline.pictures import check_image_id
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
@@ -55,6 +56,8 @@ def run(
   folder = open_folder(config, workdir, kind, split, output)
   data = preflight(config, workdir, split=split, labelled=False)
   source = data.dataset(config.data.dataset).source(split)
+  for index in range(len(source)):
+    folder.path(source.image_id(index))  # Raises for names that a server would not take.
   trained = load_trained(config, workdir, checkpoint, data.label_set)
   count = predict_split(config, trained, folder, source)
   print(f"wrote {count} label maps to {folder.folder}, checked")
@@ -153,7 +156,10 @@ class SubmissionFolder:
     return cls(kind, output / "results" / "VOC2012" / "Segmentation" / name)
 
   def path(self, image_id: str) -> pathlib.Path:
-    """Returns the path of the label map of an image."""
+    """Returns the path of the label map of an image. Raises ValueError for an id that leads out of the folder."""
+    check_image_id(image_id)
+    if "/" in image_id:
+      raise ValueError(f"the image id {image_id!r} has a folder, but {self.folder} takes files only. Rename the image.")
     return self.folder / f"{image_id}{'_labelIds' if self.kind == 'cityscapes' else ''}.png"
 
   def write(self, image_id: str, label: np.ndarray) -> None:
@@ -190,7 +196,7 @@ class SubmissionFolder:
   def _fault(self, path: pathlib.Path, size: Sequence[int]) -> str:
     """Returns the fault of a file; '' if there is none."""
     try:
-      with Image.open(path) as image:
+      with Image.open(path, formats=["PNG"]) as image:
         image.load()
     except Exception as error:  # Decoders raise many kinds for damaged files.
       return f"cannot be read ({error})"

@@ -49,6 +49,7 @@ def test_flags_of_an_earlier_command_are_forgotten():
     (["--mode=predict", "--images=a", "--submission=voc"], "takes either"),
     (["--mode=predict", "--images=a"], "needs a folder for the label maps"),
     (["--mode=predict", "--images=a", "--output=O", "--split=test"], "--split=test names a split"),
+    (["--mode=predict", "--images=a", "--output=gs://b"], "--output=gs://b: must be a local folder"),
     (["--mode=check"], "say which"),
     (["--mode=plan"], "needs the chips to plan for"),
   ],

@@ -2,6 +2,7 @@
 
 import pathlib
 import struct
+import types
 
 import cv2
 import numpy as np
@@ -12,7 +13,8 @@ from gcn_flax import predict
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.pictures import read_picture
 from gcn_flax.labels import CAMVID
-from gcn_flax.predict import _batch, find_pictures, predict_pictures
+from gcn_flax.picture_files import find_pictures
+from gcn_flax.predict import _batch, predict_pictures
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.trained import Trained
 from tests.runs import build_setup
@@ -51,10 +53,10 @@ def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
   setup = build_setup(config)
   weights = setup.init(3).weights()
   targets = find_pictures([f"{folder}/*"], tmp_path / "out")
-  with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg cannot be read: .*truncated") as error:
+  with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg is damaged or truncated") as error:
     predict_pictures(config, Trained(setup, weights, 0, CAMVID, TrainingData()), targets)
-  assert "deep.png cannot be read: its mode I;16" in str(error.value)
-  assert "empty.png cannot be read" in str(error.value)
+  assert "deep.png has 16 bits per channel" in str(error.value)
+  assert "empty.png is damaged or truncated" in str(error.value)
   written = sorted(path.name for path in (tmp_path / "out").iterdir())
   assert written == sorted(name for stem in SIZES for name in (f"{stem}.png", f"{stem}_overlay.jpg"))
   for stem, size in SIZES.items():
@@ -89,21 +91,25 @@ def test_whatever_a_decoder_raises_names_the_picture(folder, monkeypatch):
     raise struct.error("unpack requires a buffer of 2 bytes")
 
   monkeypatch.setattr(ImageOps, "exif_transpose", fail)
-  with pytest.raises(ValueError, match="photo.jpg cannot be read: unpack requires"):
+  with pytest.raises(ValueError, match=r"photo.jpg is damaged or truncated \(unpack requires"):
     read_picture(folder / "photo.jpg")
 
 
-def test_mistakes_are_told_before_any_work(folder, tmp_path):
-  with pytest.raises(ValueError, match="--images='.*nothing.*' matches no picture"):
-    find_pictures([f"{folder}/nothing*"], tmp_path)
-  (folder / "photo.png").write_bytes(b"")
-  with pytest.raises(ValueError, match=r"photo.jpg and .*photo.png would both become .*photo.png"):
-    find_pictures([f"{folder}/*"], tmp_path)
-  with pytest.raises(ValueError, match="holds the picture .*grey.png, and may hold its mask"):
-    find_pictures([f"{folder}/grey.png"], folder)
-  with pytest.raises(ValueError, match="matches no picture"):
-    find_pictures([str(folder)], tmp_path)
-  assert list(find_pictures([f"{folder}/gr*", f"{folder}/g*"], tmp_path)) == [folder / "grey.png"]
+def test_pictures_too_large_in_one_piece_are_told_to_use_tiles(folder, monkeypatch):
+  monkeypatch.setattr(predict, "_MAX_WHOLE", 70 * 100)
+  assert predict._read(folder / "photo.jpg", whole=False).shape == (70, 101, 3)
+  with pytest.raises(ValueError, match=r'photo.jpg is 70 x 101, .* Add --config.eval.tile="\(1024,1024\)".'):
+    predict._read(folder / "photo.jpg", whole=True)
+
+
+def test_ten_unreadable_pictures_are_named_and_the_others_counted(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(predict, "_outputs", lambda trained, batches: iter(list(batches)))
+  trained = types.SimpleNamespace(setup=types.SimpleNamespace(mesh=np.zeros(1)))
+  targets = {tmp_path / f"{index:02}.png": tmp_path / "out" / f"{index:02}.png" for index in range(12)}
+  (tmp_path / "00.png").mkdir()
+  with pytest.raises(ValueError, match="12 of 12 pictures were left out: .*00.png.*09.png.*; and 2 more") as error:
+    predict_pictures(config, trained, targets)
+  assert "10.png" not in str(error.value)
 
 
 def test_a_batch_has_one_canvas_and_few_pictures_wait():

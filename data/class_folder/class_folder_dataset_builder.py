@@ -10,16 +10,8 @@ import tensorflow_datasets as tfds
 from data.builder import Example, Plan
 from data.class_builder import ClassBuilder
 from data.faults import raise_all
-from data.user_files import (
-  IMAGE_SUFFIXES,
-  SPLITS,
-  digest_of,
-  files_below,
-  files_in,
-  folders_in,
-  name_faults,
-  plain_name,
-)
+from data.user_files import SPLITS, digest_of, files_below, files_in, folders_in, name_faults, plain_name
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 from gcn_flax.labels import LabelSet, image_labels
 
 
@@ -51,9 +43,7 @@ class Builder(ClassBuilder):
           faults.append(f"{path} is not a class: {folders['train']} has no folder of this name. Rename or remove it.")
           continue
         found = [(file, classes.index(plain_name(path.name))) for file in files_in(path)]
-        faults += [
-          f"{file} is not one of {' '.join(IMAGE_SUFFIXES)}. Remove it." for file, _ in found if not _is_image(file)
-        ]
+        faults += [f"{file} is not one of {' '.join(SUFFIXES)}. Remove it." for file, _ in found if not _is_image(file)]
         faults += [] if found else [f"{path} contains no image. Remove it, or add images."]
         faults += name_faults(file for file, _ in found)
         items += found
@@ -88,4 +78,4 @@ class Builder(ClassBuilder):
 
 
 def _is_image(path: pathlib.Path) -> bool:
-  return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+  return path.is_file() and path.suffix.lower() in SUFFIXES

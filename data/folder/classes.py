@@ -8,7 +8,7 @@ import numpy as np
 from data.faults import raise_all
 from data.folder.class_lists import FORMS, Row, read_rows
 from data.folder.unlisted import unlisted_colours, unlisted_values
-from data.user_files import IMAGE_SUFFIXES
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 from gcn_flax.labels import IGNORE, LabelSet, plain_labels, voc_palette
 
 _MAX_CLASSES = 255  # Train ids are 0 to 254; 255 is void.
@@ -129,7 +129,7 @@ def _from_names(path: pathlib.Path, rows: list[Row]) -> Classes:
 
 def _is_name(text: str) -> bool:
   numbers = len(text.split()) > 1 and all(part.isdigit() for part in text.split()[:2])
-  is_file = text.lower().endswith(IMAGE_SUFFIXES)
+  is_file = text.lower().endswith(SUFFIXES)
   return text.isprintable() and any(map(str.isalnum, text)) and not (_NOT_IN_NAMES & set(text) or numbers or is_file)
 
 

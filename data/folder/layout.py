@@ -5,7 +5,8 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
-from data.user_files import IMAGE_SUFFIXES, SPLITS, files_in, folders_in
+from data.user_files import SPLITS, files_in, folders_in
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 
 _SYNONYMS = {"train": ("train", "training", "trn"), "val": ("val", "valid", "validate", "dev", "eval", "evaluation")}
 
@@ -40,7 +41,7 @@ def _renamed(top: pathlib.Path, name: str) -> str:
         if (path / folder.name).is_dir()
       ]
       return f" Rename {folder.name}: {' && '.join(commands)}"
-  loose = [path for path in files_in(top) if path.suffix.lower() in IMAGE_SUFFIXES]
+  loose = [path for path in files_in(top) if path.suffix.lower() in SUFFIXES]
   return f" Its {len(loose)} files must be in folders: train, and for evaluation val." if loose else ""
 
 

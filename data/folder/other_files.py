@@ -5,7 +5,7 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
-from data.user_files import IMAGE_SUFFIXES
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 
 # Annotations of other tools: no pictures, so masks are drawn from them first.
 _ANNOTATIONS = (".json", ".xml")
@@ -24,7 +24,7 @@ def nested_folders(folder: pathlib.Path, folders: Sequence[pathlib.Path]) -> str
 def unusable(folder: pathlib.Path, suffix: str, paths: list[pathlib.Path], suffixes: Sequence[str]) -> list[str]:
   """Returns the faults of files with a suffix that is not read."""
   count, quoted = f"{len(paths)} {suffix} files ({some(paths)})", shlex.quote(str(folder))
-  of_masks = suffixes != IMAGE_SUFFIXES
+  of_masks = suffixes != SUFFIXES
   if suffix in _ANNOTATIONS or of_masks and suffix == ".txt":
     return [f"{folder} contains {count}, which are annotations, not masks. {_draw(folder, paths[0])}"]
   if of_masks and suffix in (".jpg", ".jpeg"):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from data.faults import raise_all
 from data.folder.affixes import find_affixes
 from data.folder.other_files import nested_folders, some, unusable
-from data.user_files import IMAGE_SUFFIXES, files_in, folders_in, name_faults, plain_name
+from data.user_files import files_in, folders_in, name_faults, plain_name
+from gcn_flax.input_pipeline.pictures import SUFFIXES
 
 
 def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
@@ -16,7 +17,7 @@ def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[
 
   Raises ValueError listing files without a partner, duplicate names and files of other types, with the likely cause.
   """
-  images, faults = _files(images_dir, IMAGE_SUFFIXES)
+  images, faults = _files(images_dir, SUFFIXES)
   masks, more = _files(masks_dir, (".png",))
   if not images and not faults:
     faults.append(f"{images_dir} contains no image.")
@@ -30,7 +31,7 @@ def find_pairs(images_dir: pathlib.Path, masks_dir: pathlib.Path) -> list[tuple[
 
 def find_images(images_dir: pathlib.Path) -> list[pathlib.Path]:
   """Returns the images of a split without masks, sorted by name. Raises ValueError listing every fault."""
-  images, faults = _files(images_dir, IMAGE_SUFFIXES)
+  images, faults = _files(images_dir, SUFFIXES)
   raise_all(faults if images or faults else [f"{images_dir} contains no image."])
   return [images[name] for name in sorted(images)]
 

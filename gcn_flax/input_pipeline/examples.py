@@ -177,4 +177,7 @@ def decode_label(data: bytes, image_id: str) -> np.ndarray:
 
 
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
-  return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None  # OpenCV takes no empty array.
+  try:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  except cv2.error:  # Raised for an empty file and for more than 2**30 pixels; damaged files give None.
+    return None

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from gcn_flax import files
 from gcn_flax.models.file_kinds import SAFETENSORS, kind_of, whole_pickle_problem
 
 _SAFE_TORCH = (2, 6)  # In older versions weights_only can be bypassed.
+_MAX_EXPANSION = 4  # Bytes of tensors per byte of their file; tensors that share memory are stored once.
 _PRODUCER = "gcn_flax"  # Only metadata of this package's own files is used.
 _FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
@@ -131,6 +133,7 @@ def _read_torch(path: pathlib.Path, find_prefix: Callable[[Collection[str]], str
       f"{path}: PyTorch {torch.__version__} is not safe, its weights_only loader can be made to run code "
       "(CVE-2025-32434). Install 2.6 or newer, or save the weights as .safetensors."
     )
+  _check_expansion(path, _unpacked_bytes(path))
   try:
     # A Namespace, the arguments of many training scripts, only holds values.
     with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
@@ -146,6 +149,7 @@ def _read_torch(path: pathlib.Path, find_prefix: Callable[[Collection[str]], str
     raise ValueError(
       f"{path} is not a state dict, a mapping of names to tensors. Save the network's state_dict() alone."
     )
+  _check_expansion(path, sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()))
   try:
     return _select(tensors, lambda name: _to_numpy(tensors[name]), find_prefix, {})
   except (TypeError, RuntimeError) as error:  # Sparse and quantised tensors, for instance.
@@ -171,6 +175,25 @@ def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _tensors(value, f"{name}.{key}" if name else key)
   elif name and hasattr(content, "detach"):
     yield name, content
+
+
+def _unpacked_bytes(path: pathlib.Path) -> int:
+  """Returns the bytes that the members of a zip file claim to have; 0 for another or a damaged file."""
+  try:
+    with zipfile.ZipFile(path) as file:
+      return sum(member.file_size for member in file.infolist())
+  except Exception:  # Whatever it is, PyTorch's reader says it better.
+    return 0
+
+
+def _check_expansion(path: pathlib.Path, num_bytes: int) -> None:
+  """Raises ValueError for tensors that would take far more memory than their file has bytes."""
+  stored = path.stat().st_size
+  if num_bytes > _MAX_EXPANSION * stored:
+    raise ValueError(
+      f"{path} claims {num_bytes:,} bytes of tensors, but has {stored:,}. Save copies of expanded tensors, "
+      "tensor.clone(), or download it again."
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -138,7 +138,7 @@ def _series(metrics: list[dict[str, Any]], key: str, factor: float) -> tuple[lis
 
 def _sheets(metrics: Metrics) -> list[tuple[str, str]]:
   def source(rows: list[Row]) -> str:
-    return _source("image/jpeg", overlay.encode(metrics.sheet(rows, over_image=True), ".jpg"))
+    return _source("image/jpeg", overlay.encode_jpeg(metrics.sheet(rows, over_image=True)))
 
   sheets = (("Worst", metrics.worst), ("Best", metrics.best), ("Evenly spaced over the split", metrics.sample))
   return [(name, source(rows)) for name, rows in sheets if rows]

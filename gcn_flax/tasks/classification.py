@@ -115,4 +115,4 @@ class Metrics(metrics.Metrics):
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:
   """Shrinks an image to the width of a contact sheet; classes stay as they are."""
-  return overlay.shrink(array, width) if array.ndim == 3 else array
+  return overlay.fit(array, width, sheets.MAX_ASPECT * width) if array.ndim == 3 else array

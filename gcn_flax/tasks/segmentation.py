@@ -192,4 +192,4 @@ class Metrics(metrics.Metrics):
 
 def shrink(array: np.ndarray, width: int) -> np.ndarray:
   """Shrinks an image or a label map to the width of a contact sheet."""
-  return overlay.shrink(array, width)
+  return overlay.fit(array, width, sheets.MAX_ASPECT * width)

@@ -1,46 +1,63 @@
 """Pictures of one image and its label map: colours, overlays, class names, and the files they are written to."""
 
 import io
+import pathlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gcn_flax import files
+from gcn_flax.input_pipeline import pictures
 from gcn_flax.labels import LabelSet
 
 VOID_COLOUR = (255, 255, 255)
+_PREDICTED = "gcn_flax: prediction"  # In the metadata of predictions, where editors do not keep it.
+_JPEG_QUALITY = 95
 
 
 def save(path: files.Path, picture: np.ndarray) -> None:
-  """Writes RGB uint8 `[H, W, 3]` in the format of the path's suffix. Raises OSError as `encode`."""
-  files.write(path, encode(picture, path.suffix))
-
-
-def encode(picture: np.ndarray, suffix: str) -> bytes:
-  """Encodes RGB uint8 `[H, W, 3]` as PNG or JPEG. Raises OSError for a suffix other than .png or .jpg."""
-  try:
-    return cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-  except cv2.error as error:
-    raise OSError(f"a picture cannot be written as {suffix!r}: use a file name that ends in .png or .jpg.") from error
+  """Writes RGB uint8 `[H, W, 3]` in the format of the path's suffix. Raises ValueError as `pictures.encode`."""
+  files.write(path, pictures.encode(picture, path.suffix))
 
 
 def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
-  """Writes a label map uint8 `[H, W]` as a single-channel PNG: indexed with the palette, or grey without one."""
+  """Writes a predicted label map uint8 `[H, W]` as a PNG of one channel: indexed with the palette, grey without one."""
   image = Image.fromarray(label)
   if palette:
     image.putpalette([channel for colour in palette for channel in colour])
+  info = PngInfo()
+  info.add_text("Software", _PREDICTED)
   content = io.BytesIO()
-  image.save(content, "PNG")
+  image.save(content, "PNG", pnginfo=info)
   files.write(path, content.getvalue())
 
 
-def shrink(picture: np.ndarray, max_width: int) -> np.ndarray:
-  """Resizes to at most `max_width` columns: images `[H, W, 3]` by area, label maps `[H, W]` by nearest neighbour."""
-  if picture.shape[1] <= max_width:
+def encode_jpeg(picture: np.ndarray) -> bytes:
+  """Encodes a picture of predictions, RGB uint8 `[H, W, 3]`, as a JPEG, shrunk if it is too long for one."""
+  content = io.BytesIO()
+  fitting = fit(picture, pictures.MAX_JPEG_SIDE, pictures.MAX_JPEG_SIDE)
+  Image.fromarray(fitting).save(content, "JPEG", quality=_JPEG_QUALITY, comment=_PREDICTED)
+  return content.getvalue()
+
+
+def is_predicted(path: pathlib.Path) -> bool:
+  """Returns True for a file made by `save_labels` or `encode_jpeg`, unless it is edited; False for a link to one."""
+  if path.is_symlink() or not path.is_file():
+    return False
+  with open(path, "rb") as file:
+    return _PREDICTED.encode() in file.read(4096)  # Encoders write comments before pixels.
+
+
+def fit(picture: np.ndarray, max_width: int, max_height: int) -> np.ndarray:
+  """Shrinks to at most this size, pixels: images `[H, W, 3]` by area, label maps `[H, W]` by nearest neighbour."""
+  height, width = picture.shape[:2]
+  scale = min(max_width / width, max_height / height)
+  if scale >= 1:
     return picture
-  size = (max_width, max(1, round(picture.shape[0] * max_width / picture.shape[1])))
+  size = (max(1, round(width * scale)), max(1, round(height * scale)))
   return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST_EXACT)
 
 

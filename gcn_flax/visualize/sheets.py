@@ -9,6 +9,7 @@ from gcn_flax.labels import LabelSet
 from gcn_flax.rounding import ceil_div
 from gcn_flax.visualize import overlay
 
+MAX_ASPECT = 4  # Height of a picture on a sheet, in widths of its column; a taller one becomes narrower.
 _GAP = 8  # Between pictures, pixels.
 _LINE = 22  # Height of a line of text, pixels.
 _ENTRY = 150  # Width of an entry of the legend, pixels.
@@ -35,7 +36,7 @@ def browse_sheet(
   """
   rows = []
   for image, label in zip(images, labels, strict=True):
-    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    size = _size(image, width)
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
     rows.append((image, overlay.name_regions(overlay.blend(image, label, label_set), label, label_set)))
@@ -117,13 +118,19 @@ def _sheet(
 
 def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int, num_photos: int = 1) -> np.ndarray:
   """Resizes pictures to one width, side by side: the first `num_photos` by area, label maps by nearest neighbour."""
-  height = max(1, round(pictures[0].shape[0] * width / pictures[0].shape[1]))
+  columns, height = _size(pictures[0], width)
   row = np.full((height + _GAP, total, 3), 255, np.uint8)
   for column, picture in enumerate(pictures):
     interpolation = cv2.INTER_AREA if column < num_photos else cv2.INTER_NEAREST_EXACT
     left = _GAP + column * (width + _GAP)
-    row[:height, left : left + width] = cv2.resize(picture, (width, height), interpolation=interpolation)
+    row[:height, left : left + columns] = cv2.resize(picture, (columns, height), interpolation=interpolation)
   return row
+
+
+def _size(picture: np.ndarray, width: int) -> tuple[int, int]:
+  """Returns the (width, height) that a picture takes in a column of a sheet, pixels."""
+  scale = min(width / picture.shape[1], MAX_ASPECT * width / picture.shape[0])
+  return max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
 
 
 def _text_row(texts: Sequence[str], width: int, total: int) -> np.ndarray:

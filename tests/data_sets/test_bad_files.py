@@ -1,5 +1,6 @@
 """Damaged, missing and unsuitable files are all reported by name, and nothing is written."""
 
+import os
 import shutil
 import warnings
 import zipfile
@@ -55,7 +56,7 @@ def saved(tmp_path, image, kind, **options):
     (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("RGBA"), "PNG"), "mode RGBA (with transparency)"),
     (lambda tmp: saved(tmp, Image.fromarray(PHOTO).convert("P"), "PNG"), "mode P (palette)"),
     (lambda tmp: png(PHOTO[..., 0] > 99), "mode 1 (black and white)"),
-    (lambda tmp: png(PHOTO[..., 0].astype(np.uint16)), "(16 or 32 bits)"),
+    (lambda tmp: png(PHOTO[..., 0].astype(np.uint16)), "has 16 bits per channel"),
     (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".png"), "has 16 bits per channel"),
     (lambda tmp: encoded(PHOTO.astype(np.uint16) * 257, ".tiff"), "16 bits"),
     (lambda tmp: rotated(PHOTO), "has EXIF orientation 6, which its mask does not share"),
@@ -176,6 +177,24 @@ def test_an_image_in_two_splits_is_reported_even_in_another_format(tmp_path, cap
   assert line.endswith("in another split. Remove one of them.")
 
 
+def test_strips_that_no_jpeg_holds_are_reported_before_anything_is_written(tmp_path, capfd):
+  root = write_folder(tmp_path / "mine")
+  strip = np.zeros((2, 66_000, 3), np.uint8)
+  write_files(root, {"images/train/b.png": png(strip), "masks/train/b.png": png(strip[..., 0])})
+  (line,) = faults(capfd, "folder", root, tmp_path / "data", "--image_format=jpeg")
+  assert line.startswith(f"{root}/images/train/b.png is 2 x 66000, but a JPEG holds up to 65,500 pixels per side")
+  prepare("folder", str(root), str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("name", [b"two\nlines", b"stra\xdfe"])
+def test_names_that_cannot_be_ids_are_reported(tmp_path, capfd, name):
+  root = write_folder(tmp_path / "mine")
+  for kind in ("images", "masks"):
+    (root / kind / "train/b.png").rename(os.fsdecode(os.fsencode(root) + f"/{kind}/train/".encode() + name + b".png"))
+  (line,) = faults(capfd, "folder", root, tmp_path / "data")
+  assert line.startswith("the image id") and line.endswith("Rename the image.")
+
+
 def test_all_faults_are_reported_one_per_line(tmp_path, capfd):
   root = write_folder(tmp_path / "mine")
   files = {"images/train/a.png": jpeg(PHOTO)[:-200], "images/train/c.png": png(PHOTO[..., 0])}
@@ -254,6 +273,30 @@ def test_a_flipped_bit_in_a_zip_is_reported(tmp_path, capfd):
   (tmp_path / ZIPS[0]).write_bytes(data)
   (line,) = faults(capfd, "cityscapes", tmp_path, tmp_path / "data", "--partial")
   assert line.startswith(f"{name} in {tmp_path / ZIPS[0]} is damaged (Bad CRC-32") and "Download it again" in line
+
+
+def patched(root, offset, field):
+  """Overwrites a field in the entry that describes an image of Cityscapes' archive; returns the image's name."""
+  files = archives.cityscapes()
+  archives.write(root, files)
+  data = bytearray((root / ZIPS[0]).read_bytes())
+  name = next(name for name in files[ZIPS[0]] if name.endswith("_leftImg8bit.png"))
+  start = data.rindex(name.encode()) - 46  # Its entry in the central directory, at the end of the file.
+  data[start + offset : start + offset + len(field)] = field
+  (root / ZIPS[0]).write_bytes(data)
+  return name
+
+
+def test_an_encrypted_zip_is_reported(tmp_path, capfd):
+  name = patched(tmp_path, 8, b"\1")
+  (line,) = faults(capfd, "cityscapes", tmp_path, tmp_path / "data", "--partial")
+  assert line.startswith(f"{name} in {tmp_path / ZIPS[0]} is encrypted. Download it again")
+
+
+def test_a_file_of_gigabytes_in_a_zip_is_not_unpacked(tmp_path, capfd):
+  name = patched(tmp_path, 24, b"\xf0" * 4)
+  (line,) = faults(capfd, "cityscapes", tmp_path, tmp_path / "data", "--partial")
+  assert line == f"{name} in {tmp_path / ZIPS[0]} claims 4,042,322,160 bytes, too many for it. Download it again."
 
 
 def test_a_name_that_occurs_twice_in_an_archive_is_reported(tmp_path, capfd):

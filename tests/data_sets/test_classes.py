@@ -224,3 +224,15 @@ def test_imagenet_prepared_by_tfds_is_read_from_array_record_only(tmp_path):
   info.write_text(json.dumps({**content, "fileFormat": "tfrecord"}))
   with pytest.raises(ValueError, match="tfrecord.*array_record"):
     open_source("imagenet2012", "train", str(tmp_path))
+
+
+def test_pictures_of_16_bits_are_rejected(root, tmp_path, capfd):
+  """Read as 8 bits they would be white."""
+  for index, name in enumerate(CLASSES):
+    grey = np.full((30, 40), 1000 * (index + 1), np.uint16)
+    Image.fromarray(grey).save(root / "train" / name / "0.png")
+  found = faults(capfd, "class_folder", root, tmp_path / "data")
+  assert [line.partition(" Convert")[0] for line in found] == [
+    f"{root}/train/{name}/0.png has 16 bits per channel. Its values reach {1000 * (index + 1)}."
+    for index, name in enumerate(CLASSES)
+  ]

@@ -172,3 +172,15 @@ def test_a_submission_for_another_data_set_is_rejected(voc, tmp_path):
   config.data.eval_size = (32, 32)
   with pytest.raises(ValueError, match="config.data.eval_size=.32, 32.: voc_segmentation 'test' has images of up to"):
     submission.run(config, tmp_path / "run", "voc")
+
+
+@pytest.mark.parametrize("image_id", ["../escaped", "/escaped", "city/escaped", "two\nlines", "nul\0", ".."])
+def test_image_ids_that_lead_out_of_the_folder_are_rejected_before_any_work(voc, tmp_path, monkeypatch, image_id):
+  config = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
+  monkeypatch.setattr(submission.Source, "image_id", lambda source, index: image_id)
+  monkeypatch.setattr(submission, "load_trained", lambda *args: pytest.fail("weights were loaded"))
+  with pytest.raises(ValueError, match="the image id .* Rename the image"):
+    submission.run(config, tmp_path / "run", "voc", output=tmp_path / "out")
+  with pytest.raises(ValueError, match="the image id .* Rename the image"):
+    submission.SubmissionFolder("cityscapes", tmp_path / "out").write(image_id, np.zeros((2, 2), np.uint8))
+  assert not list(tmp_path.glob("**/*.png"))

@@ -413,6 +413,27 @@ def test_tensors_that_are_not_plain_arrays_are_refused(name, tmp_path):
     load_backbone(path, "resnet_tiny")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_tensors_of_terabytes_in_a_small_file_are_refused(tmp_path, dtype, as_zip):
+  expanded = torch.zeros(1, dtype=dtype).expand(10**12)
+  torch.save({"a": expanded}, tmp_path / "x.pth", _use_new_zipfile_serialization=as_zip)
+  with pytest.raises(
+    ValueError, match=r"x.pth claims [\d,]+,000,000,000 bytes of tensors, but has .* tensor.clone\(\)"
+  ):
+    weights_file.read(tmp_path / "x.pth")
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+  torch.save({"a": torch.zeros(100_000)}, tmp_path / "plain.pth")
+  with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "x.pth", "w", 8) as packed:
+    for name in plain.namelist():
+      packed.writestr(name, plain.read(name))
+  monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("the file was unpacked"))
+  with pytest.raises(ValueError, match="x.pth claims 400,.* bytes of tensors"):
+    weights_file.read(tmp_path / "x.pth")
+
+
 def test_names_that_are_not_text_and_eight_bit_floats_are_refused(tmp_path):
   torch.save({1: torch.zeros(2)}, tmp_path / "x.pth")
   with pytest.raises(ValueError, match="x.pth is not a state dict, a mapping of names"):
