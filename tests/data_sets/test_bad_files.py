@@ -1,6 +1,5 @@
 """Damaged, missing and unsuitable files are all reported by name, and nothing is written."""
 
-import os
 import shutil
 import warnings
 import zipfile
@@ -186,11 +185,10 @@ def test_strips_that_no_jpeg_holds_are_reported_before_anything_is_written(tmp_p
   prepare("folder", str(root), str(tmp_path / "data"))
 
 
-@pytest.mark.parametrize("name", [b"two\nlines", b"stra\xdfe"])
-def test_names_that_cannot_be_ids_are_reported(tmp_path, capfd, name):
+def test_names_that_cannot_be_ids_are_reported(tmp_path, capfd):
   root = write_folder(tmp_path / "mine")
   for kind in ("images", "masks"):
-    (root / kind / "train/b.png").rename(os.fsdecode(os.fsencode(root) + f"/{kind}/train/".encode() + name + b".png"))
+    (root / kind / "train/b.png").rename(root / kind / "train/two\nlines.png")
   (line,) = faults(capfd, "folder", root, tmp_path / "data")
   assert line.startswith("the image id") and line.endswith("Rename the image.")
 
