@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
 
+_log = logging.getLogger(__name__)
 # Fields that may change between restarts; any other change is rejected by name.
 MUTABLE_FIELDS = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
@@ -36,10 +38,16 @@ def check_settings(config: ml_collections.ConfigDict, workdir: Workdir, only: Se
   Args:
     config: the settings of this start.
     workdir: workdir of the run.
-    only: fields to compare; by default all but `MUTABLE_FIELDS`.
+    only: fields to compare; by default all but `MUTABLE_FIELDS`, for training.
 
-  Raises ValueError listing every field that differs.
+  Raises ValueError listing every field that differs; and, for training, if `config.json` or `run.json` is missing, which
+  is only logged otherwise.
   """
+  for path in workdir.missing_records():
+    missing = f"{path}: missing, so that settings and data cannot be compared with those of the checkpoints."
+    if not only:
+      raise ValueError(f"{missing} {workdir.restore_fix}")
+    _log.warning("WARNING: %s", missing)
   before = workdir.settings()
   if before:
     check_unchanged(before, json.loads(config.to_json()), only)
@@ -85,7 +93,9 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
   """
   before = workdir.run_record().get("fingerprints", {})
   for name, values in now.items():
-    changed = [key for key, value in values.items() if before.get(name, values)[key] != value]
+    if name not in before:
+      raise ValueError(f"{workdir / 'run.json'}: does not record the data {name}. {workdir.restore_fix}")
+    changed = [key for key, value in values.items() if before[name].get(key) != value]
     if changed:
       raise ValueError(
         f"{name} in {data_dir} is not what the workdir was begun with ({', '.join(changed)} differ). Bring that data "

@@ -1,7 +1,6 @@
 """The record of a run, run.json: command, commit, packages, devices and data."""
 
 import dataclasses
-import json
 import pathlib
 import platform
 import shlex
@@ -14,9 +13,9 @@ from typing import Any
 
 import jax
 
-from gcn_flax import files
+from gcn_flax import files, json_files
 from gcn_flax.models import weights_file
-from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.workdir import RECORD, Workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -47,7 +46,9 @@ class TrainingData:
       return cls.from_json(Workdir(trained).run_record())
     if trained.suffix != ".safetensors":
       return cls()
-    return cls.from_json(json.loads(weights_file.read_metadata(trained).get("data", "{}")))
+    data = weights_file.read_metadata(trained).get("data", "{}")
+    fix = "Export the weights again, or delete this entry."
+    return cls.from_json(json_files.parse(data, RECORD, f"{trained}, metadata entry 'data'", fix))
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any]) -> "TrainingData":

@@ -35,11 +35,11 @@ def restore_or_init(
   """
   damaged = {}
   for step in reversed(checkpoints.steps()):
-    if step > total_steps:
-      raise ValueError(
-        f"config.total_steps={total_steps}: the workdir stands at step {step}. Raise it, or use another workdir."
-      )
     try:
+      if step > total_steps and checkpoints.shapes(step):
+        raise ValueError(
+          f"config.total_steps={total_steps}: the workdir stands at step {step}. Raise it, or use another workdir."
+        )
       state = checkpoints.restore(step, setup.state_shapes)
     except DamagedCheckpoint as error:
       damaged[step] = str(error)
