@@ -12,23 +12,25 @@ import argparse
 import contextlib
 import fcntl
 import importlib
-import json
 import os
 import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging as absl_logging
 
 from data.faults import one_line
-from gcn_flax import labels
+from gcn_flax import json_files, labels
 
 # Data set -> (module in this folder, TFDS config of its builder).
 _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
   "cityscapes": ("cityscapes", "fine"),
   "cityscapes_coarse": ("cityscapes", "coarse"),
 }
+# metadata.json, as far as it is read here.
+_METADATA = {"image_format": str, "digest": str, "counts": {str: int}, "published": {str: int}}
 IMAGE_FORMATS = ("original", "jpeg")
 
 
@@ -115,7 +117,7 @@ def prepare(
     }
     _write(builder, plan, metadata)
     print(f"wrote {builder.data_path}")
-  _print_counts(json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
+  _print_counts(_read_metadata(builder))
 
 
 def _builder(dataset: str, data_dir: str):
@@ -126,7 +128,25 @@ def _builder(dataset: str, data_dir: str):
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
   module, config = _BUILDERS[dataset]
   builder = importlib.import_module(f"data.{module}.{module}_dataset_builder").Builder
-  return builder(data_dir=data_dir, config=config, file_format="array_record")
+  try:
+    return builder(data_dir=data_dir, config=config, file_format="array_record")
+  except (OSError, ImportError):
+    raise
+  except Exception as error:  # TFDS raises many kinds for a description of a prepared data set that is damaged.
+    raise ValueError(
+      f"--data_dir={data_dir!r}: the {dataset} in it is damaged ({one_line(error)}). Remove its folder and repeat the "
+      "same command, or use another --data_dir."
+    ) from error
+
+
+def _read_metadata(builder) -> dict[str, Any]:
+  """Returns the metadata of a prepared data set. Raises ValueError if it is damaged, or not written by this program."""
+  path = pathlib.Path(builder.data_path) / "metadata.json"
+  fix = f"Remove {builder.data_path} and repeat the same command, or use another --data_dir."
+  try:
+    return json_files.read(path, _METADATA, fix)
+  except FileNotFoundError as error:
+    raise ValueError(f"{path}: missing. {fix}") from error
 
 
 def _root(dataset: str, manual_dir: str) -> pathlib.Path:
@@ -138,7 +158,7 @@ def _root(dataset: str, manual_dir: str) -> pathlib.Path:
 
 def _check_same(builder, manual_dir: str, image_format: str) -> None:
   """Raises ValueError if the data set was prepared from other files or in another format."""
-  metadata = builder.info.metadata
+  metadata = _read_metadata(builder)
   if metadata["image_format"] != image_format:
     raise ValueError(
       f"--image_format={image_format}: {builder.data_path} was prepared with {metadata['image_format']}. "

@@ -86,7 +86,7 @@ def check_writable(folder: Path) -> None:
     return
   there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
   if not there.is_dir():
-    raise ValueError(f"{there}: not a folder. Remove it, or use another folder.")
+    raise ValueError(f"{there}: not a folder. Rename it, or use another folder.")
   if not os.access(there, os.W_OK | os.X_OK):
     raise ValueError(f"{there}: not writable. Change its permissions, or use a copy of it elsewhere.")
 

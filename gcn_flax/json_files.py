@@ -3,7 +3,7 @@
 A form says what a value must look like:
 
 - `str`, `int`, `float`, `bool`: a value of this type; `float` takes whole numbers too, and no number may be infinite or
-  NaN. `range(256)`: a whole number in this range. `object`: anything.
+  NaN. `range(256)`: a whole number in this range. `int | None`: a whole number or null. `object`: anything.
 - `[form]`: a list of such values. `(form, form)`: a list of exactly these.
 - `{str: form}`: an object with any keys and such values.
 - `{"name": form, "other?": form}`: an object with these keys, of which those with a `?` may be missing; others are
@@ -12,6 +12,7 @@ A form says what a value must look like:
 
 import json
 import math
+import types
 from typing import Any
 
 _WORDS = {
@@ -50,13 +51,10 @@ def parse(content: bytes | str, form: Any, name: str, fix: str) -> Any:
   return value
 
 
-def fits(value: Any, form: Any) -> bool:
-  """Returns True if a value, as from `json.loads`, has a form."""
-  return not _difference(value, form, "")
-
-
 def _difference(value: Any, form: Any, name: str) -> str:
   """Returns the first difference between a value and a form; '' if there is none."""
+  if isinstance(form, types.UnionType):
+    return _difference(value, form.__args__[0], name) if value is not None else ""
   kind = type(form) if isinstance(form, dict | list | tuple | range) else form
   if not _is_a(value, kind) or (kind is tuple and len(value) != len(form)) or (kind is range and value not in form):
     return f"{name} is not {_WORDS[kind]}"

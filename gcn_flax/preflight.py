@@ -11,9 +11,10 @@ from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.datasets import stored_splits
 from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
+from gcn_flax.training.checkpoint import check_path
 from gcn_flax.workdir import compatibility
 from gcn_flax.workdir.init_weights import init_path
-from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def preflight(
   data = data or RunData(config)
   config_checks.check_config(config, training)
   check_libraries(config)
-  check_storage(config, workdir)
+  check_storage(config, workdir, training)
+  if training or (split and labelled):
+    workdir.check_writable(*(TRAINING_FILES if training else ()), *evaluation_files(split))
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
   if training:
     check_mixture(config, data)
@@ -74,8 +77,9 @@ def check_libraries(config: ml_collections.ConfigDict) -> None:
     crf.check_installed()
 
 
-def check_storage(config: ml_collections.ConfigDict, workdir: Workdir) -> None:
-  """Raises ValueError for a log that grows with each step in a bucket, whose objects cannot grow."""
+def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool) -> None:
+  """Raises ValueError for a path that checkpoints cannot be kept in, and for a log of each step in a bucket."""
+  check_path(workdir.checkpoints, read_only=not training)
   if config.log_image_ids and workdir.is_remote:
     raise ValueError(
       f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. "

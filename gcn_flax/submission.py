@@ -54,6 +54,7 @@ def run(
   workdir, split = Workdir(workdir), split or "test"
   folder = open_folder(config, workdir, kind, split, output)
   data = preflight(config, workdir, split=split, labelled=False)
+  files.check_writable(folder.folder)
   source = data.dataset(config.data.dataset).source(split)
   trained = load_trained(config, workdir, checkpoint, data.label_set)
   count = predict_split(config, trained, folder, source)

@@ -1,19 +1,29 @@
 """Prepared data sets: each opened once, with its splits, classes and sizes."""
 
-import json
 import logging
 import os
 import pathlib
+import shlex
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from gcn_flax import labels
+from gcn_flax import json_files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 
 _log = logging.getLogger(__name__)
 # Folders below `data_dir` whose name differs from their data set's.
 _FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
+# metadata.json, as far as it is read.
+_METADATA = {
+  "classes": [str],
+  "palette?": [(range(256),) * 3],
+  "unlabelled": [str],
+  "digest": str,
+  "largest": {str: (int, int)},
+  "image_format": str,
+  "partial": [str],
+}
 # Splits that are joined from stored ones when they are read.
 _JOINED_SPLITS = {
   ("voc_segmentation", "trainval"): ("train", "validation"),
@@ -40,8 +50,9 @@ class Dataset:
 
   def __init__(self, name: str, data_dir: str):
     self.name = name
-    self._builder = _open_builder(name, data_dir)
-    self._metadata = _read_metadata(self._builder)
+    folder, fix = _find(name, data_dir)
+    self._builder = _open_builder(folder, fix)
+    self._metadata = _read_metadata(self._builder, folder, fix)
     palette = tuple(map(tuple, self._metadata.get("palette", ())))
     self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
     self.splits = self._count_examples()
@@ -141,15 +152,27 @@ def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
   return sorted(path.parent for path in files)
 
 
-def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _find(dataset: str, data_dir: str) -> tuple[pathlib.Path, str]:
+  """Returns the folder of a data set's newest version, and the fix if it is damaged, a sentence for errors."""
+  command = f"python -m data.prepare --dataset={dataset} --data_dir={shlex.quote(data_dir)} --manual_dir=DOWNLOADS"
   versions = _versions(dataset, data_dir)
   if not versions:
-    raise ValueError(
-      f"data set {dataset!r} is not prepared in {data_dir!r}; run: "
-      f"python -m data.prepare --dataset={dataset} --data_dir={data_dir} --manual_dir=DOWNLOADS (see data/README.md)."
-    )
-  builder = tfds.builder_from_directory(versions[-1])
-  if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    raise ValueError(f"data set {dataset!r} is not prepared in {data_dir!r}; run: {command} (see data/README.md).")
+  return versions[-1], f"Remove {versions[-1]} and run: {command}."
+
+
+def _open_builder(folder: pathlib.Path, fix: str) -> tfds.core.DatasetBuilder:
+  """Opens a data set. Raises ValueError if its description is damaged, or its records have no random access."""
+  for name in ("dataset_info.json", "features.json"):
+    if (folder / name).exists():
+      json_files.read(folder / name, {}, fix)
+  try:
+    builder = tfds.builder_from_directory(folder)
+    file_format, _ = builder.info.file_format, builder.info.features
+  except Exception as error:  # TFDS raises many kinds for descriptions that are incomplete.
+    reason = " ".join(str(error).split())[:200]
+    raise ValueError(f"{folder}: damaged ({reason or type(error).__name__}). {fix}") from error
+  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
       f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. Prepare the data set "
       "with data.prepare, or with TFDS and file_format='array_record'."
@@ -157,9 +180,15 @@ def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   return builder
 
 
-def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-  path = pathlib.Path(builder.data_path) / "metadata.json"
-  return json.loads(path.read_text()) if path.exists() else _metadata_of_tfds(builder)
+def _read_metadata(builder: tfds.core.DatasetBuilder, folder: pathlib.Path, fix: str) -> dict[str, Any]:
+  path = folder / "metadata.json"
+  if not path.exists():
+    return _metadata_of_tfds(builder)
+  metadata = json_files.read(path, _METADATA, fix)
+  lacking = [split for split in builder.info.splits if split not in metadata["largest"]]
+  if lacking:
+    raise ValueError(f"{path}: damaged ('largest' has no {lacking[0]!r}). {fix}")
+  return metadata
 
 
 def _metadata_of_tfds(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:

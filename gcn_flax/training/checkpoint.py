@@ -19,6 +19,11 @@ from gcn_flax import files, json_files
 from gcn_flax.training import sharding, trees
 
 _log = logging.getLogger(__name__)
+# A _CHECKPOINT_METADATA, as far as Orbax needs it.
+_STEP_METADATA = {
+  "init_timestamp_nsecs?": int | None, "commit_timestamp_nsecs?": int | None, "item_handlers?": object, "metrics?": object,
+  "performance_metrics?": {}, "custom_metadata?": {},
+}  # fmt: skip
 # TensorStore's words for temporary failures.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
@@ -50,8 +55,8 @@ class _WaitForAll:
     return await _gather([super(_WaitForAll, self).metadata([info]) for info in infos])
 
   async def deserialize(self, infos, args=None):
-    args = args or [ocp.RestoreArgs()] * len(infos)
-    return await _gather([super(_WaitForAll, self).deserialize([info], [arg]) for info, arg in zip(infos, args)])
+    pairs = zip(infos, args or [ocp.RestoreArgs()] * len(infos), strict=True)
+    return await _gather([super(_WaitForAll, self).deserialize([info], [arg]) for info, arg in pairs])
 
 
 async def _gather(reads: Sequence[Awaitable[Sequence[Any]]]) -> list[Any]:
@@ -107,6 +112,8 @@ class Checkpoints:
     check_path(self.directory, read_only)
     self._metrics_file = self.directory / "scores.json"
     self._metrics, self._is_read_back = {}, False
+    if not read_only:
+      self._remove_empty()
     options = ocp.CheckpointManagerOptions(
       preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep), _KeepBest(self._metrics)]),
       create=not read_only,
@@ -114,20 +121,39 @@ class Checkpoints:
       read_only=read_only,
     )
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
-    self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
-    self.has_metrics = self._read_metrics()
+    self._manager = self._open_manager(options, handlers)
+    self._read_metrics(read_only)
 
-  def _read_metrics(self) -> bool:
-    """Reads the metrics; returns False, and logs it, if there are checkpoints but their metrics cannot be read."""
+  def _open_manager(self, options: ocp.CheckpointManagerOptions, handlers: dict[str, Any]) -> _Manager:
     try:
-      metrics = json_files.read(self._metrics_file, {str: float}, "The newest checkpoint counts as the best.")
+      return _Manager(self.directory, options=options, item_handlers=handlers)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+      for path in self.directory.glob("[0-9]*/_CHECKPOINT_METADATA"):
+        json_files.read(path, _STEP_METADATA, "Move it elsewhere: the checkpoint can be read without it.")
+      raise
+
+  def _remove_empty(self) -> None:
+    """Removes empty folders with the names of steps: Orbax saves nothing before the last step that has a folder."""
+    if jax.process_index() == 0 and self.directory.is_dir() and not files.is_remote(self.directory):
+      for folder in self.directory.glob("[0-9]*"):
+        if folder.name.isdecimal() and folder.is_dir() and not any(folder.iterdir()):
+          folder.rmdir()
+    sharding.all_gather(None)  # No host looks before they are removed.
+
+  def _read_metrics(self, read_only: bool) -> None:
+    """Reads the metrics. If they are missing or damaged, logs it and, unless `read_only`, keeps the damaged file."""
+    try:
+      metrics = json_files.read(
+        self._metrics_file, {str: float}, "Without it the newest checkpoint counts as the best."
+      )
       self._metrics.update({int(step): metric for step, metric in metrics.items() if step.isdecimal()})
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError:
       if self.steps():
-        missing = f"{self._metrics_file}: missing. The newest checkpoint counts as the best."
-        _log.warning("WARNING: %s", missing if isinstance(error, FileNotFoundError) else error)
-        return False
-    return True
+        _log.warning("WARNING: %s: missing. The newest checkpoint counts as the best.", self._metrics_file)
+    except ValueError as error:
+      _log.warning("WARNING: %s", error)
+      if not read_only and jax.process_index() == 0:
+        files.keep_damaged(self._metrics_file)
 
   def steps(self) -> list[int]:
     """Returns the steps that have a checkpoint, in order; an empty folder is none."""
@@ -161,11 +187,18 @@ class Checkpoints:
   def save(self, step: int, state: Any) -> None:
     """Starts saving in the background; the first save is waited for, and its structure read back.
 
-    Raises OSError if this checkpoint, or the one before, cannot be written, or the first one not be read back.
+    Raises:
+      OSError: if this checkpoint, or the one before, cannot be written, or the first one not be read back.
+      ValueError: if there is a checkpoint of a later step.
     """
     items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(trees.digests(state)))
     with self._saving():
-      self._manager.save(step, args=items)
+      is_saving = self._manager.save(step, args=items)
+    if not is_saving:
+      raise ValueError(
+        f"{self.directory} holds a checkpoint of a later step, so that of step {step} is not saved. Move the later one "
+        "elsewhere, or use another workdir."
+      )
     if not self._is_read_back:
       self._read_back(step)
 
@@ -258,7 +291,7 @@ class Checkpoints:
       unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError)
       if unreachable or any(word in str(error) for word in _UNREACHABLE):
         raise
-      reason = " ".join(str(error).split())[:200]
+      reason = " ".join(str(error).split())[:200].rstrip(" .")
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
 
   def set_aside(self, step: int) -> files.Path:

@@ -40,7 +40,7 @@ def check_settings(config: ml_collections.ConfigDict, workdir: Workdir, only: Se
     workdir: workdir of the run.
     only: fields to compare; by default all but `MUTABLE_FIELDS`, for training.
 
-  Raises ValueError listing every field that differs; and, for training, if `config.json` or `run.json` is missing, which
+  Raises ValueError listing every field that differs; for training also if `config.json` or `run.json` is missing, which
   is only logged otherwise.
   """
   for path in workdir.missing_records():

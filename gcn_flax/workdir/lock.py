@@ -1,6 +1,7 @@
 """A lock that keeps a second run out of a workdir."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -67,8 +68,13 @@ def _file_lock(path: pathlib.Path, who: str) -> Iterator[str]:
 
 
 def _open_no_link(name: str, flags: int) -> int:
-  """Opens a file, but not through a symbolic link: the file that it leads to would be overwritten."""
-  return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+  """Opens a file. Raises ValueError for a symbolic link: the file that it leads to would be overwritten."""
+  try:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise ValueError(f"{name}: is a symbolic link. Remove it.") from error
+    raise
 
 
 @contextlib.contextmanager

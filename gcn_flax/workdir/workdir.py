@@ -9,6 +9,11 @@ from typing import Any
 from gcn_flax import files, json_files
 from gcn_flax.config import get_config
 
+# Names that a training writes besides those of its evaluations; those of folders end in a slash.
+TRAINING_FILES = (
+  "config.json", "run.json", "metrics.jsonl", "lock", "checkpoints/", "checkpoints/scores.json", "tensorboard/",
+)  # fmt: skip
+
 # run.json, as far as it is read again.
 RECORD = {
   "classes?": [str],
@@ -115,6 +120,11 @@ class Workdir:
         f"the disk of {self} has {free / 1e6:.0f} MB left, and a checkpoint takes {num_bytes / 1e6:.0f} MB. Make room, "
         "or use another workdir."
       )
+
+
+def evaluation_files(split: str) -> tuple[str, ...]:
+  """Returns the names of the files that the evaluation of a split writes."""
+  return f"eval_{split}.json", f"eval_{split}.png", "report.json", "report.html"
 
 
 def _is_filled(path: files.Path) -> bool:

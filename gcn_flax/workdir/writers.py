@@ -33,12 +33,10 @@ def _parse_metrics(path: files.Path) -> tuple[list[dict[str, Any]], int]:
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:
   try:
-    line = json_files.parse(text, {"step": int}, "line", fix="")
+    line = json_files.parse(text, {str: float | None}, "line", fix="")
   except ValueError:
     return None
-  return (
-    line if json_files.fits({name: value for name, value in line.items() if value is not None}, {str: float}) else None
-  )
+  return line if isinstance(line.get("step"), int) else None
 
 
 def _json_number(value: Any) -> float | int | None:
