@@ -21,11 +21,13 @@ from gcn_flax.training import sharding, trees
 _log = logging.getLogger(__name__)
 # A _CHECKPOINT_METADATA, as far as Orbax needs it.
 _STEP_METADATA = {
-  "init_timestamp_nsecs?": int | None, "commit_timestamp_nsecs?": int | None, "item_handlers?": object, "metrics?": object,
-  "performance_metrics?": {}, "custom_metadata?": {},
+  "init_timestamp_nsecs?": int | None, "commit_timestamp_nsecs?": int | None, "item_handlers?": object,
+  "metrics?": object, "performance_metrics?": {}, "custom_metadata?": {},
 }  # fmt: skip
 # TensorStore's words for temporary failures.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class DamagedCheckpoint(ValueError):
@@ -35,13 +37,14 @@ class DamagedCheckpoint(ValueError):
 def check_path(directory: files.Path, read_only: bool = False) -> None:
   """Raises ValueError for a directory whose path Orbax or TensorStore would take for another one."""
   name = str(directory)
-  bad = [character for character in ("\\" if read_only else "\\*?[]") if character in name]
-  if bad:  # TensorStore takes a backslash for a slash. Orbax looks for the parts of a checkpoint by a glob pattern.
-    raise ValueError(
-      f"{name}: a path with {' or '.join(bad)} cannot hold checkpoints. Use a folder without it in its path."
-    )
-  if not name.isprintable() or (":/" in name and not files.is_remote(directory)):
-    raise ValueError(f"{name!r}: checkpoints cannot be stored in a folder of this name. Rename it.")
+  # TensorStore takes a backslash for a slash, and Orbax `gs:` for a bucket. It finds what it saves by a glob pattern.
+  bad = [part for part in ("\\", "/gs:", *(() if read_only else "*?[")) if part in name]
+  if bad:
+    raise ValueError(f"{name}: a path with {' and '.join(bad)} cannot hold checkpoints. Use a folder without it.")
+  try:
+    name.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"{name!r}: a path that is not UTF-8 cannot hold checkpoints. Rename the folder.") from error
 
 
 class _WaitForAll:
@@ -288,7 +291,7 @@ class Checkpoints:
     try:
       return read(step)
     except Exception as error:  # JSON, Orbax and TensorStore raise many kinds for a file that is cut or changed.
-      unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError)
+      unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, _NO_FILE)
       if unreachable or any(word in str(error) for word in _UNREACHABLE):
         raise
       reason = " ".join(str(error).split())[:200].rstrip(" .")
