@@ -48,9 +48,7 @@ def preflight(
   data = data or RunData(config)
   config_checks.check_config(config, training)
   check_libraries(config)
-  check_storage(config, workdir, training)
-  if training or (split and labelled):
-    workdir.check_writable(*(TRAINING_FILES if training else ()), *evaluation_files(split))
+  check_storage(config, workdir, training, split if labelled else None)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
   if training:
     check_mixture(config, data)
@@ -77,9 +75,14 @@ def check_libraries(config: ml_collections.ConfigDict) -> None:
     crf.check_installed()
 
 
-def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool) -> None:
-  """Raises ValueError for a path that checkpoints cannot be kept in, and for a log of each step in a bucket."""
+def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool, evaluated: str | None) -> None:
+  """Checks the workdir's path, and that the results of training and of the evaluation of a split can be written.
+
+  Raises ValueError if not, and for a log that grows with each step in a bucket, whose objects cannot grow.
+  """
   check_path(workdir.checkpoints, read_only=not training)
+  if evaluated:
+    workdir.check_writable(*(TRAINING_FILES if training else ()), *evaluation_files(evaluated))
   if config.log_image_ids and workdir.is_remote:
     raise ValueError(
       f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. "

@@ -324,7 +324,7 @@ def test_a_step_whose_description_is_damaged_is_named(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_one_error(tmp_path, monkeypatch):
-  """Of many arrays: TensorStore printed a traceback for each that was still being read when the first had failed."""
+  """TensorStore printed a traceback for each array that was still being read when the first had failed."""
   rng = np.random.default_rng(0)
   arrays = {f"{index}": jnp.asarray(rng.normal(size=20_000), jnp.float32) for index in range(200)}
   with Checkpoints(tmp_path, keep=1) as checkpoints:
