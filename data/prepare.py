@@ -90,7 +90,11 @@ def prepare(
       f"--data_dir={data_dir!r}: must be a local path, records are not read from buckets. Use a local folder; "
       "copy it to a bucket afterwards for launch/data.sh to mount."
     )
-  builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
+  data_dir = os.path.abspath(os.path.expanduser(data_dir))
+  if any(character in "*?[" or "\ud800" <= character <= "\udfff" for character in data_dir):
+    # TFDS takes it for a pattern, and a data set in a folder that matches it for this one.
+    raise ValueError(f"--data_dir={data_dir!r}: may not contain * ? [ and must be UTF-8. Use another folder.")
+  builder = _builder(dataset, data_dir)
   if builder.is_prepared():
     _check_same(builder, manual_dir, image_format)
     print(f"{dataset} is already prepared: {builder.data_path}")

@@ -38,6 +38,14 @@ def is_remote(where: Path) -> bool:
   return "://" in str(where)
 
 
+def is_filled(folder: Path) -> bool:
+  """Returns True if there is a folder with something in it."""
+  try:
+    return folder.is_dir() and any(folder.iterdir())
+  except FileNotFoundError:  # Another process has just removed it.
+    return False
+
+
 def write(where: Path, content: str | bytes) -> None:
   """Writes a file atomically: after a kill or a power cut it has either the old content or the new one.
 

@@ -132,12 +132,19 @@ def stored_splits(dataset: str, split: str) -> tuple[str, ...]:
 
 
 def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
-  """Returns the directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
+  """Returns the directory of a data set's versions.
+
+  Raises ValueError for an unknown data set, a bucket, and a path that is not UTF-8.
+  """
   labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(
       f"data_dir={data_dir!r}: records are read from local paths only. Run launch/data.sh mount {data_dir} DIR."
     )
+  try:
+    data_dir.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"data_dir={data_dir!r}: records are read from UTF-8 paths only. Rename the folder.") from error
   return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
 
 

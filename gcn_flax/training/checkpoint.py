@@ -139,7 +139,7 @@ class Checkpoints:
     """Removes empty folders with the names of steps: Orbax saves nothing before the last step that has a folder."""
     if jax.process_index() == 0 and self.directory.is_dir() and not files.is_remote(self.directory):
       for folder in self.directory.glob("[0-9]*"):
-        if folder.name.isdecimal() and folder.is_dir() and not any(folder.iterdir()):
+        if folder.name.isdecimal() and folder.is_dir() and not files.is_filled(folder):
           folder.rmdir()
     sharding.all_gather(None)  # No host looks before they are removed.
 
@@ -160,7 +160,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps that have a checkpoint, in order; an empty folder is none."""
-    return sorted(step for step in self._manager.all_steps() if any((self.directory / str(step)).iterdir()))
+    return sorted(step for step in self._manager.all_steps() if files.is_filled(self.directory / str(step)))
 
   def latest(self) -> int | None:
     """Returns the newest step; None if there is no checkpoint."""
@@ -294,6 +294,8 @@ class Checkpoints:
       unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, _NO_FILE)
       if unreachable or any(word in str(error) for word in _UNREACHABLE):
         raise
+      if step not in self.steps():
+        raise ValueError(f"{self.directory}/{step} was removed while it was read. Repeat the command.") from error
       reason = " ".join(str(error).split())[:200].rstrip(" .")
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
 

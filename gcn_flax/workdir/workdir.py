@@ -57,7 +57,7 @@ class Workdir:
   @property
   def is_begun(self) -> bool:
     """Returns True if there is a checkpoint; a save that a kill cut short has a longer name."""
-    return any(re.fullmatch("[0-9]+", path.name) and _is_filled(path) for path in self.checkpoints.glob("[0-9]*"))
+    return any(re.fullmatch("[0-9]+", path.name) and files.is_filled(path) for path in self.checkpoints.glob("[0-9]*"))
 
   def create(self) -> None:
     """Makes the folder if it is missing."""
@@ -125,10 +125,6 @@ class Workdir:
 def evaluation_files(split: str) -> tuple[str, ...]:
   """Returns the names of the files that the evaluation of a split writes."""
   return f"eval_{split}.json", f"eval_{split}.png", "report.json", "report.html"
-
-
-def _is_filled(path: files.Path) -> bool:
-  return path.is_dir() and any(path.iterdir())
 
 
 def _form_of(defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,20 @@ def test_values_of_another_kind_are_named(version, name):
   assert_named(version, path)
 
 
+@pytest.mark.parametrize("name", ["a?b", "a*", "[a]xb", "a\udcffb"])
+def test_a_data_dir_that_is_a_pattern_is_not_prepared(version, name, capfd):
+  """TFDS would find the data set beside it."""
+  version.parent.parent.rename(version.parent.parent.parent / "axb")
+  assert main(["--dataset=camvid", f"--data_dir={version.parent.parent.parent / name}"]) == 1
+  (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+  assert "--data_dir=" in line and "Use another folder." in line
+
+
+def test_a_data_dir_that_is_not_utf_8_is_refused():
+  with pytest.raises(ValueError, match=r"data_dir='/a.udcffb': records are read from UTF-8 paths only"):
+    Dataset("camvid", "/a\udcffb")
+
+
 def test_missing_features_are_named(version):
   (version / "features.json").unlink()
   assert_named(version, version)
