@@ -50,9 +50,9 @@ class Dataset:
 
   def __init__(self, name: str, data_dir: str):
     self.name = name
-    folder, fix = _find(name, data_dir)
-    self._builder = _open_builder(folder, fix)
-    self._metadata = _read_metadata(self._builder, folder, fix)
+    folder, self._fix = _find(name, data_dir)
+    self._builder = _open_builder(folder, self._fix)
+    self._metadata = _read_metadata(self._builder, folder, self._fix)
     palette = tuple(map(tuple, self._metadata.get("palette", ())))
     self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
     self.splits = self._count_examples()
@@ -70,8 +70,11 @@ class Dataset:
     return stored | joined
 
   def source(self, split: str) -> Source:
-    """Returns the examples of a split. Raises ValueError for an unknown one."""
+    """Returns the examples of a split. Raises ValueError for an unknown one, and if a file of records is missing."""
     self._check_split(split)
+    for path in (path for name in self._stored_here(split) for path in self._builder.info.splits[name].filepaths):
+      if not os.path.isfile(path):
+        raise ValueError(f"{path}: missing. {self._fix}")
     features = self._builder.info.features.items()
     skip = {name: tfds.decode.SkipDecoding() for name, feature in features if isinstance(feature, tfds.features.Image)}
     parts = [self._builder.as_data_source(name, decoders=skip) for name in self._stored_here(split)]

@@ -69,6 +69,16 @@ def test_a_data_dir_that_is_not_utf_8_is_refused():
     Dataset("camvid", "/a\udcffb")
 
 
+def test_a_missing_file_of_records_is_named(version):
+  """Only of a split that is read: others may have been removed to save room."""
+  (path,) = version.glob("*-train.array_record*")
+  path.unlink()
+  dataset = Dataset("camvid", str(version.parent.parent))
+  assert len(dataset.source("validation")) == 5
+  with pytest.raises(ValueError, match=f"^{path}: missing. Remove {version} and run: python -m data.prepare"):
+    dataset.source("train")
+
+
 def test_missing_features_are_named(version):
   (version / "features.json").unlink()
   assert_named(version, version)
