@@ -12,24 +12,26 @@ import argparse
 import contextlib
 import fcntl
 import importlib
-import json
 import os
 import pathlib
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import logging as absl_logging
 
 from data.class_counts import ClassCounts, class_table
-from data.faults import one_line, printable
-from gcn_flax import labels
+from data.faults import one_line
+from gcn_flax import json_files, labels
 
 # Data set -> (module in this folder, TFDS config of its builder).
 _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
   "cityscapes": ("cityscapes", "fine"),
   "cityscapes_coarse": ("cityscapes", "coarse"),
 }
+# metadata.json, as far as it is read here.
+_METADATA = {"image_format": str, "digest": str, "counts": {str: int}, "published": {str: int}}
 IMAGE_FORMATS = ("original", "jpeg")
 
 
@@ -89,11 +91,11 @@ def prepare(
       f"--data_dir={data_dir!r}: must be a local path, records are not read from buckets. Use a local folder; "
       "copy it to a bucket afterwards for launch/data.sh to mount."
     )
-  if data_dir != printable(data_dir):
-    raise ValueError(
-      f"--data_dir={printable(data_dir)}: its name is not UTF-8, which array_record cannot open. Use another folder."
-    )
-  builder = _builder(dataset, os.path.abspath(os.path.expanduser(data_dir)))
+  data_dir = os.path.abspath(os.path.expanduser(data_dir))
+  if any(character in "*?[" or "\ud800" <= character <= "\udfff" for character in data_dir):
+    # TFDS takes it for a pattern, and a data set in a folder that matches it for this one.
+    raise ValueError(f"--data_dir={data_dir!r}: may not contain * ? [ and must be UTF-8. Use another folder.")
+  builder = _builder(dataset, data_dir)
   if builder.is_prepared():
     _check_same(builder, manual_dir, image_format)
     print(f"{dataset} is already prepared: {builder.data_path}")
@@ -121,7 +123,7 @@ def prepare(
     _write(builder, plan, metadata)
     print(f"wrote {builder.data_path}")
   _store_sizes(dataset, data_dir)
-  _print_counts(dataset, json.loads((pathlib.Path(builder.data_path) / "metadata.json").read_text()))
+  _print_counts(dataset, _read_metadata(builder))
 
 
 def _builder(dataset: str, data_dir: str):
@@ -132,7 +134,25 @@ def _builder(dataset: str, data_dir: str):
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
   module, config = _BUILDERS[dataset]
   builder = importlib.import_module(f"data.{module}.{module}_dataset_builder").Builder
-  return builder(data_dir=data_dir, config=config, file_format="array_record")
+  try:
+    return builder(data_dir=data_dir, config=config, file_format="array_record")
+  except (OSError, ImportError):
+    raise
+  except Exception as error:  # TFDS raises many kinds for a description of a prepared data set that is damaged.
+    raise ValueError(
+      f"--data_dir={data_dir!r}: the {dataset} in it is damaged ({one_line(error)}). Remove its folder and repeat the "
+      "same command, or use another --data_dir."
+    ) from error
+
+
+def _read_metadata(builder) -> dict[str, Any]:
+  """Returns the metadata of a prepared data set. Raises ValueError if it is damaged, or not written by this program."""
+  path = pathlib.Path(builder.data_path) / "metadata.json"
+  fix = f"Remove {builder.data_path} and repeat the same command, or use another --data_dir."
+  try:
+    return json_files.read(path, _METADATA, fix)
+  except FileNotFoundError as error:
+    raise ValueError(f"{path}: missing. {fix}") from error
 
 
 def _root(dataset: str, manual_dir: str) -> pathlib.Path:
@@ -144,7 +164,7 @@ def _root(dataset: str, manual_dir: str) -> pathlib.Path:
 
 def _check_same(builder, manual_dir: str, image_format: str) -> None:
   """Raises ValueError if the data set was prepared from other files or in another format."""
-  metadata = builder.info.metadata
+  metadata = _read_metadata(builder)
   if metadata["image_format"] != image_format:
     raise ValueError(
       f"--image_format={image_format}: {builder.data_path} was prepared with {metadata['image_format']}. "

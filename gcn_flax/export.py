@@ -26,6 +26,7 @@ def run(
   """
   workdir = Workdir(workdir)
   preflight(config, workdir)
+  workdir.check_writable("export/", "export/encoder.safetensors", "export/network.safetensors")
   trained = load_trained(config, workdir, checkpoint)
   if jax.process_index() > 0:
     return {}

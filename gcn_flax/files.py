@@ -1,8 +1,10 @@
 """The files of a workdir, on a disk or in a bucket."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import uuid
 from typing import Any
 
 # A `pathlib.Path`; or etils' path, which has the same methods, for a workdir in a bucket.
@@ -36,15 +38,65 @@ def is_remote(where: Path) -> bool:
   return "://" in str(where)
 
 
+def is_filled(folder: Path) -> bool:
+  """Returns True if there is a folder with something in it."""
+  try:
+    return folder.is_dir() and any(folder.iterdir())
+  except FileNotFoundError:  # Another process has just removed it.
+    return False
+
+
 def write(where: Path, content: str | bytes) -> None:
-  """Writes a file atomically: after a kill it has either the old content or the new one."""
+  """Writes a file atomically: after a kill or a power cut it has either the old content or the new one.
+
+  Several processes may write the same file at once; the last one wins. A symbolic link is replaced, not followed.
+  """
   content = content.encode() if isinstance(content, str) else content
   if is_remote(where):
     where.write_bytes(content)  # Objects appear only when complete.
     return
-  temporary = where.with_name(where.name + ".tmp")
-  temporary.write_bytes(content)
-  os.replace(temporary, where)
+  temporary = where.with_name(f".{uuid.uuid4().hex}.tmp")
+  try:
+    with open(temporary, "xb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, where)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+  _sync_folder(where.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+  """Makes the names of new files in a folder survive a power cut, where the file system can."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):  # Some network file systems reject it.
+      os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def keep_damaged(where: Path) -> Path:
+  """Copies a damaged file to `NAME.damaged`, or `NAME.damaged.1` and so on if taken, and returns the copy's path."""
+  copy, number = where.with_name(f"{where.name}.damaged"), 0
+  while copy.exists():
+    number += 1
+    copy = where.with_name(f"{where.name}.damaged.{number}")
+  write(copy, where.read_bytes())
+  return copy
+
+
+def check_writable(folder: Path) -> None:
+  """Raises ValueError unless files can be written to a local folder, which need not exist yet; ignores buckets."""
+  if is_remote(folder):
+    return
+  there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+  if not there.is_dir():
+    raise ValueError(f"{there}: not a folder. Rename it, or use another folder.")
+  if not os.access(there, os.W_OK | os.X_OK):
+    raise ValueError(f"{there}: not writable. Change its permissions, or use a copy of it elsewhere.")
 
 
 class Lines:

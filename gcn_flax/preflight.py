@@ -12,9 +12,10 @@ from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import stored_splits
 from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
+from gcn_flax.training.checkpoint import check_path
 from gcn_flax.workdir import compatibility
 from gcn_flax.workdir.init_weights import init_path
-from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def preflight(
   data = data or RunData(config)
   config_checks.check_config(config, training)
   check_libraries(config)
-  check_storage(config, workdir)
+  check_storage(config, workdir, training, split if labelled else None)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
   if training:
     check_mixture(config, data)
@@ -75,8 +76,14 @@ def check_libraries(config: ml_collections.ConfigDict) -> None:
     crf.check_installed()
 
 
-def check_storage(config: ml_collections.ConfigDict, workdir: Workdir) -> None:
-  """Raises ValueError for a log that grows with each step in a bucket, whose objects cannot grow."""
+def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool, evaluated: str | None) -> None:
+  """Checks the workdir's path, and that the results of training and of the evaluation of a split can be written.
+
+  Raises ValueError if not, and for a log that grows with each step in a bucket, whose objects cannot grow.
+  """
+  check_path(workdir.checkpoints, read_only=not training)
+  if evaluated:
+    workdir.check_writable(*(TRAINING_FILES if training else ()), *evaluation_files(evaluated))
   if config.log_image_ids and workdir.is_remote:
     raise ValueError(
       f"config.log_image_ids=True: --workdir={workdir} is in a bucket, where a file cannot grow with each step. "

@@ -55,6 +55,7 @@ def run(
   workdir, split = Workdir(workdir), split or "test"
   folder = open_folder(config, workdir, kind, split, output)
   data = preflight(config, workdir, split=split, labelled=False)
+  files.check_writable(folder.folder)
   source = data.dataset(config.data.dataset).source(split)
   for index in range(len(source)):
     folder.path(source.image_id(index))  # Raises for names that a server would not take.

@@ -18,7 +18,7 @@ from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
 from gcn_flax.workdir.record import TrainingData, write_run_json
-from gcn_flax.workdir.restore import restore_or_init
+from gcn_flax.workdir.restore import recover_metrics, restore_or_init
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog
 from gcn_flax.workdir.workdir import Workdir
@@ -56,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, config.keep_checkpoints))
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
     image_ids = _open_image_id_log(config, workdir, stack)
-    _begin(config, workdir, checkpoints, data, start)
+    trained_on = _begin(config, workdir, checkpoints, data, start)
     writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
     stop = stack.enter_context(StopSignal())
@@ -64,7 +64,8 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,
       batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
     )  # fmt: skip
-    return _Loop(config, workdir, setup, data, checkpoints, log, image_ids, profiler, stop).run(state, start)
+    loop = _Loop(config, workdir, setup, data, checkpoints, log, image_ids, profiler, stop, trained_on)
+    return loop.run(state, start)
 
 
 def cache_compilations(workdir: Workdir) -> None:
@@ -87,16 +88,22 @@ def _open_image_id_log(
 
 def _begin(
   config: ml_collections.ConfigDict, workdir: Workdir, checkpoints: Checkpoints, data: RunData, start: int
-) -> None:
-  """Writes config.json and run.json, and drops the metrics of steps that will be repeated."""
+) -> TrainingData:
+  """Writes config.json and run.json, and drops the metrics of steps that will be repeated.
+
+  Returns the record of the data of the weights.
+  """
   log_schedule_change(config, workdir, start)
+  recover_metrics(checkpoints, workdir, f"{config.data.eval_split}/{tasks.of(config).BEST_METRIC}", start)
   checkpoints.forget_metrics_after(start)
   # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
   inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).partial
+  record = data.record()
+  partial = {**inherited, **record["partial"]}
   if jax.process_index() == 0:
     workdir.write("config.json", config.to_json(indent=2) + "\n")
-    record = data.record()
-    write_run_json(workdir, start, record | {"partial": {**inherited, **record["partial"]}})
+    write_run_json(workdir, start, record | {"partial": partial})
+  return TrainingData(partial=partial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +119,7 @@ class _Loop:
   image_ids: ImageIdLog | None
   profiler: Profiler
   stop: StopSignal
+  trained_on: TrainingData
 
   def run(self, state: TrainState, start: int) -> bool:
     """Evaluates, saves, and only then takes the next batch, so that a saved state and its input always agree.
@@ -155,8 +163,7 @@ class _Loop:
         return False
       self.log.evaluation(step, split, metrics)
       if jax.process_index() == 0:
-        trained_on = TrainingData.read(self.workdir.path)
-        evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, trained_on)
+        evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)
       self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True
 

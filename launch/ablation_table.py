@@ -1,6 +1,5 @@
 """The results of launch/ablation.py: where each run lies, its metrics, and a table of the paper made from them."""
 
-import json
 import pathlib
 import statistics
 import time
@@ -8,8 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from configs import ablation
+from gcn_flax import json_files
 from gcn_flax.reporting import paper
 from gcn_flax.visualize import charts, tables
+
+# The files of a run that are read, as far as that.
+_FORMS = {
+  "config.json": {"total_steps": int, "batch_size": int, "eval": {}},
+  "eval_validation.json": {"step": int},
+  "run.json": {"commit": object, "devices": {"count": int, "kind": str}},
+  "flags.json": [str],
+}
 
 
 def cells_of(table: int) -> list[str]:
@@ -28,8 +36,8 @@ def workdir_of(root: pathlib.Path, data: str, cell: str, seed: int) -> pathlib.P
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Returns the content of a JSON file, or None if there is no such file."""
-  return json.loads(path.read_text()) if path.exists() else None
+  """Returns the content of one of the files in `_FORMS`, or None if it is missing. Raises ValueError if damaged."""
+  return json_files.read(path, _FORMS[path.name], "Put it back, or use another --root.") if path.exists() else None
 
 
 def final_metrics(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gcn_flax import files, labels
+from gcn_flax import files, json_files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 from gcn_flax.messages import flag, use_one_of
 
@@ -17,6 +17,16 @@ _log = logging.getLogger(__name__)
 # Folders below `data_dir` whose name differs from their data set's.
 _FOLDERS = {"cityscapes": "cityscapes/fine", "cityscapes_coarse": "cityscapes/coarse"}
 _SIZES = "sizes.json"  # Stored split -> [height, width] of each image, in the order of the records.
+# metadata.json, as far as it is read.
+_METADATA = {
+  "classes": [str],
+  "palette?": [(range(256),) * 3],
+  "unlabelled": [str],
+  "digest": str,
+  "largest": {str: (int, int)},
+  "image_format": str,
+  "partial": [str],
+}
 # Splits that are joined from stored ones when they are read.
 _JOINED_SPLITS = {
   ("voc_segmentation", "trainval"): ("train", "validation"),
@@ -43,9 +53,10 @@ class Dataset:
 
   def __init__(self, name: str, data_dir: str):
     self.name = name
-    self._builder = _open_builder(name, data_dir)
+    folder, self._fix = _find(name, data_dir)
+    self._builder = _open_builder(folder, self._fix)
     self._sources: dict[str, Source] = {}
-    self._metadata = _read_metadata(self._builder)
+    self._metadata = _read_metadata(self._builder, folder, self._fix)
     palette = tuple(map(tuple, self._metadata.get("palette", ())))
     self.label_set = labels.label_set_of(name, tuple(self._metadata.get("classes", ())), palette)
     self.splits = self._count_examples()
@@ -63,13 +74,16 @@ class Dataset:
     return stored | joined
 
   def source(self, split: str) -> Source:
-    """Returns the examples of a split. Raises ValueError for an unknown one."""
+    """Returns the examples of a split. Raises ValueError for an unknown one, and if a file of records is missing."""
     self._check_split(split)
     if split not in self._sources:
       self._sources[split] = self._open_source(split)
     return self._sources[split]
 
   def _open_source(self, split: str) -> Source:
+    for path in (path for name in self._stored_here(split) for path in self._builder.info.splits[name].filepaths):
+      if not os.path.isfile(path):
+        raise ValueError(f"{path}: missing. {self._fix}")
     features = self._builder.info.features.items()
     skip = {name: tfds.decode.SkipDecoding() for name, feature in features if isinstance(feature, tfds.features.Image)}
     parts = [self._builder.as_data_source(name, decoders=skip) for name in self._stored_here(split)]
@@ -79,17 +93,17 @@ class Dataset:
 
   def _stored_sizes(self, split: str) -> np.ndarray | None:
     """Returns the sizes that `store_sizes` wrote; None if there are none, or not as many as examples."""
-    path = self._folder / _SIZES
+    path, fix = self._folder / _SIZES, "Remove it, and run data.prepare again."
     try:
-      stored = json.loads(path.read_text())
+      stored = json_files.read(path, {name: [(range(1, 2**31),) * 2] for name in self._stored_here(split)}, fix)
       sizes = np.array([size for part in self._stored_here(split) for size in stored[part]], np.int32)
-      if sizes.shape != (self.splits[split], 2) or sizes.min() < 1:
-        raise ValueError(f"{len(sizes)} sizes of {self.splits[split]} images")
-      return sizes
+      if len(sizes) != self.splits[split]:
+        raise ValueError(f"{path}: damaged ({len(sizes)} sizes of {self.splits[split]} images). {fix}")
+      return sizes.reshape(-1, 2)
     except FileNotFoundError:  # A data set of an older version.
       return None
-    except Exception as error:  # The headers of the images tell the same.
-      _log.warning("WARNING: %s is ignored, it is damaged (%s). Remove it, and run data.prepare again.", path, error)
+    except (ValueError, OSError) as error:  # The headers of the images tell the same.
+      _log.warning("WARNING: %s It is ignored.", error)
       return None
 
   def store_sizes(self) -> None:
@@ -157,12 +171,19 @@ def stored_splits(dataset: str, split: str) -> tuple[str, ...]:
 
 
 def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
-  """Returns the directory of a data set's versions. Raises ValueError for an unknown data set or a bucket."""
+  """Returns the directory of a data set's versions.
+
+  Raises ValueError for an unknown data set, a bucket, and a path that is not UTF-8.
+  """
   labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(
       f"data_dir={data_dir!r}: records are read from local paths only. Run launch/data.sh mount {data_dir} DIR."
     )
+  try:
+    data_dir.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"data_dir={data_dir!r}: records are read from UTF-8 paths only. Rename the folder.") from error
   return pathlib.Path(os.path.expanduser(data_dir)) / _FOLDERS.get(dataset, dataset)
 
 
@@ -177,15 +198,27 @@ def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
   return sorted(path.parent for path in files)
 
 
-def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _find(dataset: str, data_dir: str) -> tuple[pathlib.Path, str]:
+  """Returns the folder of a data set's newest version, and the fix if it is damaged, a sentence for errors."""
+  command = f"python -m data.prepare --dataset={dataset} {flag('data_dir', data_dir)} --manual_dir=DOWNLOADS"
   versions = _versions(dataset, data_dir)
   if not versions:
-    raise ValueError(
-      f"data set {dataset!r} is not prepared in {data_dir!r}; run: python -m data.prepare --dataset={dataset} "
-      f"{flag('data_dir', data_dir)} --manual_dir=DOWNLOADS (see data/README.md)."
-    )
-  builder = tfds.builder_from_directory(versions[-1])
-  if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    raise ValueError(f"data set {dataset!r} is not prepared in {data_dir!r}; run: {command} (see data/README.md).")
+  return versions[-1], f"Remove {versions[-1]} and run: {command}."
+
+
+def _open_builder(folder: pathlib.Path, fix: str) -> tfds.core.DatasetBuilder:
+  """Opens a data set. Raises ValueError if its description is damaged, or its records have no random access."""
+  for name in ("dataset_info.json", "features.json"):
+    if (folder / name).exists():
+      json_files.read(folder / name, {}, fix)
+  try:
+    builder = tfds.builder_from_directory(folder)
+    file_format, _ = builder.info.file_format, builder.info.features
+  except Exception as error:  # TFDS raises many kinds for descriptions that are incomplete.
+    reason = " ".join(str(error).split())[:200]
+    raise ValueError(f"{folder}: damaged ({reason or type(error).__name__}). {fix}") from error
+  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
       f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. Prepare the data set "
       "with data.prepare, or with TFDS and file_format='array_record'."
@@ -193,9 +226,15 @@ def _open_builder(dataset: str, data_dir: str) -> tfds.core.DatasetBuilder:
   return builder
 
 
-def _read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-  path = pathlib.Path(builder.data_path) / "metadata.json"
-  return json.loads(path.read_text()) if path.exists() else _metadata_of_tfds(builder)
+def _read_metadata(builder: tfds.core.DatasetBuilder, folder: pathlib.Path, fix: str) -> dict[str, Any]:
+  path = folder / "metadata.json"
+  if not path.exists():
+    return _metadata_of_tfds(builder)
+  metadata = json_files.read(path, _METADATA, fix)
+  lacking = [split for split in builder.info.splits if split not in metadata["largest"]]
+  if lacking:
+    raise ValueError(f"{path}: damaged ('largest' has no {lacking[0]!r}). {fix}")
+  return metadata
 
 
 def _metadata_of_tfds(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def run(
   if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
     raise ValueError(f"{flag('batch', batch)}: must be auto, or a number of examples of at least 1.")
   config_checks.check_config(config)
+  workdir = Workdir(workdir)
+  workdir.check_writable("plan.json")
   planner = (planners.TpuPlanner if target.is_tpu else planners.GpuPlanner)(config, target)
   if batch == "auto":
     tried = find_max_batch(planner, config.accumulate_steps)
@@ -48,7 +50,7 @@ def run(
     best = planner.estimate(int(batch) if batch else max(1, ceil_div(config.batch_size, planner.num_groups)))
     tried = [best]
   result = {"topology": topology, **best} | ({"tried": tried} if len(tried) > 1 else {})
-  Workdir(workdir).write_json("plan.json", result)
+  workdir.write_json("plan.json", result)
   print("\n".join(table.lines(config, result)))
   return result
 

@@ -1,10 +1,12 @@
 """Checkpoints by Orbax: the most recent and the best, saved in the background, restored whole or not at all."""
 
+import asyncio
 import contextlib
 import json
+import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,15 +15,72 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
-from gcn_flax import files
+from gcn_flax import files, json_files
 from gcn_flax.training import sharding, trees
 
+_log = logging.getLogger(__name__)
+# A _CHECKPOINT_METADATA, as far as Orbax needs it.
+_STEP_METADATA = {
+  "init_timestamp_nsecs?": int | None, "commit_timestamp_nsecs?": int | None, "item_handlers?": object,
+  "metrics?": object, "performance_metrics?": {}, "custom_metadata?": {},
+}  # fmt: skip
 # TensorStore's words for temporary failures.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class DamagedCheckpoint(ValueError):
   """Signals a checkpoint that cannot be read, or whose arrays are not those that were saved."""
+
+
+def check_path(directory: files.Path, read_only: bool = False) -> None:
+  """Raises ValueError for a directory whose path Orbax or TensorStore would take for another one."""
+  name = str(directory)
+  # TensorStore takes a backslash for a slash, and Orbax `gs:` for a bucket. It finds what it saves by a glob pattern.
+  bad = [part for part in ("\\", "/gs:", *(() if read_only else "*?[")) if part in name]
+  if bad:
+    raise ValueError(f"{name}: a path with {' and '.join(bad)} cannot hold checkpoints. Use a folder without it.")
+  try:
+    name.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"{name!r}: a path that is not UTF-8 cannot hold checkpoints. Rename the folder.") from error
+
+
+class _WaitForAll:
+  """Mixin for Orbax's readers of arrays: they end only after every array was read or has failed.
+
+  Orbax's own (0.12.8) end with the first failure and close their event loop. TensorStore then prints a traceback for
+  each array that is still being read.
+  """
+
+  async def metadata(self, infos):
+    return await _gather([super(_WaitForAll, self).metadata([info]) for info in infos])
+
+  async def deserialize(self, infos, args=None):
+    pairs = zip(infos, args or [ocp.RestoreArgs()] * len(infos), strict=True)
+    return await _gather([super(_WaitForAll, self).deserialize([info], [arg]) for info, arg in pairs])
+
+
+async def _gather(reads: Sequence[Awaitable[Sequence[Any]]]) -> list[Any]:
+  outcomes = await asyncio.gather(*reads, return_exceptions=True)
+  failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+  if failed:
+    raise failed[0]
+  return [array for arrays in outcomes for array in arrays]
+
+
+class _NumpyReader(_WaitForAll, ocp.type_handlers.NumpyHandler):
+  """Restores arrays as NumPy's."""
+
+
+class _ArrayReader(_WaitForAll, ocp.type_handlers.ArrayHandler):
+  """Reads the shapes of saved JAX arrays."""
+
+
+def _reader() -> ocp.PyTreeCheckpointHandler:
+  handlers = (np.ndarray, _NumpyReader()), (jax.Array, _ArrayReader())
+  return ocp.PyTreeCheckpointHandler(type_handler_registry=ocp.type_handlers.create_type_handler_registry(*handlers))
 
 
 class _Manager(ocp.CheckpointManager):
@@ -47,14 +106,17 @@ class Checkpoints:
     directory: made if it is missing, unless `read_only`.
     keep: number of recent checkpoints to keep; the best one is kept too.
     read_only: True if nothing is to be written or cleaned up.
+
+  Raises ValueError as `check_path`.
   """
 
   def __init__(self, directory: str | files.Path, keep: int = 1, read_only: bool = False):
     self.directory = files.path(directory)
+    check_path(self.directory, read_only)
     self._metrics_file = self.directory / "scores.json"
-    self._metrics = {}
-    if self._metrics_file.exists():
-      self._metrics = {int(step): metric for step, metric in json.loads(self._metrics_file.read_text()).items()}
+    self._metrics, self._is_read_back = {}, False
+    if not read_only:
+      self._remove_empty()
     options = ocp.CheckpointManagerOptions(
       preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep), _KeepBest(self._metrics)]),
       create=not read_only,
@@ -62,11 +124,43 @@ class Checkpoints:
       read_only=read_only,
     )
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
-    self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
+    self._manager = self._open_manager(options, handlers)
+    self._read_metrics(read_only)
+
+  def _open_manager(self, options: ocp.CheckpointManagerOptions, handlers: dict[str, Any]) -> _Manager:
+    try:
+      return _Manager(self.directory, options=options, item_handlers=handlers)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+      for path in self.directory.glob("[0-9]*/_CHECKPOINT_METADATA"):
+        json_files.read(path, _STEP_METADATA, "Move it elsewhere: the checkpoint can be read without it.")
+      raise
+
+  def _remove_empty(self) -> None:
+    """Removes empty folders with the names of steps: Orbax saves nothing before the last step that has a folder."""
+    if jax.process_index() == 0 and self.directory.is_dir() and not files.is_remote(self.directory):
+      for folder in self.directory.glob("[0-9]*"):
+        if folder.name.isdecimal() and folder.is_dir() and not files.is_filled(folder):
+          folder.rmdir()
+    sharding.all_gather(None)  # No host looks before they are removed.
+
+  def _read_metrics(self, read_only: bool) -> None:
+    """Reads the metrics. If they are missing or damaged, logs it and, unless `read_only`, keeps the damaged file."""
+    try:
+      metrics = json_files.read(
+        self._metrics_file, {str: float}, "Without it the newest checkpoint counts as the best."
+      )
+      self._metrics.update({int(step): metric for step, metric in metrics.items() if step.isdecimal()})
+    except FileNotFoundError:
+      if self.steps():
+        _log.warning("WARNING: %s: missing. The newest checkpoint counts as the best.", self._metrics_file)
+    except ValueError as error:
+      _log.warning("WARNING: %s", error)
+      if not read_only and jax.process_index() == 0:
+        files.keep_damaged(self._metrics_file)
 
   def steps(self) -> list[int]:
-    """Returns the steps that have a checkpoint, in order."""
-    return sorted(self._manager.all_steps())
+    """Returns the steps that have a checkpoint, in order; an empty folder is none."""
+    return sorted(step for step in self._manager.all_steps() if files.is_filled(self.directory / str(step)))
 
   def latest(self) -> int | None:
     """Returns the newest step; None if there is no checkpoint."""
@@ -94,10 +188,31 @@ class Checkpoints:
     self._write_metrics()
 
   def save(self, step: int, state: Any) -> None:
-    """Starts saving in the background. Raises OSError if this checkpoint, or the one before, cannot be written."""
+    """Starts saving in the background; the first save is waited for, and its structure read back.
+
+    Raises:
+      OSError: if this checkpoint, or the one before, cannot be written, or the first one not be read back.
+      ValueError: if there is a checkpoint of a later step.
+    """
     items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(trees.digests(state)))
     with self._saving():
-      self._manager.save(step, args=items)
+      is_saving = self._manager.save(step, args=items)
+    if not is_saving:
+      raise ValueError(
+        f"{self.directory} holds a checkpoint of a later step, so that of step {step} is not saved. Move the later one "
+        "elsewhere, or use another workdir."
+      )
+    if not self._is_read_back:
+      self._read_back(step)
+
+  def _read_back(self, step: int) -> None:
+    """Waits for a save, and looks for its arrays, so that a disk that loses files is noticed before hours of work."""
+    self.wait()
+    try:
+      self.shapes(step)
+    except DamagedCheckpoint as error:
+      raise OSError(f"{error} It was just saved: this disk does not keep files. Use another --workdir.") from error
+    self._is_read_back = True
 
   def wait(self) -> None:
     """Waits until every save is on disk. Raises OSError as `save`."""
@@ -148,7 +263,7 @@ class Checkpoints:
 
   def _read(self, step: int, target: Any) -> Any:
     """Reads the arrays of a step into NumPy, on this host without the others."""
-    saved, noted = self._saved(step), self._read_or_damaged(step, self._digests)
+    saved, noted = self.shapes(step), self._read_or_damaged(step, self._digests)
     differences = trees.compare(saved, trees.shapes(target))
     if differences:
       raise ValueError(f"{self.directory}/{step} is of another network: {'; '.join(differences)}.")
@@ -158,12 +273,15 @@ class Checkpoints:
       partial_restore=True,
     )
     # By the handler, not by the manager, which waits for the other hosts.
-    handler, folder = ocp.PyTreeCheckpointHandler(), epath.Path(str(self.directory)) / str(step) / "state"
-    arrays = self._read_or_damaged(step, lambda _: handler.restore(folder, args=args))
-    changed = [name for name, digest in trees.digests(arrays).items() if noted and noted[name] != digest]
-    if changed:
-      raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {', '.join(changed[:3])} differ.")
+    arrays = self._read_or_damaged(step, lambda step: _reader().restore(self._state_folder(step), args=args))
+    if noted is not None:
+      changed = [name for name, digest in trees.digests(arrays).items() if noted.get(name) != digest]
+      if changed:
+        raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {', '.join(changed[:3])} differ.")
     return arrays
+
+  def _state_folder(self, step: int) -> epath.Path:
+    return epath.Path(str(self.directory)) / str(step) / "state"
 
   def _read_or_damaged(self, step: int, read: Callable[[int], Any]) -> Any:
     """Calls `read`. I/O errors propagate; anything else raises DamagedCheckpoint."""
@@ -173,10 +291,12 @@ class Checkpoints:
     try:
       return read(step)
     except Exception as error:  # JSON, Orbax and TensorStore raise many kinds for a file that is cut or changed.
-      unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, FileNotFoundError)
+      unreachable = isinstance(error, MemoryError | OSError) and not isinstance(error, _NO_FILE)
       if unreachable or any(word in str(error) for word in _UNREACHABLE):
         raise
-      reason = " ".join(str(error).split())[:200]
+      if step not in self.steps():
+        raise ValueError(f"{self.directory}/{step} was removed while it was read. Repeat the command.") from error
+      reason = " ".join(str(error).split())[:200].rstrip(" .")
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
 
   def set_aside(self, step: int) -> files.Path:
@@ -199,7 +319,7 @@ class Checkpoints:
 
     Raises ValueError as `restore`.
     """
-    saved = self._saved(step)
+    saved = self.shapes(step)
     if any(name.startswith("ema/") for name in saved):
       averaged = {name: part for name, part in target.items() if name != "normalization"}
       rest = {name: part for name, part in target.items() if name == "normalization"}
@@ -207,23 +327,23 @@ class Checkpoints:
       return {**weights.pop("ema"), **weights}
     return self.restore(step, target)
 
-  def _saved(self, step: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each array of a step's checkpoint."""
+  def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array of a step's checkpoint. Raises DamagedCheckpoint if one of them is missing."""
 
     def read(step: int) -> dict[str, tuple[int, ...]]:
-      saved = self._manager.item_metadata(step).get("state")
-      if saved is None:  # A kill came while it was being removed.
+      folder = self._state_folder(step)
+      if not folder.exists():  # A kill came while it was being removed.
         raise FileNotFoundError("it is incomplete")
-      return trees.shapes(saved.tree)
+      return trees.shapes(_reader().metadata(folder).tree)
 
     return self._read_or_damaged(step, read)
 
-  def _digests(self, step: int) -> dict[str, int]:
-    """Returns the digest of each array as saved; {} if an older version wrote the checkpoints, without digests."""
+  def _digests(self, step: int) -> dict[str, int] | None:
+    """Returns the digest of each array as saved; None if an older version wrote the checkpoints, without digests."""
     path = self.directory / str(step) / "digests" / "metadata"
     if not path.exists() and not any((self.directory / str(other) / "digests").exists() for other in self.steps()):
-      return {}
-    return json.loads(path.read_text())
+      return None
+    return json_files.read(path, {str: int}, fix="")
 
   def close(self) -> None:
     """Waits for every save and closes the directory. Raises OSError as `save`."""

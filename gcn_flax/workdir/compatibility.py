@@ -16,7 +16,6 @@ from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-
 # Fields that may change between restarts; any other change is rejected by name.
 MUTABLE_FIELDS = (
   "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
@@ -40,10 +39,16 @@ def check_settings(config: ml_collections.ConfigDict, workdir: Workdir, only: Se
   Args:
     config: the settings of this start.
     workdir: workdir of the run.
-    only: fields to compare; by default all but `MUTABLE_FIELDS`.
+    only: fields to compare; by default all but `MUTABLE_FIELDS`, for training.
 
-  Raises ValueError listing every field that differs.
+  Raises ValueError listing every field that differs; for training also if `config.json` or `run.json` is missing, which
+  is only logged otherwise.
   """
+  for path in workdir.missing_records():
+    missing = f"{path}: missing, so that settings and data cannot be compared with those of the checkpoints."
+    if not only:
+      raise ValueError(f"{missing} {workdir.restore_fix}")
+    _log.warning("WARNING: %s", missing)
   before = workdir.settings()
   if before:
     check_unchanged(before, json.loads(config.to_json()), only)
@@ -104,8 +109,10 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
   """
   before = workdir.run_record().get("fingerprints", {})
   for name, values in now.items():
-    old = before.get(name, values)
-    changed = [key for key, value in values.items() if old[key] != value]
+    if name not in before:
+      raise ValueError(f"{workdir / 'run.json'}: does not record the data {name}. {workdir.restore_fix}")
+    old = before[name]
+    changed = [key for key, value in values.items() if old.get(key) != value]
     if changed:
       fix = "Bring that data set back, or use a new workdir"
       if set(changed) <= {"classes", "digest"} and _renamed(old["classes"], values["classes"]):

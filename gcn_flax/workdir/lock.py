@@ -1,6 +1,7 @@
 """A lock that keeps a second run out of a workdir."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 import jax
 
-from gcn_flax import distributed, files
+from gcn_flax import distributed, files, json_files
 from gcn_flax.training import sharding
 from gcn_flax.workdir.workdir import Workdir
 
@@ -49,7 +50,7 @@ def locked(workdir: Workdir) -> Iterator[None]:
 @contextlib.contextmanager
 def _file_lock(path: pathlib.Path, who: str) -> Iterator[str]:
   """Yields '' if the lock was taken, else the description of its owner."""
-  with open(path, "a+") as file:
+  with open(path, "a+", errors="replace", opener=_open_no_link) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system releases it when the process ends.
     except BlockingIOError:
@@ -64,6 +65,16 @@ def _file_lock(path: pathlib.Path, who: str) -> Iterator[str]:
     file.write(who)
     file.flush()
     yield ""
+
+
+def _open_no_link(name: str, flags: int) -> int:
+  """Opens a file. Raises ValueError for a symbolic link: the file that it leads to would be overwritten."""
+  try:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise ValueError(f"{name}: is a symbolic link. Remove it.") from error
+    raise
 
 
 @contextlib.contextmanager
@@ -118,7 +129,8 @@ def _lease(path: files.Path, who: str) -> Iterator[str]:
 
 
 def _read(path: files.Path) -> dict[str, str] | None:
+  """Returns the content of a lease; None if there is none, or none that a run wrote."""
   try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
+    return json_files.read(path, {"who": str, "token": str}, fix="")
+  except (FileNotFoundError, ValueError):
     return None

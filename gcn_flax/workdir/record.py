@@ -1,7 +1,6 @@
 """The record of a run, run.json: command, commit, packages, devices and data."""
 
 import dataclasses
-import json
 import pathlib
 import platform
 import shlex
@@ -14,11 +13,12 @@ from typing import Any
 
 import jax
 
-from gcn_flax import files
+from gcn_flax import files, json_files
 from gcn_flax.models import weights_file
-from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.workdir import RECORD, Workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+_CONFIG = {"data?": {"eval_size?": [int]}}  # The settings, as far as they are read.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,12 @@ class TrainingData:
       return cls()
     if not trained.is_file():
       return cls.from_json(Workdir(trained).run_record(), Workdir(trained).settings())
-    metadata = weights_file.read_metadata(trained)
-    return cls.from_json(json.loads(metadata.get("data", "{}")), json.loads(metadata.get("config", "{}")))
+    metadata, fix = weights_file.read_metadata(trained), "Export the weights again, or delete this entry."
+    data, config = (
+      json_files.parse(metadata.get(entry, "{}"), form, f"{trained}, metadata entry {entry!r}", fix)
+      for entry, form in (("data", RECORD), ("config", _CONFIG))
+    )
+    return cls.from_json(data, config)
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "TrainingData":

@@ -11,6 +11,8 @@ from gcn_flax import build
 from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from gcn_flax.training.state import COLLECTIONS, TrainState
+from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.writers import read_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +37,11 @@ def restore_or_init(
   """
   damaged = {}
   for step in reversed(checkpoints.steps()):
-    if step > total_steps:
-      raise ValueError(
-        f"config.total_steps={total_steps}: the workdir stands at step {step}. Raise it, or use another workdir."
-      )
     try:
+      if step > total_steps and checkpoints.shapes(step):
+        raise ValueError(
+          f"config.total_steps={total_steps}: the workdir stands at step {step}. Raise it, or use another workdir."
+        )
       state = checkpoints.restore(step, setup.state_shapes)
     except DamagedCheckpoint as error:
       damaged[step] = str(error)
@@ -53,6 +55,22 @@ def restore_or_init(
   if init_weights is None:  # A folder has the name of a step, but Orbax finds no checkpoint in it.
     raise ValueError(f"{checkpoints.directory} holds no whole checkpoint. Remove its content, or use a new workdir.")
   return _init(setup, init_weights, seed), 0
+
+
+def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start: int) -> None:
+  """Sets metrics that scores.json has lost, so that the best checkpoint is still known, and not removed.
+
+  Args:
+    checkpoints: checkpoints of the workdir.
+    workdir: workdir of the run, whose metrics.jsonl has them too.
+    name: name of the metric there.
+    start: step the run continues from; its own metric, if lost, is computed again.
+  """
+  for line in read_metrics(workdir / "metrics.jsonl"):
+    step, metric = line["step"], line.get(name)
+    if metric is not None and step < start and step in checkpoints.steps() and checkpoints.metric(step) is None:
+      _log.warning("WARNING: the metric of step %d was lost; it is taken from %s.", step, workdir / "metrics.jsonl")
+      checkpoints.set_metric(step, metric)
 
 
 def _init(setup: build.Setup, init_weights: dict[str, Any], seed: int) -> TrainState:

@@ -14,7 +14,7 @@ from gcn_flax.labels import LABELS, LabelSet, label_set_of
 from gcn_flax.messages import flag, use_one_of
 from gcn_flax.models import pretrained
 from gcn_flax.training import sharding
-from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, open_checkpoints
 from gcn_flax.workdir.compatibility import check_classes
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.record import TrainingData
@@ -62,7 +62,12 @@ def load_trained(
   if source is None:
     with open_checkpoints(workdir.path) as checkpoints:
       step = choose_step(checkpoints, checkpoint)
-      weights = checkpoints.restore_weights(step, setup.state_shapes.replace(ema={}).weights())
+      try:
+        weights = checkpoints.restore_weights(step, setup.state_shapes.replace(ema={}).weights())
+      except DamagedCheckpoint as error:
+        others = ", ".join(str(other) for other in checkpoints.steps() if other != step)
+        fix = f"Use another one, --checkpoint=STEP with one of {others}." if others else "Put it back."
+        raise ValueError(f"{error} {fix}") from error
     return Trained(setup, weights, step, label_set, TrainingData.read(workdir.path))
   if config.init_from:
     check_classes(config, label_set.classes, source)

@@ -1,10 +1,29 @@
 """The folder of a run, on a disk or in a bucket."""
 
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
-from gcn_flax import files
+from gcn_flax import files, json_files
+from gcn_flax.config import get_config
+
+# Names that a training writes besides those of its evaluations; those of folders end in a slash.
+TRAINING_FILES = (
+  "config.json", "run.json", "metrics.jsonl", "lock", "checkpoints/", "checkpoints/scores.json", "tensorboard/",
+)  # fmt: skip
+
+# run.json, as far as it is read again.
+RECORD = {
+  "classes?": [str],
+  "palette?": [(range(256),) * 3],
+  "partial?": {str: [str]},
+  "fingerprints?": {str: {str: object}},
+  "starts?": [{}],
+}
+# Fields of config.json that every version wrote; if all were missing, a run would pass for one of default settings.
+_ALWAYS_WRITTEN = ("seed", "total_steps", "batch_size", "data", "model", "optimizer")
 
 
 class Workdir:
@@ -37,8 +56,8 @@ class Workdir:
 
   @property
   def is_begun(self) -> bool:
-    """Returns True if there is a whole checkpoint; a save that a kill cut short has a longer name."""
-    return any(path.name.isdigit() for path in self.checkpoints.glob("[0-9]*"))
+    """Returns True if there is a checkpoint; a save that a kill cut short has a longer name."""
+    return any(re.fullmatch("[0-9]+", path.name) and files.is_filled(path) for path in self.checkpoints.glob("[0-9]*"))
 
   def create(self) -> None:
     """Makes the folder if it is missing."""
@@ -55,18 +74,41 @@ class Workdir:
 
   def settings(self) -> dict[str, Any]:
     """Returns the settings the run was begun with; {} before its first checkpoint. Raises ValueError if damaged."""
-    return self._read_json("config.json") if self.is_begun else {}
+    return self._read("config.json", _form_of(get_config().to_dict())) if self.is_begun else {}
 
   def run_record(self) -> dict[str, Any]:
     """Returns the content of `run.json`; {} if there is none. Raises ValueError if damaged."""
-    return self._read_json("run.json")
+    return self._read("run.json", RECORD)
 
-  def _read_json(self, name: str) -> dict[str, Any]:
-    path = self.path / name
-    try:
-      return json.loads(path.read_text()) if path.exists() else {}
-    except json.JSONDecodeError as error:
-      raise ValueError(f"{path} is damaged ({error}). Put it back, or use a new workdir.") from error
+  def missing_records(self) -> list[files.Path]:
+    """Returns the files that belong to the checkpoints but are missing; [] before the first checkpoint."""
+    return [self / name for name in ("config.json", "run.json") if self.is_begun and not (self / name).exists()]
+
+  @property
+  def restore_fix(self) -> str:
+    """The fix for a missing or damaged `config.json` or `run.json`, a sentence for errors."""
+    return (
+      f"Put it back. Without it evaluation and export still work, and a new workdir with --config.init_from={self} can "
+      "train on from these weights."
+    )
+
+  def _read(self, name: str, form: Any) -> dict[str, Any]:
+    path = self / name
+    return json_files.read(path, form, self.restore_fix) if path.exists() else {}
+
+  def check_writable(self, *names: str) -> None:
+    """Checks that results can be written; a workdir in a bucket is not checked.
+
+    Args:
+      *names: files in the workdir, or folders, whose names end in a slash.
+
+    Raises ValueError if the workdir or one of the folders is a file or not writable, or one of the files is a folder.
+    """
+    for name in ("", *names):
+      if name.endswith("/") or not name:
+        files.check_writable(self / name)
+      elif not self.is_remote and (self / name).is_dir():
+        raise ValueError(f"{self / name}: is a folder, but a file of this name is to be written. Rename it.")
 
   def check_room(self, num_bytes: int, free_bytes: int | None = None) -> None:
     """Raises ValueError if the disk has no room for `num_bytes` more; by default, `free_bytes` comes from the disk."""
@@ -78,3 +120,20 @@ class Workdir:
         f"the disk of {self} has {free / 1e6:.0f} MB left, and a checkpoint takes {num_bytes / 1e6:.0f} MB. Make room, "
         "or use another workdir."
       )
+
+
+def evaluation_files(split: str) -> tuple[str, ...]:
+  """Returns the names of the files that the evaluation of a split writes."""
+  return f"eval_{split}.json", f"eval_{split}.png", "report.json", "report.html"
+
+
+def _form_of(defaults: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the form of config.json, from the default settings; fields added by later versions may be missing."""
+  form = {}
+  for name, value in defaults.items():
+    key = name if name in _ALWAYS_WRITTEN else f"{name}?"
+    if isinstance(value, Mapping):
+      form[key] = _form_of(value)
+    else:
+      form[key] = {int: float, tuple: [object]}.get(type(value), type(value))  # A float may have a whole value.
+  return form

@@ -13,21 +13,30 @@ from typing import Any
 import jax
 import numpy as np
 
-from gcn_flax import files
+from gcn_flax import files, json_files
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 
 
 def read_metrics(path: files.Path) -> list[dict[str, Any]]:
-  """Returns the whole lines of a metrics.jsonl; [] if there is none."""
-  lines = []
-  for text in path.read_text().splitlines() if path.exists() else []:
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:  # Cut short by a kill.
-      continue
-  return lines
+  """Returns the whole lines of a metrics.jsonl, those with a step and numbers; [] if there is none."""
+  return _parse_metrics(path)[0]
+
+
+def _parse_metrics(path: files.Path) -> tuple[list[dict[str, Any]], int]:
+  """Returns the whole lines, and the number of damaged ones; a last line that a kill cut short is neither."""
+  *texts, last = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+  lines = [_parse_line(text) for text in (*texts, last)]
+  return [line for line in lines if line], sum(line is None for line in lines[:-1])
+
+
+def _parse_line(text: bytes) -> dict[str, Any] | None:
+  try:
+    line = json_files.parse(text, {str: float | None}, "line", fix="")
+  except ValueError:
+    return None
+  return line if isinstance(line.get("step"), int) else None
 
 
 def _json_number(value: Any) -> float | int | None:
@@ -43,15 +52,19 @@ class MetricWriter:
   Args:
     workdir: workdir of the run.
     last_step: step the run continues from. Lines of later steps, and a line that a kill cut short, are removed from an
-      existing `metrics.jsonl`.
+      existing `metrics.jsonl`. If others are damaged, a copy of the file is kept.
   """
 
   def __init__(self, workdir: Workdir, last_step: int):
     path = workdir / "metrics.jsonl"
-    lines = [line for line in read_metrics(path) if line["step"] <= last_step]
+    lines, num_damaged = _parse_metrics(path)
+    lines = [line for line in lines if line["step"] <= last_step]
     self._keys = {(line["step"], key) for line in lines for key in line}
     self._writes = jax.process_index() == 0
     if self._writes:
+      if num_damaged:
+        copy = files.keep_damaged(path)
+        _log.warning("WARNING: %s: %d damaged lines are left out. The file is kept as %s.", path, num_damaged, copy)
       self._file = files.Lines(path, [json.dumps(line) for line in lines])
       self._tensorboard = _tensorboard(workdir)
 

@@ -154,7 +154,7 @@ def test_the_competition_follows_the_trained_config_and_not_the_flags(voc, tmp_p
   trained = shrunk(pascal_voc.get_config("ablation:modern"), voc.data_dir)
   trained.data.train_mix = (("voc_segmentation", "trainval", "all once"),)
   trained.model.pretrained = "resnet.safetensors"
-  (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+  (tmp_path / "checkpoints" / "7" / "state").mkdir(parents=True)
   (tmp_path / "config.json").write_text(trained.to_json())
   trained.model.pretrained = ""
   submitted = open_folder(trained, Workdir(tmp_path), "voc", "test", tmp_path)

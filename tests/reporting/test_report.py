@@ -156,7 +156,7 @@ def test_training_settings_of_an_older_version_are_completed_with_defaults(confi
   settings = json.loads(config.to_json())
   del settings["eval"], settings["init_from"], settings["model"]["stack_width"]
   settings["seed"] = 17
-  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  (tmp_path / "checkpoints" / "4" / "state").mkdir(parents=True)
   (tmp_path / "config.json").write_text(json.dumps(settings))
   found = training_settings(config, Workdir(tmp_path))
   assert (found["seed"], found["init_from"], found["model"]["stack_width"]) == (17, "", 0)

@@ -1,6 +1,8 @@
 """Checkpoints: which are kept, which is best, and what a checkpoint of another network reports."""
 
+import json
 import shutil
+import sys
 import time
 
 import jax
@@ -8,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, open_checkpoints
+from gcn_flax.training import checkpoint as checkpoint_lib
+from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint, check_path, open_checkpoints
 from gcn_flax.training.state import TrainState
 
 
@@ -212,3 +215,128 @@ def test_averages_are_read_in_place_of_the_weights(tmp_path):
 def test_a_workdir_without_checkpoints_is_named(tmp_path):
   with pytest.raises(ValueError, match="no checkpoint in"):
     open_checkpoints(tmp_path)
+
+
+# As parts of a path: a pattern for Orbax, a slash for TensorStore, and what neither can encode.
+@pytest.mark.parametrize("name", ["a[b]c", "a[b", "a*", "a?", "a\\b", "a\udcffb", "gs:"])
+def test_paths_that_orbax_takes_for_others_are_refused(tmp_path, name):
+  with pytest.raises(ValueError, match="cannot hold checkpoints. ") as caught:
+    Checkpoints(tmp_path / name / "checkpoints")
+  str(caught.value).encode()
+  assert not list(tmp_path.iterdir())
+  if name[1:2] in "[*?":  # A run that was moved there can be evaluated.
+    check_path(tmp_path / name, read_only=True)
+  else:
+    with pytest.raises(ValueError, match="cannot hold checkpoints"):
+      check_path(tmp_path / name, read_only=True)
+
+
+def test_other_odd_paths_work(tmp_path):
+  folder = tmp_path / "a%20b#c~ \u00e9$x{y}" / "-1;'\"&=,!@^<>|]:" / "\n ."
+  with Checkpoints(folder, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  with Checkpoints(folder, read_only=True) as checkpoints:
+    assert int(checkpoints.restore(1, target()).step) == 1
+
+
+def test_the_first_save_is_read_back(tmp_path, monkeypatch):
+  """Without the check of its path, Orbax finishes a save whose arrays are lost."""
+  monkeypatch.setattr(checkpoint_lib, "check_path", lambda *_: None)
+  with (
+    Checkpoints(tmp_path / "a[b]", keep=1) as checkpoints,
+    pytest.raises(OSError, match="1 is damaged: .* just saved"),
+  ):
+    checkpoints.save(1, state(1))
+
+
+def edit_digests(folder, edit):
+  path = folder / "1" / "digests" / "metadata"
+  path.write_text(edit(json.loads(path.read_text())))
+
+
+@pytest.mark.parametrize(
+  "edit",
+  [
+    lambda digests: "", lambda digests: "{}", lambda digests: "null", lambda digests: "[",
+    lambda digests: json.dumps({name: value for name, value in digests.items() if name != "params/conv/kernel"}),
+    lambda digests: json.dumps({name: str(value) for name, value in digests.items()}),
+  ],
+  ids=["empty", "no entries", "null", "cut", "one missing", "texts"],
+)  # fmt: skip
+def test_damaged_digests_are_not_missing_ones(tmp_path, edit):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  edit_digests(tmp_path, edit)
+  with (
+    Checkpoints(tmp_path, keep=1) as checkpoints,
+    pytest.raises(DamagedCheckpoint, match=f"^{tmp_path}/1 is damaged"),
+  ):
+    checkpoints.restore(1, target())
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "5", '{"1": "x"}', '{"1": NaN}', '{"1": 0.5', None])
+def test_damaged_metrics_are_kept_and_the_newest_is_best(tmp_path, caplog, content):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(step, state(step))
+      checkpoints.set_metric(step, 1 - step / 10)
+  scores = tmp_path / "scores.json"
+  scores.unlink() if content is None else scores.write_text(content)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.best() == 2
+  assert content is None or scores.read_text() == content
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    checkpoints.set_metric(1, 0.9)
+    assert checkpoints.best() == 1
+  assert scores.read_text() == '{"1": 0.9}\n'
+  assert content is None or (tmp_path / "scores.json.damaged").read_text() == content
+  assert f"{scores}: {'missing' if content is None else 'damaged'}" in caplog.text
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path):
+  """Orbax would save nothing before its step."""
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  (tmp_path / "999").mkdir()
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.steps() == [1]
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(2, state(2))
+    checkpoints.wait()
+    assert checkpoints.steps() == [2]
+    (tmp_path / "999").mkdir()
+    checkpoints._manager.reload()
+    with pytest.raises(ValueError, match="holds a checkpoint of a later step, so that of step 3 is not saved"):
+      checkpoints.save(3, state(3))
+
+
+def test_a_step_whose_description_is_damaged_is_named(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state(1))
+  path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+  for content in ("[" * 100_000, '{"init_timestamp_nsecs": [1]}'):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"^{path}: damaged .*Move it elsewhere"):
+      Checkpoints(tmp_path, keep=1)
+  path.unlink()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert int(checkpoints.restore(1, target()).step) == 1
+
+
+def test_a_damaged_checkpoint_is_one_error(tmp_path, monkeypatch):
+  """TensorStore printed a traceback for each array that was still being read when the first had failed."""
+  rng = np.random.default_rng(0)
+  arrays = {f"{index}": jnp.asarray(rng.normal(size=20_000), jnp.float32) for index in range(200)}
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, arrays)
+  largest = max((tmp_path / "1" / "state" / "ocdbt.process_0" / "d").iterdir(), key=lambda path: path.stat().st_size)
+  data = np.fromfile(largest, np.uint8)
+  data[: data.size // 10 : 97] ^= 255
+  data.tofile(largest)
+  wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), arrays)
+  printed = []
+  monkeypatch.setattr(sys, "unraisablehook", printed.append)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints, pytest.raises(DamagedCheckpoint):
+    checkpoints.restore(1, wanted)
+  time.sleep(0.2)  # The reads that go on.
+  assert not printed
