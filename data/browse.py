@@ -18,12 +18,14 @@ from tqdm import tqdm
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
+from gcn_flax.interrupts import interruptible
 from gcn_flax.parallel import parallel_map
 from gcn_flax.visualize import overlay, sheets
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Browses one split; returns the exit status, 1 with one line on stderr for an error."""
+  """Browses one split; returns the exit status, 1 with one line on stderr for an error, 130 after Ctrl-C."""
   parser = argparse.ArgumentParser(
     prog="python -m data.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 
 from data.faults import one_line
 from gcn_flax import labels
+from gcn_flax.interrupts import interruptible
 
 # Data set -> (module in this folder, TFDS config of its builder).
 _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
@@ -32,8 +33,9 @@ _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
 IMAGE_FORMATS = ("original", "jpeg")
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Prepares one data set; returns the exit status, 1 with one line per error on stderr."""
+  """Prepares one data set; returns the exit status, 1 with one line per error on stderr, 130 after Ctrl-C."""
   parser = argparse.ArgumentParser(
     prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -142,8 +142,8 @@ def _initialize(arguments: dict, timeout: int, failure: str) -> None:
     timer.cancel()
 
 
-def leave(error: str = "") -> None:
-  """Tells the other processes that this one ends; with an error message, ends it here with status 1."""
+def leave(error: str = "", status: int = 1) -> None:
+  """Tells the other processes that this one ends; with an error message, ends it here with `status`."""
   client = distributed.global_state.client
   if client is None:
     return
@@ -151,7 +151,7 @@ def leave(error: str = "") -> None:
   if error:
     # A normal exit would wait five minutes for the others. Process 0 holds the store, so it stays until they have read.
     time.sleep(3 * _HEARTBEAT_PERIOD)
-    os._exit(1)
+    os._exit(status)
 
 
 def _report_and_leave(kind: type, error: BaseException, trace) -> None:

@@ -11,15 +11,17 @@ from absl import flags
 from absl import logging as absl_logging
 
 from gcn_flax import command_line, distributed, evaluate, export, predict, search_crf, submission, train
+from gcn_flax.interrupts import INTERRUPTED, MESSAGE, interruptible
 from gcn_flax.planning import plan
 from gcn_flax.workdir.workdir import Workdir
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; `argv` is that of the process by default.
 
   Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `distributed.STOPPED` if a signal
-  stopped a training that resumes when it is started again.
+  stopped a training that resumes when it is started again; `interrupts.INTERRUPTED` if Ctrl-C ended anything else.
   """
   argv = sys.argv if argv is None else argv
   if command_line.asks_for_help(argv):
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finished = run(config, given)
   except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
     return _report(error, given)
+  except KeyboardInterrupt:
+    return _fail(MESSAGE, INTERRUPTED)
   distributed.leave()
   return distributed.STOPPED if finished is False else 0
 
@@ -100,11 +104,11 @@ def _memory_fix(mode: str) -> str:
   return fix
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, status: int = 1) -> int:
   line = f"error: {' '.join(text.split())}"
   print(line, file=sys.stderr, flush=True)
-  distributed.leave(line)
-  return 1
+  distributed.leave(line, status)
+  return status
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
-from gcn_flax.workdir.record import TrainingData, write_run_json
+from gcn_flax.workdir.record import TrainingData, command, write_run_json
 from gcn_flax.workdir.restore import restore_or_init
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog
@@ -51,6 +51,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
   init_weights = None if workdir.is_begun else load_init_weights(config, setup, data.label_set.classes)
   with contextlib.ExitStack() as stack:
     stack.enter_context(locked(workdir))
+    stop = stack.enter_context(StopSignal())
     workdir.check_room(trees.num_bytes(setup.state_shapes))
     checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, config.keep_checkpoints))
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
@@ -58,7 +59,6 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     _begin(config, workdir, checkpoints, data, start)
     writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
-    stop = stack.enter_context(StopSignal())
     log = TrainingLog(
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,
       batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
@@ -117,24 +117,24 @@ class _Loop:
     Returns True at the end of the run.
     """
     total = self.config.total_steps
-    batches = self.data.train_batches(start)
-    for step in range(start, total + 1):
-      is_evaluated = self._evaluate_if_due(state, step)
-      stopping = self.stop.requested()
-      self._save_if_due(state, step, stopping)
-      if stopping or step == total:
-        break
-      self.profiler.before_step(step)
-      with self.log.waiting():
-        batch = next(batches)
-      if self.image_ids:
-        self.image_ids.note(step + 1, batch["image_id"])
-      state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
-      self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
+    with contextlib.closing(self.data.train_batches(start)) as batches:
+      for step in range(start, total + 1):
+        is_evaluated = self._evaluate_if_due(state, step)
+        stopping = self.stop.requested()
+        self._save_if_due(state, step, stopping)
+        if stopping or step == total:
+          break
+        self.profiler.before_step(step)
+        with self.log.waiting():
+          batch = next(batches)
+        if self.image_ids:
+          self.image_ids.note(step + 1, batch["image_id"])
+        state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
+        self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
     self.checkpoints.wait()
     is_finished = step == total and is_evaluated
     if not is_finished:
-      _log.warning("stopped by a signal at step %d of %d; the same command resumes from here.", step, total)
+      _log.warning("stopped by a signal at step %d of %d. To resume from here: %s", step, total, command())
     return is_finished
 
   def _is_due(self, step: int, every: int) -> bool:

@@ -38,26 +38,26 @@ class ChangedData(RunData):
       yield self.change(count, batch)
 
 
-def stopped_at(config, number):
-  """Data that sends SIGTERM with the training batch of this number."""
+def stopped_at(config, number, signal_number=signal.SIGTERM):
+  """Data that sends a signal with the training batch of this number."""
 
   def interrupt(count, batch):
     if count == number:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal_number)
     return batch
 
   return ChangedData(config, interrupt)
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at):
-  """Stops by SIGTERM at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
+@pytest.mark.parametrize("stop_at, by", [(2, signal.SIGTERM), (3, signal.SIGINT)])
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at, by):
+  """Stops at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
   train.run(config, tmp_path / "whole")
 
-  assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at)) is False
+  assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at, by)) is False
   assert Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True).latest() == stop_at
   train.run(config, tmp_path / "parts")
 

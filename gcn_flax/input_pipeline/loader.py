@@ -19,6 +19,7 @@ import numpy as np
 
 from gcn_flax.input_pipeline.examples import CorruptExample, Source
 from gcn_flax.rounding import ceil_div, round_up
+from gcn_flax.workers import follow_parent, shielded_start
 
 _log = logging.getLogger(__name__)
 _MAX_TRIES = 10  # Examples tried for one position before giving up.
@@ -231,5 +232,12 @@ def _batches(shard: HostShard, prepare: Callable, num_threads: int, num_workers:
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
   dataset = dataset.to_iter_dataset(options)
   if num_workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-  return iter(dataset)
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), lambda *_: follow_parent())
+  with shielded_start():
+    iterator = iter(dataset)
+    first = list(itertools.islice(iterator, 1))
+  try:
+    yield from first
+    yield from iterator
+  finally:
+    iterator.close()  # Ends the workers and frees the shared memory of the batches that wait.
