@@ -13,6 +13,7 @@ from gcn_flax.run_data import RunData
 from gcn_flax.training import sharding, trees
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
+from gcn_flax.workdir.compilation_cache import cache_compilations
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
@@ -44,7 +45,6 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
   workdir = Workdir(workdir)
   data = preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
   config = fit_intervals(config)
-  cache_compilations(workdir)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config, data.label_set.num_classes)
   # Read before anything is written or compiled, because a file may be wrong.
@@ -52,6 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
   with contextlib.ExitStack() as stack:
     stack.enter_context(locked(workdir))
     stop = stack.enter_context(StopSignal())
+    cache_compilations(workdir)
     workdir.check_room(trees.num_bytes(setup.state_shapes))
     checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, config.keep_checkpoints))
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
@@ -64,15 +65,6 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
       batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
     )  # fmt: skip
     return _Loop(config, workdir, setup, data, checkpoints, log, image_ids, profiler, stop).run(state, start)
-
-
-def cache_compilations(workdir: Workdir) -> None:
-  """Keeps compiled programs in the workdir, so that a restart begins sooner, also on another machine.
-
-  JAX_COMPILATION_CACHE_DIR takes precedence.
-  """
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
 
 
 def _open_image_id_log(
