@@ -8,6 +8,7 @@ import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, files, tasks
+from gcn_flax.input_pipeline import loader
 from gcn_flax.preflight import preflight
 from gcn_flax.run_data import RunData
 from gcn_flax.training import sharding, trees
@@ -81,6 +82,8 @@ def _begin(
 ) -> None:
   """Writes config.json and run.json, and drops the metrics of steps that will be repeated."""
   checkpoints.forget_metrics_after(start)
+  if start and workdir.run_record().get("order", 1) != loader.ORDER:
+    _log.warning("an older version began this run: from step %d on, examples come in the order of this version.", start)
   # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
   inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).partial
   if jax.process_index() == 0:

@@ -216,12 +216,18 @@ def test_a_setting_that_may_not_change_is_refused_by_name(config, tmp_path):
     train.run(config, tmp_path)
 
 
-def test_a_finished_run_does_nothing(config, tmp_path):
+def test_a_finished_run_does_nothing(config, tmp_path, caplog):
   config.total_steps = 2
   train.run(config, tmp_path)
   before = without_clock(tmp_path / "metrics.jsonl")
   train.run(config, tmp_path)
   assert without_clock(tmp_path / "metrics.jsonl") == before
+  assert "in the order of this version" not in caplog.text
+  record = json.loads((tmp_path / "run.json").read_text())
+  del record["order"]
+  (tmp_path / "run.json").write_text(json.dumps(record))
+  train.run(config, tmp_path)
+  assert "an older version began this run: from step 2 on, examples come in the order of this version" in caplog.text
 
 
 def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):
