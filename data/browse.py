@@ -20,6 +20,7 @@ from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.interrupts import interruptible
 from gcn_flax.parallel import parallel_map
+from gcn_flax.printable import one_line, printable
 from gcn_flax.visualize import overlay, sheets
 
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(f"--count={args.count}: must be at least 1. The default is {parser.get_default('count')}.")
     browse(args.dataset, args.split, args.data_dir, args.count, output)
   except (ValueError, OSError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 1
   return 0
 
@@ -68,9 +69,9 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
   has_pixels = dataset not in labels.CLASSIFICATION
   overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
-  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
+  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {printable(output)}")
   for lack in opened.partial:
-    print(f"  PARTIAL: {lack}")
+    print(f"  PARTIAL: {printable(lack)}")
   if not source.has_labels:
     print("  no ground truth, so there are no counts")
   elif has_pixels:
@@ -110,6 +111,7 @@ def _labels(source: Source) -> Iterator[np.ndarray]:
 
 def class_table(classes: Sequence[str], images: np.ndarray, max_classes: int = 40) -> str:
   """Formats the number of images of each class, rarest first, at most `max_classes` of them."""
+  classes = [printable(name) for name in classes]
   width = max(map(len, classes))
   order = np.argsort(images, kind="stable")
   lines = [
@@ -132,7 +134,7 @@ def class_counts(source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 def table(label_set: labels.LabelSet, pixels: np.ndarray, images: np.ndarray) -> str:
   """Formats pixels in percent and images by class, void last; marks classes that never occur."""
-  names = [*label_set.classes, "void"]
+  names = [*map(printable, label_set.classes), "void"]
   ids = [*range(label_set.num_classes), labels.IGNORE]
   width = max(map(len, names))
   lines = [f"  {'class':<{width}} {'pixels %':>9} {'images':>8}"]

@@ -13,6 +13,7 @@ from absl import logging as absl_logging
 from gcn_flax import command_line, distributed, evaluate, export, predict, search_crf, submission, train
 from gcn_flax.interrupts import INTERRUPTED, MESSAGE, interruptible
 from gcn_flax.planning import plan
+from gcn_flax.printable import one_line, printable
 from gcn_flax.workdir.workdir import Workdir
 
 
@@ -71,11 +72,18 @@ def _join(given: flags.FlagValues) -> int:
   return distributed.join(given.coordinator, given.num_processes, given.process_id, given.join_timeout)
 
 
+class _Formatter(logging.Formatter):
+  """Formats records as printable text: they name files and classes of the user."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return printable(super().format(record))
+
+
 def log_to_stderr(quiet: bool = False) -> None:
   """Sends this package's log to stderr, only warnings if `quiet`, and the errors of absl's log, which Orbax uses."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   handler = logging.StreamHandler()
-  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   logger = logging.getLogger("gcn_flax")
   logger.handlers = [handler]
   logger.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -105,7 +113,7 @@ def _memory_fix(mode: str) -> str:
 
 
 def _fail(text: str, status: int = 1) -> int:
-  line = f"error: {' '.join(text.split())}"
+  line = f"error: {one_line(text)}"
   print(line, file=sys.stderr, flush=True)
   distributed.leave(line, status)
   return status

@@ -15,6 +15,7 @@ from gcn_flax import files, inference
 from gcn_flax.input_pipeline import loader, pictures, transforms
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.printable import printable
 from gcn_flax.rounding import round_up
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
@@ -58,7 +59,7 @@ def run(
   targets = find_pictures(images, pathlib.Path(output).expanduser().absolute())
   preflight(config, workdir)
   count = predict_pictures(config, load_trained(config, workdir, checkpoint), targets)
-  print(f"wrote label maps and overlays of {count} pictures to {output}")
+  print(f"wrote label maps and overlays of {count} pictures to {printable(output)}")
   return count
 
 

@@ -21,7 +21,7 @@ from gcn_flax.workdir.profiler import Profiler
 from gcn_flax.workdir.record import TrainingData, command, write_run_json
 from gcn_flax.workdir.restore import restore_or_init
 from gcn_flax.workdir.stop_signal import StopSignal
-from gcn_flax.workdir.training_log import TrainingLog
+from gcn_flax.workdir.training_log import TrainingLog, not_vital
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import ImageIdLog, MetricWriter
 
@@ -149,7 +149,8 @@ class _Loop:
       self.log.evaluation(step, split, metrics)
       if jax.process_index() == 0:
         trained_on = TrainingData.read(self.workdir.path).partial
-        evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, trained_on)
+        with not_vital("the report"):
+          evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, trained_on)
       self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True
 

@@ -9,7 +9,7 @@ import pytest
 # Each may import what stands on a lower floor, and its own folder.
 FLOORS = {
   "labels": 0, "files": 0, "nested": 0, "parallel": 0, "rounding": 0, "distributed": 0, "interrupts": 0,
-  "workers": 0, "config": 1,
+  "workers": 0, "printable": 0, "config": 1,
   "config_checks": 2, "models": 2, "input_pipeline": 2, "evaluation": 2,
   "training": 3, "visualize": 3, "tasks": 4, "build": 5, "run_data": 5, "inference": 6, "workdir": 6,
   "reporting": 7, "preflight": 7, "planning": 7,
@@ -77,7 +77,14 @@ def test_recipes_know_the_config_alone(path):
 def test_builders_import_only_labels_and_helpers(path):
   ours = {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("gcn_flax")}
   more = {"gcn_flax.input_pipeline", "gcn_flax.visualize"} if path.name == "browse.py" else set()
-  assert ours <= {"gcn_flax.labels", "gcn_flax.parallel", "gcn_flax.rounding", "gcn_flax.interrupts", *more}
+  assert ours <= {
+    "gcn_flax.labels",
+    "gcn_flax.parallel",
+    "gcn_flax.rounding",
+    "gcn_flax.interrupts",
+    "gcn_flax.printable",
+    *more,
+  }
 
 
 def test_the_standard_library_has_no_namesake():

@@ -1,9 +1,11 @@
 """The training loop from end to end: resume, stop, failure, metrics."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import types
 
 import jax
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from gcn_flax import build, train
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
-from gcn_flax.workdir.writers import read_metrics
+from gcn_flax.workdir.training_log import TrainingLog
+from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.writers import MetricWriter, read_metrics
 from tests.runs import assert_identical, build_setup, final_state
 
 pytestmark = pytest.mark.usefixtures("fast_runs")
@@ -118,6 +122,26 @@ def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):
   train.run(config, tmp_path)
   with open_checkpoints(tmp_path) as checkpoints:
     assert checkpoints.metric(2) is not None and checkpoints.latest() == 4
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, monkeypatch, caplog):
+  def fail(*_):
+    raise RuntimeError("no glyph")
+
+  scored = types.SimpleNamespace(scalars={"mean_iou": 0.5}, sample=[1], sheet=fail)
+  monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: scored)
+  monkeypatch.setattr(train.evaluate, "write_metrics", fail)
+  workdir, kept = Workdir(tmp_path), {}
+  checkpoints = types.SimpleNamespace(metric=kept.get, set_metric=kept.__setitem__)
+  data = types.SimpleNamespace(eval_source=lambda split: None)
+  state, stop = types.SimpleNamespace(weights=dict), types.SimpleNamespace(requested=None)
+  with contextlib.closing(MetricWriter(workdir, 0)) as writer:
+    log = TrainingLog(writer, None, 0, total_steps=4, every_steps=1, batch_size=8)
+    loop = train._Loop(config, workdir, None, data, checkpoints, log, None, None, stop)
+    assert loop._evaluate_if_due(state, 4)
+  assert kept == {4: 0.5}
+  for what in ("the report", "the contact sheet"):
+    assert f"WARNING: {what} could not be written, the training goes on: no glyph" in caplog.text
 
 
 def test_a_start_that_failed_does_not_bind_the_workdir(config, tmp_path):

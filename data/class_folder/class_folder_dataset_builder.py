@@ -73,7 +73,7 @@ class Builder(ClassBuilder):
     """Returns a digest of the names and sizes of all files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
-      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

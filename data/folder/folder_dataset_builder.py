@@ -71,7 +71,7 @@ class Builder(BaseBuilder):
     """Returns a digest of the names and sizes of all files, and of the content of masks and `classes.txt`."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for folder in ("images", "masks") for path in (root / folder).rglob("*") if path.is_file()):
-      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+      digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode(errors="surrogateescape"))
       if path.relative_to(root).parts[0] == "masks":
         digest.update(path.read_bytes())
     if (root / "classes.txt").is_file():
