@@ -6,9 +6,11 @@ import ml_collections
 
 from gcn_flax.config import ALL_ONCE, get_config, is_classifier
 from gcn_flax.labels import CLASSIFICATION, DATASETS
+from gcn_flax.nested import flatten
 from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
+_MAX_SIDE, _MAX_PIXELS = 2**17, 2**28  # Of crops, canvases and tiles.
 
 _CHOICES = {
   "data.dataset": DATASETS,
@@ -23,23 +25,27 @@ _CHOICES = {
   "optimizer.decayed": ("kernels", "all"),
 }  # fmt: skip
 
-# (min, max) of a field; None is no limit.
+# (min, max) of a field. Steps are counted in int32 on the devices; the other maxima are far above what anyone uses.
+_MAX_STEPS, _MAX_BATCH, _MAX_PROCESSES, _MAX_FACTOR = 2**31 - 1, 10**6, 1024, 1e6
 _RANGES = {
-  "total_steps": (1, None), "batch_size": (1, None), "accumulate_steps": (1, None), "seed": (0, 2**32 - 1),
-  "log_every_steps": (1, None), "eval_every_steps": (1, None), "checkpoint_every_steps": (1, None),
-  "keep_checkpoints": (1, None), "profile_at_step": (0, None), "mesh.spatial": (1, None),
-  "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, None),
-  "data.num_threads": (1, None), "data.num_workers": (0, None),
-  "eval.batch_size": (1, None), "eval.num_pictures": (0, 64), "eval.overlap": (0, None),
-  "eval.crf.iterations": (0, 100), "eval.crf.num_workers": (0, None), "eval.crf.search_images": (1, None),
-  "eval.crf.smooth_weight": (0.0, None), "eval.crf.smooth_xy": (0.1, None),
-  "eval.crf.color_weight": (0.0, None), "eval.crf.color_xy": (0.1, None), "eval.crf.color_rgb": (0.1, None),
+  "total_steps": (1, _MAX_STEPS), "batch_size": (1, _MAX_BATCH), "accumulate_steps": (1, _MAX_BATCH),
+  "seed": (0, 2**32 - 1), "log_every_steps": (1, _MAX_STEPS), "eval_every_steps": (1, _MAX_STEPS),
+  "checkpoint_every_steps": (1, _MAX_STEPS), "keep_checkpoints": (1, _MAX_STEPS), "profile_at_step": (0, _MAX_STEPS),
+  "mesh.spatial": (1, _MAX_PROCESSES), "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, _MAX_SIDE),
+  "data.num_threads": (1, _MAX_PROCESSES), "data.num_workers": (0, _MAX_PROCESSES),
+  "eval.batch_size": (1, _MAX_BATCH), "eval.num_pictures": (0, 64), "eval.overlap": (0, _MAX_SIDE),
+  "eval.crf.iterations": (0, 100), "eval.crf.num_workers": (0, _MAX_PROCESSES),
+  "eval.crf.search_images": (1, _MAX_STEPS), "eval.crf.smooth_weight": (0.0, _MAX_FACTOR),
+  "eval.crf.smooth_xy": (0.1, _MAX_FACTOR), "eval.crf.color_weight": (0.0, _MAX_FACTOR),
+  "eval.crf.color_xy": (0.1, _MAX_FACTOR), "eval.crf.color_rgb": (0.1, _MAX_FACTOR),
   "loss.label_smoothing": (0.0, 0.999), "loss.ohem_fraction": (1e-6, 1.0), "loss.ohem_threshold": (0.0, 1.0),
-  "model.kernel_size": (1, None), "model.stack_width": (0, None),
-  "optimizer.learning_rate": (0.0, None), "optimizer.encoder_lr_factor": (0.0, None),
-  "optimizer.momentum": (0.0, 1.0), "optimizer.weight_decay": (0.0, None), "optimizer.clip_norm": (0.0, None),
-  "optimizer.warmup_steps": (0, None), "optimizer.poly_power": (0.0, None), "optimizer.ema_decay": (0.0, 0.99999),
+  "model.kernel_size": (1, 1001), "model.stack_width": (0, _MAX_SIDE),
+  "optimizer.learning_rate": (0.0, _MAX_FACTOR), "optimizer.encoder_lr_factor": (0.0, _MAX_FACTOR),
+  "optimizer.momentum": (0.0, 1.0), "optimizer.weight_decay": (0.0, _MAX_FACTOR),
+  "optimizer.clip_norm": (0.0, _MAX_FACTOR), "optimizer.warmup_steps": (0, _MAX_STEPS),
+  "optimizer.poly_power": (0.0, 100.0), "optimizer.ema_decay": (0.0, 0.99999),
 }  # fmt: skip
+_TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
 def check_config(config: ml_collections.ConfigDict, training: bool = True) -> None:
@@ -67,15 +73,29 @@ def _error(field: str, value, problem: str, fix: str) -> ValueError:
 
 
 def _check_each(config: ml_collections.ConfigDict) -> None:
+  defaults = flatten(get_config().to_dict())
+  for field, default in defaults.items():
+    value = _get(config, field)
+    if not _is_like(value, default):
+      raise _error(field, value, f"must be {_TYPES[type(default)]}", f"Use for instance {default!r}")
   for field, choices in _CHOICES.items():
     value = _get(config, field)
     if value not in choices:
       raise _error(field, value, "unknown", f"Use one of {', '.join(choices)}")
   for field, (low, high) in _RANGES.items():
     value = _get(config, field)
-    if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
-      limit = f"must be at least {low}" if high is None else f"must be from {low} to {high}"
-      raise _error(field, value, limit, f"Use for instance {_get(get_config(), field)}")
+    if not low <= value <= high:  # Written so that NaN fails.
+      fix = f"Use at most {high}" if value > high else f"Use for instance {defaults[field]}"
+      raise _error(field, value, f"must be from {low} to {high}", fix)
+
+
+def _is_like(value, default) -> bool:
+  """Returns True if a value has the type of a default; floats may be whole numbers, and tuples lists, as in JSON."""
+  if isinstance(default, float):
+    return _are_numbers((value,))
+  if isinstance(default, tuple):
+    return isinstance(value, tuple | list)
+  return type(value) is type(default)
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
@@ -83,9 +103,12 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
     size = tuple(data[field])
     if not _is_size(size):
       raise _error(f"data.{field}", size, _SIZE_PROBLEM, f"Use {_nearest_size(size)}")
+    if _is_too_large(size):
+      raise _error(f"data.{field}", size, _TOO_LARGE, "Use for instance (512, 512)")
   scales, area = tuple(data.scales), tuple(data.crop_area)
-  if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-    raise _error("data.scales", scales, "must be (min, max) with 0 < min <= max", "Use for instance (0.5, 2.0)")
+  if not _are_numbers(scales) or len(scales) != 2 or not 0.1 <= scales[0] <= scales[1] <= 10:
+    fix = "Use for instance (0.5, 2.0)"
+    raise _error("data.scales", scales, "must be (min, max) with 0.1 <= min <= max <= 10", fix)
   if not _are_numbers(area) or len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
     raise _error("data.crop_area", area, "must be (min, max) with 0 < min <= max <= 1", "Use for instance (0.08, 1.0)")
   if data.random_scale and not data.random_crop:
@@ -108,8 +131,8 @@ def _check_mix(data: ml_collections.ConfigDict) -> None:
     dataset, _, weight = entry
     if dataset not in DATASETS:
       raise _error("data.train_mix", mix, f"unknown data set {dataset!r}", f"Use one of {', '.join(DATASETS)}")
-    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 0 < weight < float("inf")):
-      fix = f"Use a number above 0, or {ALL_ONCE!r}"
+    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 1e-9 <= weight <= 1e9):
+      fix = f"Use a number above 0, for instance 1, or {ALL_ONCE!r}"
       raise _error("data.train_mix", mix, f"{weight!r} is no weight for {dataset}", fix)
   weights = {entry[2] for entry in mix}
   if ALL_ONCE in weights and len(weights) > 1:
@@ -122,6 +145,8 @@ def _check_eval(config: ml_collections.ConfigDict) -> None:
   tile, scales = tuple(settings.tile), tuple(settings.scales)
   if tile and not _is_size(tile):
     raise _error("eval.tile", tile, _SIZE_PROBLEM, f"Use {_nearest_size(tile)}, or () for whole images")
+  if tile and _is_too_large(tile):
+    raise _error("eval.tile", tile, _TOO_LARGE, "Use for instance (512, 512), or () for whole images")
   if settings.overlap and not tile:
     fix = "Use 0, or set config.eval.tile as well"
     raise _error("eval.overlap", settings.overlap, "has no effect on whole images, config.eval.tile=()", fix)
@@ -178,8 +203,10 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
 
 def _check_loss(loss: ml_collections.ConfigDict) -> None:
   weights = tuple(loss.class_weights)
-  if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
-    problem = "must be numbers of at least 0, and not all 0"
+  if weights and not (
+    _are_numbers(weights) and any(weights) and all(weight == 0 or 1e-6 <= weight <= 1e6 for weight in weights)
+  ):
+    problem = "must be numbers from 1e-6 to 1e6, or 0, and not all 0"
     raise _error("loss.class_weights", weights, problem, "Use one number per class, or () for equal weights")
   if loss.ohem_threshold and loss.ohem_fraction == 1:
     problem = "has no effect with config.loss.ohem_fraction=1, which keeps every pixel"
@@ -222,10 +249,15 @@ def check_devices(config: ml_collections.ConfigDict, num_devices: int, training:
 
 
 _SIZE_PROBLEM = f"must be (height, width) in whole pixels, multiples of {_STRIDE}"
+_TOO_LARGE = f"must be at most {_MAX_SIDE} pixels a side, and {_MAX_PIXELS} in all"
 
 
 def _is_size(size: tuple) -> bool:
   return len(size) == 2 and all(isinstance(side, int) and side >= _STRIDE and side % _STRIDE == 0 for side in size)
+
+
+def _is_too_large(size: tuple[int, int]) -> bool:
+  return max(size) > _MAX_SIDE or math.prod(size) > _MAX_PIXELS
 
 
 def _nearest_size(size: tuple) -> tuple[int, int]:
