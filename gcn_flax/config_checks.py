@@ -85,7 +85,7 @@ def _check_each(config: ml_collections.ConfigDict) -> None:
   for field, (low, high) in _RANGES.items():
     value = _get(config, field)
     if not low <= value <= high:  # Written so that NaN fails.
-      fix = f"Use at most {high}" if value > high else f"Use for instance {defaults[field]}"
+      fix = f"Use at most {high}" if high < value < float("inf") else f"Use for instance {defaults[field]}"
       raise _error(field, value, f"must be from {low} to {high}", fix)
 
 
