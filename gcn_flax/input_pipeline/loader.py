@@ -252,5 +252,12 @@ def _batches(shard: HostShard, prepare: Callable, num_threads: int, num_workers:
   try:
     yield from first
     yield from iterator
+  except RuntimeError as error:
+    if "Worker process was terminated" not in str(error):
+      raise
+    raise ChildProcessError(
+      f"config.data.num_workers={num_workers}: a worker process was killed, perhaps for want of memory. Lower it, and "
+      "repeat the command."
+    ) from error
   finally:
     iterator.close()  # Ends the workers and frees the shared memory of the batches that wait.
