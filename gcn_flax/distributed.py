@@ -184,18 +184,24 @@ def _watch_others(own_index: int, count: int) -> None:
       current = beats.get(f"{_HEARTBEATS}{process}")
       end = ended.get(f"{_ENDED}{process}")
       if end:
-        if own_index == 0:
-          time.sleep(5 * _HEARTBEAT_PERIOD)  # It holds the store: JAX would abort the others if it went first.
+        _await_others(own_index)
         give_up(f"process {process} failed {end}")
       if current != last:
         heard[process] = (current, time.monotonic())
       elif end is None and time.monotonic() - since > HEARTBEAT_TIMEOUT:
+        _await_others(own_index)
         give_up(
           f"process {process} of {count} has given no sign of life for {HEARTBEAT_TIMEOUT} s: all processes stop. The "
           "same command continues from the newest checkpoint.",
           STOPPED,
         )
     time.sleep(_HEARTBEAT_PERIOD)
+
+
+def _await_others(own_index: int) -> None:
+  """Lets process 0 end last: it holds the store, and JAX would abort the others if it went first."""
+  if own_index == 0:
+    time.sleep(5 * _HEARTBEAT_PERIOD)
 
 
 def give_up(message: str, status: int = 1) -> None:

@@ -91,8 +91,9 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
-  """Reports an error in one line. Raises a RuntimeError again, unless it is one that a user can fix."""
-  if isinstance(error, RuntimeError):  # JAX: no such device, no memory, another process gone.
+  """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
+  # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
+  if isinstance(error, RuntimeError) or "gloo" in str(error):
     if "RESOURCE_EXHAUSTED" in str(error):
       return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
     if "Unable to initialize backend" not in str(error):
