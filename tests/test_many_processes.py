@@ -34,7 +34,7 @@ def losses(workdir):
 
 
 def test_four_and_eight_processes_equal_one(config, data_dir, tmp_path):
-  """One of the four comes late, and one of the eight is stopped for a while."""
+  """Although one process of each run stands still for ten seconds."""
   steps = "--config.total_steps=3"
   (alone,) = start_processes(tmp_path / "1", data_dir, 1, steps)
   assert alone.wait(timeout=200) == 0, alone.communicate()[1]
