@@ -19,12 +19,15 @@ from data.class_counts import ClassCounts, by_class, class_table
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
+from gcn_flax.interrupts import interruptible
 from gcn_flax.parallel import parallel_map
+from gcn_flax.printable import one_line, printable
 from gcn_flax.visualize import overlay, sheets
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Browses one split; returns the exit status, 1 with one line on stderr for an error."""
+  """Browses one split; returns the exit status, 1 with one line on stderr for an error, 130 after Ctrl-C."""
   parser = argparse.ArgumentParser(
     prog="python -m data.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -51,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(f"--count={args.count}: must be at least 1. The default is {parser.get_default('count')}.")
     browse(args.dataset, args.split, args.data_dir, args.count, output)
   except (ValueError, OSError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 1
   return 0
 
@@ -67,9 +70,9 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
   has_pixels = dataset not in labels.CLASSIFICATION
   overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
-  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
+  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {printable(output)}")
   for lack in opened.partial:
-    print(f"  PARTIAL: {lack}")
+    print(f"  PARTIAL: {printable(lack)}")
   if not source.has_labels:
     print("  no ground truth, so there are no counts")
   elif has_pixels:
