@@ -79,6 +79,7 @@ def test_the_command_line_says_that_it_was_interrupted(monkeypatch, capsys):
 
   handler = signal.getsignal(signal.SIGINT)
   monkeypatch.setattr(main, "run", interrupted)
+  monkeypatch.setattr(main, "log_to_stderr", lambda quiet: None)  # It would keep the stream of this test.
   try:
     arguments = ["--config=configs/camvid.py", "--workdir=nowhere", "--mode=eval"]
     assert main.main(["gcn_flax", *arguments]) == 130
