@@ -6,7 +6,6 @@ Writes a contact sheet of images next to their labels, annotated with class name
 images of each class in the whole split. For data sets with one class per image, the class is printed below each image.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from data.arguments import ArgumentParser
 from data.class_counts import ClassCounts, by_class, class_table
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
@@ -25,9 +25,7 @@ from gcn_flax.visualize import overlay, sheets
 
 def main(argv: Sequence[str]) -> int:
   """Browses one split; returns the exit status, 1 with one line on stderr for an error."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = ArgumentParser("data.browse", __doc__)
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
     "--split", default="train", help="train, validation, or another split of the data set (default: %(default)s)"
