@@ -1,4 +1,4 @@
-"""Runs a command in this process and says what is wrong with how it ended."""
+"""Runs a command in this process, and finds what is wrong with its end."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ _INTERNAL = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How a command ended: exit status, stdout, stderr, and the traceback of an exception that it did not catch."""
+  """The end of a command: exit status, stdout, stderr, and the traceback of an exception that it did not catch."""
 
   status: int | None
   stdout: str

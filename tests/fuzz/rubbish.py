@@ -40,8 +40,8 @@ def _other_types(path, before, rng):
 
 def _retyped(value, rng):
   if isinstance(value, dict) and value:
-    kept = {name: item for name, item in value.items() if rng.random() < 0.9}
-    return {name: _retyped(item, rng) if rng.random() < 0.5 else rng.choice(_OTHER_TYPES) for name, item in kept.items()}
+    kept = [(name, item) for name, item in value.items() if rng.random() < 0.9]
+    return {name: _retyped(item, rng) if rng.random() < 0.5 else rng.choice(_OTHER_TYPES) for name, item in kept}
   return rng.choice([other for other in _OTHER_TYPES if type(other) is not type(value)])
 
 
