@@ -8,6 +8,7 @@ images of each class in the whole split. For data sets with one class per image,
 
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +22,8 @@ from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.parallel import parallel_map
 from gcn_flax.visualize import overlay, sheets
+
+_SUFFIXES = (".png", ".jpg")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +50,11 @@ def main(argv: Sequence[str]) -> int:
   try:
     if args.count < 1:
       raise ValueError(f"--count={args.count}: must be at least 1. The default is {parser.get_default('count')}.")
+    if output.suffix not in _SUFFIXES:
+      fix = (
+        f"Use for instance --output={shlex.quote(str(output.with_suffix('.png')))}" if output.name else "Name a file"
+      )
+      raise ValueError(f"--output={args.output}: must end in {' or '.join(_SUFFIXES)}. {fix}.")
     browse(args.dataset, args.split, args.data_dir, args.count, output)
   except (ValueError, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -61,10 +69,11 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   """
   opened = datasets.Dataset(dataset, data_dir)
   source = opened.source(split)
-  output.parent.mkdir(parents=True, exist_ok=True)
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
   has_pixels = dataset not in labels.CLASSIFICATION
-  overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
+  picture = sheet(source, chosen) if has_pixels else class_sheet(source, chosen)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  overlay.save(output, picture)
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
   for lack in opened.partial:
     print(f"  PARTIAL: {lack}")
