@@ -22,7 +22,7 @@ _LOG = re.compile(r"\d\d:\d\d:\d\d |.*\bWARNING\b|note: |\s*$|\w+ing\b.*(\d+%\||
 _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
-  r"|not supported between|JSONDecodeError|Expecting value|list indices|too many values to unpack|<class '"
+  r"|not supported between|JSONDecodeError|list indices|too many values to unpack|<class '"
   r"|codec can't|Traceback|malformed node|object at 0x|RecursionError|maximum recursion|error: '[^']*'\.?$|error: \S+$"
 )
 
