@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from data.faults import one_line, raise_all
+from data.faults import raise_all
+from gcn_flax.printable import one_line
 
 _ENCRYPTED = 1  # The bit in a zip member's flags.
 _MAX_BYTES = 2**31  # Of one member; the largest of an official archive, in COCO's annotations, has a quarter of it.

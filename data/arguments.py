@@ -3,6 +3,8 @@
 import argparse
 from typing import NoReturn
 
+from gcn_flax.printable import one_line
+
 
 class ArgumentParser(argparse.ArgumentParser):
   """A parser that reports a mistake as every other error: one line on stderr, exit status 1.
@@ -19,4 +21,4 @@ class ArgumentParser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     """Ends the process with a message of argparse."""
-    self.exit(1, f"error: {' '.join(message.split())}. Run {self.prog} --help for all flags.\n")
+    self.exit(1, f"error: {one_line(message)}. Run {self.prog} --help for all flags.\n")

@@ -20,14 +20,17 @@ from data.class_counts import ClassCounts, by_class, class_table
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
 from gcn_flax.input_pipeline.examples import Source
+from gcn_flax.interrupts import interruptible
 from gcn_flax.parallel import parallel_map
+from gcn_flax.printable import one_line, printable
 from gcn_flax.visualize import overlay, sheets
 
 _SUFFIXES = (".png", ".jpg")
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Browses one split; returns the exit status, 1 with one line on stderr for an error."""
+  """Browses one split; returns the exit status, 1 with one line on stderr for an error, 130 after Ctrl-C."""
   parser = ArgumentParser("data.browse", __doc__)
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
@@ -57,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(f"--output={args.output}: must end in {' or '.join(_SUFFIXES)}. {fix}.")
     browse(args.dataset, args.split, args.data_dir, args.count, output)
   except (ValueError, OSError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 1
   return 0
 
@@ -74,9 +77,9 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   picture = sheet(source, chosen) if has_pixels else class_sheet(source, chosen)
   output.parent.mkdir(parents=True, exist_ok=True)
   overlay.save(output, picture)
-  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {output}")
+  print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {printable(output)}")
   for lack in opened.partial:
-    print(f"  PARTIAL: {lack}")
+    print(f"  PARTIAL: {printable(lack)}")
   if not source.has_labels:
     print("  no ground truth, so there are no counts")
   elif has_pixels:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gcn_flax.labels import IGNORE, LabelSet
+from gcn_flax.printable import printable
 
 
 def pixels_by_class(label: np.ndarray | int, label_set: LabelSet) -> np.ndarray:
@@ -66,11 +67,12 @@ class ClassCounts:
 
   def table(self) -> str:
     """Formats pixels in percent and images by class and split, void last; marks classes that never occur."""
-    width = max(map(len, [*self.classes, "class"]))
+    names = [printable(name) for name in self.classes]
+    width = max(map(len, [*names, "class"]))
     lines = [f"  {'class':<{width}}" + f" {'pixels %':>9} {'images':>8}" * len(self.pixels)]
     if len(self.pixels) > 1:
       lines.insert(0, "  " + " " * width + "".join(f" {split:>18}" for split in self.pixels))
-    for index, name in enumerate([*self.classes, "void"]):
+    for index, name in enumerate([*names, "void"]):
       cells = (
         f" {100 * pixels[index] / max(1, pixels.sum()):>9.3f} {images[index]:>8,}"
         for pixels, images in zip(self.pixels.values(), self.images.values(), strict=True)
@@ -87,6 +89,7 @@ class ClassCounts:
 
 def class_table(classes: Sequence[str], images: np.ndarray, max_classes: int = 40) -> str:
   """Formats the number of images of each class, rarest first, at most `max_classes` of them."""
+  classes = [printable(name) for name in classes]
   width = max(map(len, [*classes, "class"]))
   order = np.argsort(images, kind="stable")
   lines = [

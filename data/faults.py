@@ -7,11 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
-def one_line(error: Exception) -> str:
-  """Returns the text of a library's error on one line, at most 300 characters."""
-  return " ".join(str(error).split())[:300]
-
-
 def raise_all(faults: Sequence[str]) -> None:
   """Raises ValueError with every fault on a line of its own, if there is any."""
   if faults:
@@ -46,8 +41,3 @@ def change_masks(purpose: str, expression: str, name: str) -> str:
     f'python -c "import sys, PIL.Image as I; [{expression}.save(p) for p in sys.argv[1:] for i in [I.open(p)]]" '
     f"{shlex.quote(os.path.dirname(name))}/*.png"
   )
-
-
-def printable(path: os.PathLike | str) -> str:
-  """Returns a path as text that can be printed: bytes that are not UTF-8 as \\xNN."""
-  return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -22,8 +22,9 @@ from absl import logging as absl_logging
 
 from data.arguments import ArgumentParser
 from data.class_counts import ClassCounts, class_table
-from data.faults import one_line
 from gcn_flax import json_files, labels
+from gcn_flax.interrupts import interruptible
+from gcn_flax.printable import one_line, printable
 
 # Data set -> (module in this folder, TFDS config of its builder).
 _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
@@ -35,8 +36,9 @@ _METADATA = {"image_format": str, "digest": str, "counts": {str: int}, "publishe
 IMAGE_FORMATS = ("original", "jpeg")
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Prepares one data set; returns the exit status, 1 with one line per error on stderr."""
+  """Prepares one data set; returns the exit status, 1 with one line per error on stderr, 130 after Ctrl-C."""
   parser = ArgumentParser("data.prepare", __doc__)
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
@@ -61,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     prepare(args.dataset, args.manual_dir, args.data_dir, args.partial, args.image_format)
   except (ValueError, OSError, ImportError) as error:
     for line in str(error).splitlines():
-      print(f"error: {line}", file=sys.stderr)
+      print(f"error: {printable(line)}", file=sys.stderr)
     return 1
   return 0
 
@@ -96,11 +98,11 @@ def prepare(
   builder = _builder(dataset, data_dir)
   if builder.is_prepared():
     _check_same(builder, manual_dir, image_format)
-    print(f"{dataset} is already prepared: {builder.data_path}")
+    print(f"{dataset} is already prepared: {printable(builder.data_path)}")
   else:
     plan = builder.plan(_root(dataset, manual_dir))
     for note in plan.notes:
-      print(f"note: {note}", flush=True)
+      print(f"note: {printable(note)}", flush=True)
     different = labels.differences(plan.counts, plan.published)
     if different and not partial:
       raise ValueError(
@@ -119,7 +121,7 @@ def prepare(
       "partial": different,
     }
     _write(builder, plan, metadata)
-    print(f"wrote {builder.data_path}")
+    print(f"wrote {printable(builder.data_path)}")
   _store_sizes(dataset, data_dir)
   _print_counts(dataset, _read_metadata(builder))
 
@@ -181,7 +183,7 @@ def _write(builder, plan, metadata: dict) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   with _only_writer(folder):
     for remains in folder.glob("incomplete.*"):
-      print(f"removing {remains}, left over from an interrupted preparation", flush=True)
+      print(f"removing {printable(remains)}, left over from an interrupted preparation", flush=True)
       shutil.rmtree(remains)
     _write_records(builder, plan, metadata)
 

@@ -6,7 +6,7 @@ import pathlib
 import unicodedata
 from collections.abc import Iterable
 
-from data.faults import printable
+from gcn_flax.printable import printable
 
 _ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
 SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.

@@ -7,9 +7,11 @@ import ml_collections
 from gcn_flax.config import ALL_ONCE, get_config, is_classifier
 from gcn_flax.labels import CLASSIFICATION, DATASETS
 from gcn_flax.messages import flag, use_one_of
+from gcn_flax.nested import flatten
 from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
+_MAX_SIDE, _MAX_PIXELS = 2**17, 2**28  # Of crops, canvases and tiles.
 
 _CHOICES = {
   "data.dataset": DATASETS,
@@ -24,23 +26,27 @@ _CHOICES = {
   "optimizer.decayed": ("kernels", "all"),
 }  # fmt: skip
 
-# (min, max) of a field; None is no limit.
+# (min, max) of a field. Steps are counted in int32 on the devices; the other maxima are far above what anyone uses.
+_MAX_STEPS, _MAX_BATCH, _MAX_PROCESSES, _MAX_FACTOR = 2**31 - 1, 10**6, 1024, 1e6
 _RANGES = {
-  "total_steps": (1, None), "batch_size": (1, None), "accumulate_steps": (1, None), "seed": (0, 2**32 - 1),
-  "log_every_steps": (1, None), "eval_every_steps": (1, None), "checkpoint_every_steps": (1, None),
-  "keep_checkpoints": (1, None), "profile_at_step": (0, None), "mesh.spatial": (1, None),
-  "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, None),
-  "data.num_threads": (1, None), "data.num_workers": (0, None),
-  "eval.batch_size": (1, None), "eval.num_pictures": (0, 64), "eval.overlap": (0, None),
-  "eval.crf.iterations": (0, 100), "eval.crf.num_workers": (0, None), "eval.crf.search_images": (1, None),
-  "eval.crf.smooth_weight": (0.0, None), "eval.crf.smooth_xy": (0.1, None),
-  "eval.crf.color_weight": (0.0, None), "eval.crf.color_xy": (0.1, None), "eval.crf.color_rgb": (0.1, None),
+  "total_steps": (1, _MAX_STEPS), "batch_size": (1, _MAX_BATCH), "accumulate_steps": (1, _MAX_BATCH),
+  "seed": (0, 2**32 - 1), "log_every_steps": (1, _MAX_STEPS), "eval_every_steps": (1, _MAX_STEPS),
+  "checkpoint_every_steps": (1, _MAX_STEPS), "keep_checkpoints": (1, _MAX_STEPS), "profile_at_step": (0, _MAX_STEPS),
+  "mesh.spatial": (1, _MAX_PROCESSES), "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, _MAX_SIDE),
+  "data.num_threads": (1, _MAX_PROCESSES), "data.num_workers": (0, _MAX_PROCESSES),
+  "eval.batch_size": (1, _MAX_BATCH), "eval.num_pictures": (0, 64), "eval.overlap": (0, _MAX_SIDE),
+  "eval.crf.iterations": (0, 100), "eval.crf.num_workers": (0, _MAX_PROCESSES),
+  "eval.crf.search_images": (1, _MAX_STEPS), "eval.crf.smooth_weight": (0.0, _MAX_FACTOR),
+  "eval.crf.smooth_xy": (0.1, _MAX_FACTOR), "eval.crf.color_weight": (0.0, _MAX_FACTOR),
+  "eval.crf.color_xy": (0.1, _MAX_FACTOR), "eval.crf.color_rgb": (0.1, _MAX_FACTOR),
   "loss.label_smoothing": (0.0, 0.999), "loss.ohem_fraction": (1e-6, 1.0), "loss.ohem_threshold": (0.0, 1.0),
-  "model.kernel_size": (1, None), "model.stack_width": (0, None),
-  "optimizer.learning_rate": (0.0, None), "optimizer.encoder_lr_factor": (0.0, None),
-  "optimizer.momentum": (0.0, 1.0), "optimizer.weight_decay": (0.0, None), "optimizer.clip_norm": (0.0, None),
-  "optimizer.warmup_steps": (0, None), "optimizer.poly_power": (0.0, None), "optimizer.ema_decay": (0.0, 0.99999),
+  "model.kernel_size": (1, 1001), "model.stack_width": (0, _MAX_SIDE),
+  "optimizer.learning_rate": (0.0, _MAX_FACTOR), "optimizer.encoder_lr_factor": (0.0, _MAX_FACTOR),
+  "optimizer.momentum": (0.0, 1.0), "optimizer.weight_decay": (0.0, _MAX_FACTOR),
+  "optimizer.clip_norm": (0.0, _MAX_FACTOR), "optimizer.warmup_steps": (0, _MAX_STEPS),
+  "optimizer.poly_power": (0.0, 100.0), "optimizer.ema_decay": (0.0, 0.99999),
 }  # fmt: skip
+_TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
 def check_config(config: ml_collections.ConfigDict, training: bool = True) -> None:
@@ -72,15 +78,29 @@ def _flag(field: str, value) -> str:
 
 
 def _check_each(config: ml_collections.ConfigDict) -> None:
+  defaults = flatten(get_config().to_dict())
+  for field, default in defaults.items():
+    value = _get(config, field)
+    if not _is_like(value, default):
+      raise _error(field, value, f"must be {_TYPES[type(default)]}", f"Use for instance {default!r}")
   for field, choices in _CHOICES.items():
     value = _get(config, field)
     if value not in choices:
       raise _error(field, value, "unknown", use_one_of(value, choices, f"config.{field}"))
   for field, (low, high) in _RANGES.items():
     value = _get(config, field)
-    if not (low <= value and (high is None or value <= high)):  # Written so that NaN fails.
-      limit = f"must be at least {low}" if high is None else f"must be from {low} to {high}"
-      raise _error(field, value, limit, f"Use for instance {_get(get_config(), field)}")
+    if not low <= value <= high:  # Written so that NaN fails.
+      fix = f"Use at most {high}" if high < value < float("inf") else f"Use for instance {defaults[field]}"
+      raise _error(field, value, f"must be from {low} to {high}", fix)
+
+
+def _is_like(value, default) -> bool:
+  """Returns True if a value has the type of a default; floats may be whole numbers, and tuples lists, as in JSON."""
+  if isinstance(default, float):
+    return _are_numbers((value,))
+  if isinstance(default, tuple):
+    return isinstance(value, tuple | list)
+  return type(value) is type(default)
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
@@ -90,14 +110,13 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
   if canvas and not _is_size(canvas):
     fix = f"Use {_flag('data.eval_size', _nearest_size(canvas))}, or '()' to pad each image to its own size, rounded up"
     raise _error("data.eval_size", canvas, _SIZE_PROBLEM, fix)
+  for field, size in (("data.crop_size", crop), ("data.eval_size", canvas)):
+    if size and _is_too_large(size):
+      raise _error(field, size, _TOO_LARGE, f"Use for instance {_flag(field, (512, 512))}")
   scales, area = tuple(data.scales), tuple(data.crop_area)
-  if not _are_numbers(scales) or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-    raise _error(
-      "data.scales",
-      scales,
-      "must be (min, max) with 0 < min <= max",
-      f"Use for instance {_flag('data.scales', (0.5, 2.0))}",
-    )
+  if not _are_numbers(scales) or len(scales) != 2 or not 0.1 <= scales[0] <= scales[1] <= 10:
+    fix = f"Use for instance {_flag('data.scales', (0.5, 2.0))}"
+    raise _error("data.scales", scales, "must be (min, max) with 0.1 <= min <= max <= 10", fix)
   if not _are_numbers(area) or len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
     fix = f"Use for instance {_flag('data.crop_area', (0.08, 1.0))}"
     raise _error("data.crop_area", area, "must be (min, max) with 0 < min <= max <= 1", fix)
@@ -121,7 +140,7 @@ def _check_mix(data: ml_collections.ConfigDict) -> None:
     dataset, _, weight = entry
     if dataset not in DATASETS:
       raise _error("data.train_mix", mix, f"unknown data set {dataset!r}", use_one_of(dataset, DATASETS))
-    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 0 < weight < float("inf")):
+    if weight != ALL_ONCE and not (_are_numbers((weight,)) and 1e-9 <= weight <= 1e9):
       mended = tuple((*other[:2], 1.0 if other[2] == weight else other[2]) for other in mix)
       fix = f"Use a number above 0, or {ALL_ONCE!r}, for instance {_flag('data.train_mix', mended)}"
       raise _error("data.train_mix", mix, f"{weight!r} is no weight for {dataset}", fix)
@@ -136,9 +155,11 @@ def _check_eval(config: ml_collections.ConfigDict) -> None:
   settings = config.eval
   tile, scales = tuple(settings.tile), tuple(settings.scales)
   if tile and not _is_size(tile):
-    raise _error(
-      "eval.tile", tile, _SIZE_PROBLEM, f"Use {_flag('eval.tile', _nearest_size(tile))}, or () for whole images"
-    )
+    fix = f"Use {_flag('eval.tile', _nearest_size(tile))}, or () for whole images"
+    raise _error("eval.tile", tile, _SIZE_PROBLEM, fix)
+  if tile and _is_too_large(tile):
+    fix = f"Use for instance {_flag('eval.tile', (512, 512))}, or () for whole images"
+    raise _error("eval.tile", tile, _TOO_LARGE, fix)
   if settings.overlap and not tile:
     fix = f"Use 0, or a tile, for instance {_flag('eval.tile', _tile_above(settings.overlap))}"
     raise _error("eval.overlap", settings.overlap, "has no effect on whole images, config.eval.tile=()", fix)
@@ -207,8 +228,10 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
 
 def _check_loss(loss: ml_collections.ConfigDict) -> None:
   weights = tuple(loss.class_weights)
-  if weights and not (_are_numbers(weights) and all(0 <= weight < float("inf") for weight in weights) and any(weights)):
-    problem = "must be numbers of at least 0, and not all 0"
+  if weights and not (
+    _are_numbers(weights) and any(weights) and all(weight == 0 or 1e-6 <= weight <= 1e6 for weight in weights)
+  ):
+    problem = "must be numbers from 1e-6 to 1e6, or 0, and not all 0"
     raise _error("loss.class_weights", weights, problem, "Use one number per class, or () for equal weights")
   if loss.ohem_threshold and loss.ohem_fraction == 1:
     problem = "has no effect with config.loss.ohem_fraction=1, which keeps every pixel"
@@ -252,10 +275,15 @@ def check_devices(config: ml_collections.ConfigDict, num_devices: int, training:
 
 
 _SIZE_PROBLEM = f"must be (height, width) in whole pixels, multiples of {_STRIDE}"
+_TOO_LARGE = f"must be at most {_MAX_SIDE} pixels a side, and {_MAX_PIXELS} in all"
 
 
 def _is_size(size: tuple) -> bool:
   return len(size) == 2 and all(isinstance(side, int) and side >= _STRIDE and side % _STRIDE == 0 for side in size)
+
+
+def _is_too_large(size: tuple[int, int]) -> bool:
+  return max(size) > _MAX_SIDE or math.prod(size) > _MAX_PIXELS
 
 
 def _nearest_size(size: tuple) -> tuple[int, int]:

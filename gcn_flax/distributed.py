@@ -142,8 +142,8 @@ def _initialize(arguments: dict, timeout: int, failure: str) -> None:
     timer.cancel()
 
 
-def leave(error: str = "") -> None:
-  """Tells the other processes that this one ends; with an error message, ends it here with status 1."""
+def leave(error: str = "", status: int = 1) -> None:
+  """Tells the other processes that this one ends; with an error message, ends it here with `status`."""
   client = distributed.global_state.client
   if client is None:
     return
@@ -151,7 +151,7 @@ def leave(error: str = "") -> None:
   if error:
     # A normal exit would wait five minutes for the others. Process 0 holds the store, so it stays until they have read.
     time.sleep(3 * _HEARTBEAT_PERIOD)
-    os._exit(1)
+    os._exit(status)
 
 
 def _report_and_leave(kind: type, error: BaseException, trace) -> None:
@@ -184,18 +184,24 @@ def _watch_others(own_index: int, count: int) -> None:
       current = beats.get(f"{_HEARTBEATS}{process}")
       end = ended.get(f"{_ENDED}{process}")
       if end:
-        if own_index == 0:
-          time.sleep(5 * _HEARTBEAT_PERIOD)  # It holds the store: JAX would abort the others if it went first.
+        _await_others(own_index)
         give_up(f"process {process} failed {end}")
       if current != last:
         heard[process] = (current, time.monotonic())
       elif end is None and time.monotonic() - since > HEARTBEAT_TIMEOUT:
+        _await_others(own_index)
         give_up(
           f"process {process} of {count} has given no sign of life for {HEARTBEAT_TIMEOUT} s: all processes stop. The "
           "same command continues from the newest checkpoint.",
           STOPPED,
         )
     time.sleep(_HEARTBEAT_PERIOD)
+
+
+def _await_others(own_index: int) -> None:
+  """Lets process 0 end last: it holds the store, and JAX would abort the others if it went first."""
+  if own_index == 0:
+    time.sleep(5 * _HEARTBEAT_PERIOD)
 
 
 def give_up(message: str, status: int = 1) -> None:

@@ -15,6 +15,7 @@ from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.input_pipeline.loader import Batch
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import preflight
+from gcn_flax.printable import one_line, printable
 from gcn_flax.reporting import report
 from gcn_flax.rounding import ceil_div
 from gcn_flax.run_data import RunData, eval_batches
@@ -160,7 +161,7 @@ def write_metrics(
   metrics: Metrics,
   trained_on: TrainingData,
 ) -> None:
-  """Prints the table by class; writes `eval_<split>.json`, the contact sheet `eval_<split>.png`, and the report.
+  """Prints the table by class; writes `eval_<split>.json`, then the contact sheet `eval_<split>.png` and the report.
 
   Args:
     workdir: workdir of the run.
@@ -170,13 +171,15 @@ def write_metrics(
     step: number of updates of the weights.
     metrics: metrics of the split.
     trained_on: record of the data that the weights were trained on.
+
+  Raises ValueError if sheet or report cannot be drawn.
   """
   partial = {**trained_on.partial, **data.partial()}
   canvas = _describe_canvas(config, data.eval_source(split), trained_on)
   print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images")
   print(metrics.table(), flush=True)
   for dataset, counts in partial.items():
-    print(f"PARTIAL DATA: {dataset} {', '.join(counts)}", flush=True)
+    print(f"PARTIAL DATA: {dataset} {printable(', '.join(counts))}", flush=True)
   if "eval_size_of_training" in canvas:
     print(f"OTHER CANVAS: eval_size {canvas['eval_size']}, in training {canvas['eval_size_of_training']}", flush=True)
   result = {
@@ -191,9 +194,14 @@ def write_metrics(
     **metrics.details(),
   }
   workdir.write_json(f"eval_{split}.json", result)
-  if metrics.sample:
-    overlay.save(workdir / f"eval_{split}.png", metrics.sheet(metrics.sample))
-  report.write(workdir, config, data, result, metrics)
+  try:
+    if metrics.sample:
+      overlay.save(workdir / f"eval_{split}.png", metrics.sheet(metrics.sample))
+    report.write(workdir, config, data, result, metrics)
+  except Exception as error:  # Of whichever library draws.
+    raise ValueError(
+      f"{workdir}: the report could not be written ({one_line(error)[:300]}). The metrics are in eval_{split}.json."
+    ) from error
 
 
 def _describe_canvas(config: ml_collections.ConfigDict, source: Source, trained_on: TrainingData) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gcn_flax import config as config_lib
 from gcn_flax import files
 from gcn_flax.models import torch_names, weights_file
 from gcn_flax.preflight import preflight
+from gcn_flax.printable import printable
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
 from gcn_flax.workdir.trained import Trained, load_trained
@@ -32,7 +33,7 @@ def run(
     return {}
   written = write_weights(config, workdir, trained)
   for path, size in written.items():
-    print(f"wrote {path}  {size / 1e6:.1f} MB, step {trained.step}")
+    print(f"wrote {printable(path)}  {size / 1e6:.1f} MB, step {trained.step}")
   return written
 
 

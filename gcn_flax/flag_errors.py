@@ -146,7 +146,9 @@ def _explain_fields(argv: Sequence[str]) -> str:
       return f"{flag(f'config.{name}', value)}: config.{outer} has no fields. Use {flag(*_example(outer))}."
     similar = closest_field(name)
     hint = f" Did you mean {flag(f'config.{similar}', value or fields[similar])}?" if similar else ""
-    problem = f"the config has no field {name!r}.{hint}"
+    parts, known = name.split("."), [field.split(".") for field in fields]
+    first_wrong = next(part for i, part in enumerate(parts) if not any(f[: i + 1] == parts[: i + 1] for f in known))
+    problem = f"the config has no field {first_wrong!r}.{hint}"
     return f"{flag(f'config.{name}', value)}: {problem} {config_lib.__file__} lists all fields."
   return ""
 

@@ -17,6 +17,7 @@ from gcn_flax import build
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline import loader
 from gcn_flax.training import sharding
+from gcn_flax.workers import follow_parent, shielded_start
 
 _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 15
@@ -70,9 +71,12 @@ def num_threads(config: ml_collections.ConfigDict) -> int:
 
 def crf_processes(config: ml_collections.ConfigDict) -> concurrent.futures.ProcessPoolExecutor:
   """Starts processes for the CRF, which holds the GIL; spawned, because forking is unsafe with JAX's threads."""
-  return concurrent.futures.ProcessPoolExecutor(
-    num_threads(config), multiprocessing.get_context("spawn"), crf.end_with_parent
+  pool = concurrent.futures.ProcessPoolExecutor(
+    num_threads(config), multiprocessing.get_context("spawn"), follow_parent
   )
+  with shielded_start():
+    pool.submit(os.getpid)  # The first task starts all processes.
+  return pool
 
 
 class Progress:

@@ -12,18 +12,21 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from gcn_flax import command_line, distributed, evaluate, export, predict, search_crf, submission, train
+from gcn_flax.interrupts import INTERRUPTED, MESSAGE, interruptible
 from gcn_flax.planning import plan
+from gcn_flax.printable import one_line, printable
 from gcn_flax.workdir.trained import with_trained_canvas
 from gcn_flax.workdir.workdir import Workdir
 
 _INFERENCE_MODES = ("eval", "predict", "search_crf", "export")
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; `argv` is that of the process by default.
 
   Returns the exit status: 0; 1 with one line on stderr for a mistake of the user; `distributed.STOPPED` if a signal
-  stopped a training that resumes when it is started again.
+  stopped a training that resumes when it is started again; `interrupts.INTERRUPTED` if Ctrl-C ended anything else.
   """
   argv = sys.argv if argv is None else argv
   if command_line.asks_for_help(argv):
@@ -38,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finished = run(config, given)
   except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
     return _report(error, given)
+  except KeyboardInterrupt:
+    return _fail(MESSAGE, INTERRUPTED)
   distributed.leave()
   return distributed.STOPPED if finished is False else 0
 
@@ -73,11 +78,18 @@ def _join(given: flags.FlagValues) -> int:
   return distributed.join(given.coordinator, given.num_processes, given.process_id, given.join_timeout)
 
 
+class _Formatter(logging.Formatter):
+  """Formats records as printable text: they name files and classes of the user."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return printable(super().format(record))
+
+
 def log_to_stderr(quiet: bool = False) -> None:
   """Sends this package's log to stderr, only warnings if `quiet`, and the errors of absl's log, which Orbax uses."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   handler = logging.StreamHandler()
-  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   logger = logging.getLogger("gcn_flax")
   logger.handlers = [handler]
   logger.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -85,8 +97,9 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
-  """Reports an error in one line. Raises a RuntimeError again, unless it is one that a user can fix."""
-  if isinstance(error, RuntimeError):  # JAX: no such device, no memory, another process gone.
+  """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
+  # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
+  if isinstance(error, RuntimeError) or "gloo" in str(error):
     if "RESOURCE_EXHAUSTED" in str(error):
       return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
     if "Unable to initialize backend" not in str(error):
@@ -106,11 +119,11 @@ def _memory_fix(mode: str) -> str:
   return fix
 
 
-def _fail(text: str) -> int:
-  line = f"error: {' '.join(text.split())}"
+def _fail(text: str, status: int = 1) -> int:
+  line = f"error: {one_line(text)}"
   print(line, file=sys.stderr, flush=True)
-  distributed.leave(line)
-  return 1
+  distributed.leave(line, status)
+  return status
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from gcn_flax.input_pipeline import loader, pictures
 from gcn_flax.parallel import parallel_map
 from gcn_flax.picture_files import find_pictures, overlay_path
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.printable import printable
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
 from gcn_flax.workdir.trained import Trained, load_trained
@@ -55,8 +56,7 @@ def run(
   targets = find_pictures(images, pathlib.Path(output).expanduser().absolute())
   preflight(config, workdir)
   count = predict_pictures(config, load_trained(config, workdir, checkpoint), targets)
-  shown = str(output).encode(errors="backslashreplace").decode()  # Most terminals take UTF-8 only.
-  print(f"wrote label maps and overlays of {count} pictures to {shown}")
+  print(f"wrote label maps and overlays of {count} pictures to {printable(output)}")
   return count
 
 

@@ -60,9 +60,10 @@ class RunData:
     return [self.labelled_source(dataset, split) for dataset, split, _ in self._config.data.train_mix]
 
   def record(self) -> dict[str, Any]:
-    """Returns the facts that `run.json` keeps: example counts, classes, palette, fingerprints, missing examples."""
+    """Returns the facts that `run.json` keeps: counts, order of examples, classes, palette, fingerprints, lacks."""
     return {
       "data": self.counts(),
+      "order": loader.ORDER,
       "classes": list(self.label_set.classes),
       "palette": [list(colour) for colour in self.label_set.palette],
       "fingerprints": self.fingerprints(),

@@ -18,6 +18,7 @@ from gcn_flax.input_pipeline.pictures import check_image_id
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
 from gcn_flax.parallel import parallel_map
 from gcn_flax.preflight import check_pixels, preflight
+from gcn_flax.printable import printable
 from gcn_flax.rounding import ceil_div
 from gcn_flax.run_data import RunData, eval_batches
 from gcn_flax.tasks import segmentation
@@ -62,7 +63,7 @@ def run(
     folder.path(source.image_id(index))  # Raises for names that a server would not take.
   trained = load_trained(config, workdir, checkpoint, data.label_set)
   count = predict_split(config, trained, folder, source)
-  print(f"wrote {count} label maps to {folder.folder}, checked")
+  print(f"wrote {count} label maps to {printable(folder.folder)}, checked")
   return folder.folder
 
 
@@ -80,7 +81,7 @@ def check(
   workdir, split = Workdir(workdir), split or "test"
   folder = open_folder(config, workdir, kind, split, output)
   count = folder.check(RunData(config).dataset(config.data.dataset).source(split))
-  print(f"{count} label maps in {folder.folder}: complete")
+  print(f"{count} label maps in {printable(folder.folder)}: complete")
   return count
 
 

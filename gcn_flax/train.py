@@ -8,19 +8,21 @@ import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, files, tasks
+from gcn_flax.input_pipeline import loader
 from gcn_flax.preflight import preflight
 from gcn_flax.run_data import RunData
 from gcn_flax.training import sharding, trees
 from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.compatibility import log_schedule_change
+from gcn_flax.workdir.compilation_cache import cache_compilations
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
-from gcn_flax.workdir.record import TrainingData, write_run_json
+from gcn_flax.workdir.record import TrainingData, command, write_run_json
 from gcn_flax.workdir.restore import recover_metrics, restore_or_init
 from gcn_flax.workdir.stop_signal import StopSignal
-from gcn_flax.workdir.training_log import TrainingLog
+from gcn_flax.workdir.training_log import TrainingLog, not_vital
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import ImageIdLog, MetricWriter
 
@@ -45,13 +47,14 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
   workdir = Workdir(workdir)
   data = preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
   config = fit_intervals(config)
-  cache_compilations(workdir)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config, data.label_set.num_classes)
   # Read before anything is written or compiled, because a file may be wrong.
   init_weights = None if workdir.is_begun else load_init_weights(config, setup, data.label_set.classes)
   with contextlib.ExitStack() as stack:
     stack.enter_context(locked(workdir))
+    stop = stack.enter_context(StopSignal())
+    cache_compilations(workdir)
     workdir.check_room(trees.num_bytes(setup.state_shapes))
     checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, config.keep_checkpoints))
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
@@ -59,22 +62,12 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     trained_on = _begin(config, workdir, checkpoints, data, start)
     writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
-    stop = stack.enter_context(StopSignal())
     log = TrainingLog(
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,
       batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
     )  # fmt: skip
     loop = _Loop(config, workdir, setup, data, checkpoints, log, image_ids, profiler, stop, trained_on)
     return loop.run(state, start)
-
-
-def cache_compilations(workdir: Workdir) -> None:
-  """Keeps compiled programs in the workdir, so that a restart begins sooner, also on another machine.
-
-  JAX_COMPILATION_CACHE_DIR takes precedence.
-  """
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
 
 
 def _open_image_id_log(
@@ -96,6 +89,8 @@ def _begin(
   log_schedule_change(config, workdir, start)
   recover_metrics(checkpoints, workdir, f"{config.data.eval_split}/{tasks.of(config).BEST_METRIC}", start)
   checkpoints.forget_metrics_after(start)
+  if start and workdir.run_record().get("order", 1) != loader.ORDER:
+    _log.warning("an older version began this run: from step %d on, examples come in the order of this version.", start)
   # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
   inherited = TrainingData.read(workdir.path if workdir.is_begun else init_path(config)).partial
   record = data.record()
@@ -127,24 +122,24 @@ class _Loop:
     Returns True at the end of the run.
     """
     total = self.config.total_steps
-    batches = self.data.train_batches(start)
-    for step in range(start, total + 1):
-      is_evaluated = self._evaluate_if_due(state, step)
-      stopping = self.stop.requested()
-      self._save_if_due(state, step, stopping)
-      if stopping or step == total:
-        break
-      self.profiler.before_step(step)
-      with self.log.waiting():
-        batch = next(batches)
-      if self.image_ids:
-        self.image_ids.note(step + 1, batch["image_id"])
-      state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
-      self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
+    with contextlib.closing(self.data.train_batches(start)) as batches:
+      for step in range(start, total + 1):
+        is_evaluated = self._evaluate_if_due(state, step)
+        stopping = self.stop.requested()
+        self._save_if_due(state, step, stopping)
+        if stopping or step == total:
+          break
+        self.profiler.before_step(step)
+        with self.log.waiting():
+          batch = next(batches)
+        if self.image_ids:
+          self.image_ids.note(step + 1, batch["image_id"])
+        state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
+        self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
     self.checkpoints.wait()
     is_finished = step == total and is_evaluated
     if not is_finished:
-      _log.warning("stopped by a signal at step %d of %d; the same command resumes from here.", step, total)
+      _log.warning("stopped by a signal at step %d of %d. To resume from here: %s", step, total, command())
     return is_finished
 
   def _is_due(self, step: int, every: int) -> bool:
@@ -163,7 +158,8 @@ class _Loop:
         return False
       self.log.evaluation(step, split, metrics)
       if jax.process_index() == 0:
-        evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)
+        with not_vital("the report"):
+          evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)
       self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True
 

@@ -29,6 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 from configs import ablation  # noqa: E402
 from gcn_flax import files  # noqa: E402
+from gcn_flax.distributed import STOPPED  # noqa: E402
+from gcn_flax.interrupts import interruptible  # noqa: E402
 from gcn_flax.messages import flag  # noqa: E402
 from launch.ablation_table import cells_of, chart, final_metrics, markdown, read_json, workdir_of  # noqa: E402
 
@@ -70,9 +72,9 @@ def _locked(workdir: pathlib.Path) -> Iterator[int]:
 
 
 def _run_command(command: Sequence[str], lock: int) -> None:
-  """Runs a command that holds the lock while it lives; passes SIGTERM on to it, so that the run saves a checkpoint.
+  """Runs a command that holds the lock while it lives; SIGTERM and SIGINT reach it as SIGTERM, so that it saves.
 
-  Raises RuntimeError if it fails.
+  Raises RuntimeError if it fails, SystemExit after a signal.
   """
   libc = ctypes.CDLL(None)
   child = subprocess.Popen(
@@ -87,13 +89,14 @@ def _run_command(command: Sequence[str], lock: int) -> None:
     stopped.append(number)
     child.terminate()
 
-  before = signal.signal(signal.SIGTERM, stop)
+  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     status = child.wait()
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
   if stopped:
-    raise SystemExit(128 + stopped[0])
+    raise SystemExit(status if status == STOPPED else 128 + stopped[0])
   if status:
     raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")
 
@@ -126,8 +129,9 @@ def run_table(
     run_cell(cell, data, seed, workdir, [*flags, *([f"--config.model.pretrained={weights}"] if weights else [])])
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
-  """Runs a table and writes it. Returns the exit status."""
+  """Runs a table and writes it. Returns the exit status; `distributed.STOPPED` if a signal stopped a run, saved."""
   options, flags, pretrained = _parse(argv)
   if options.data == "voc_segmentation" and not pretrained:
     print(

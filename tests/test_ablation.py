@@ -11,6 +11,7 @@ import pytest
 
 from configs import ablation, camvid, pascal_voc, quickstart
 from gcn_flax import config_checks
+from gcn_flax.distributed import STOPPED
 from launch import ablation as runner
 from launch import ablation_table as results
 from tests.environment import jax_environment
@@ -117,7 +118,7 @@ def test_a_killed_runner_continues(data_dir, tmp_path):
   wait_for(80)
   again.send_signal(signal.SIGTERM)
   output, _ = again.communicate(timeout=120)
-  assert again.returncode == 128 + signal.SIGTERM and "stopped by a signal" in output
+  assert again.returncode == STOPPED and "stopped by a signal" in output
   last = started(tmp_path, data_dir, *flags)
   output, _ = last.communicate(timeout=600)
   assert last.returncode == 0, output

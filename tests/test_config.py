@@ -22,7 +22,17 @@ SIZE = "must be (height, width) in whole pixels, multiples of 32."
 
 # (field, value, what the message says after `config.FIELD=VALUE: `)
 REJECTED = [
-  ("total_steps", 0, "must be at least 1. Use for instance 10000."),
+  ("total_steps", 0, "must be from 1 to 2147483647. Use for instance 10000."),
+  ("total_steps", 2**31, "must be from 1 to 2147483647. Use at most 2147483647."),
+  ("total_steps", True, "must be a whole number. Use for instance 10000."),
+  ("seed", None, "must be a whole number. Use for instance 0."),
+  ("data.random_flip", None, "must be True or False. Use for instance True."),
+  ("data.crop_size", None, "must be a tuple. Use for instance (512, 512)."),
+  ("init_from", None, "must be text. Use for instance ''."),
+  ("data.crop_size", (320000, 320000), "must be at most 131072 pixels a side, and 268435456 in all. Use for instance"),
+  ("eval.tile", (65536, 65536), "must be at most 131072 pixels a side, and 268435456 in all. Use for instance (512,"),
+  ("data.scales", (0.5, float("inf")), "must be (min, max) with 0.1 <= min <= max <= 10. Use for instance (0.5, 2.0)"),
+  ("data.train_mix", (("shapes", "train", 10**400),), f"{10**400} is no weight for shapes."),
   ("batch_size", 12, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("batch_size", 6, "must be a multiple of the 8 devices. Use 8."),
   ("seed", -1, "must be from 0 to"),
@@ -32,8 +42,8 @@ REJECTED = [
   ("data.eval_size", (70,), f"{SIZE} Use --config.data.eval_size='(96, 96)', or '()'"),
   ("data.crop_size", (256.0, 200.5), f"{SIZE} Use --config.data.crop_size='(256, 224)'."),
   ("data.crop_size", ("256", 256), f"{SIZE} Use --config.data.crop_size='(512, 256)'."),
-  ("data.scales", ("a", "b"), "must be (min, max) with 0 < min <= max"),
-  ("data.scales", (2.0, 0.5), "must be (min, max) with 0 < min <= max"),
+  ("data.scales", ("a", "b"), "must be (min, max) with 0.1 <= min <= max <= 10"),
+  ("data.scales", (2.0, 0.5), "must be (min, max) with 0.1 <= min <= max <= 10"),
   ("data.crop_area", (0.5, 1.5), "must be (min, max) with 0 < min <= max <= 1"),
   ("init_from", "gs://bucket/network.safetensors", "must be a local path or a workdir. Copy the file to this machine"),
   ("data.train_mix", (), "names no data set. Use for instance --config.data.train_mix='((\"shapes\", \"train\""),
@@ -41,7 +51,7 @@ REJECTED = [
   ("data.train_mix", ((1, 2, 3),), "(1, 2, 3) must be (data set, split, weight)."),
   ("data.train_mix", (1, 2, 3), "1 must be (data set, split, weight)."),
   ("data.train_mix", (("shapes", ["train"], 1),), "('shapes', ['train'], 1) must be (data set, split, weight)."),
-  ("data.train_mix", (("shapes", "train", True),), "True is no weight for shapes. Use a number above 0, or"),
+  ("data.train_mix", (("shapes", "train", True),), "True is no weight for shapes. Use a number above 0, for"),
   ("data.train_mix", (("voc", "train", "all once"),), "unknown data set 'voc'. Use one of shapes, camvid"),
   ("data.train_mix", (("shapes", "train", 0),), "0 is no weight for shapes. Use a number above 0"),
   ("data.train_mix", (("shapes", "train", "once"),), "'once' is no weight for shapes. Use a number above 0"),
@@ -51,7 +61,7 @@ REJECTED = [
     "mixes numbers with 'all once'. Use a number for all data sets, or 'all once', "
     '''--config.data.train_mix='(("shapes", "train", "all once"), ("shapes", "validation", "all once"))'.''',
   ),
-  ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use for instance 0.0."),
+  ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
   ("data.data_dir", "gs://bucket/data", "must be a local path"),
   ("eval.tile", (100, 64), f"{SIZE} Use --config.eval.tile='(128, 64)', or () for"),
   ("eval.overlap", 16, "has no effect on whole images, config.eval.tile=(). Use 0, or a tile, for instance --config."),
@@ -65,21 +75,21 @@ REJECTED = [
   ("model.pretrained", "gs://bucket/weights.safetensors", "must be a local path. Copy the file to this machine."),
   ("model.family", "keras", "unknown. Use one of torchvision, timm, caffe."),
   ("model.head", "classifier", "does not fit data set 'shapes', which has one class per pixel. Use 'gcn'"),
-  ("loss.class_weights", (1.0, -1.0), "must be numbers of at least 0, and not all 0. Use one number per class, or ()"),
-  ("loss.class_weights", (0.0, 0.0), "must be numbers of at least 0, and not all 0."),
-  ("loss.class_weights", ("a",), "must be numbers of at least 0, and not all 0."),
-  ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. Use for instance 0.0."),
+  ("loss.class_weights", (1.0, -1.0), "must be numbers from 1e-6 to 1e6, or 0, and not all 0. Use one number per"),
+  ("loss.class_weights", (0.0, 0.0), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
+  ("loss.class_weights", ("a",), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
+  ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. Use at most 0.999."),
   ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. Use for instance 1.0."),
   ("loss.ohem_threshold", 0.7, "has no effect with config.loss.ohem_fraction=1, which keeps every pixel. Set"),
   ("loss.ohem_threshold", 1.1, "must be from 0.0 to 1.0."),
   ("optimizer.schedule", "step", "unknown. Use one of poly, cosine."),
   ("optimizer.decayed", "none", "unknown. Use one of kernels, all."),
-  ("optimizer.encoder_lr_factor", -1.0, "must be at least 0.0. Use for instance 1.0."),
+  ("optimizer.encoder_lr_factor", -1.0, "must be from 0.0 to 1000000.0. Use for instance 1.0."),
   ("optimizer.ema_decay", 1.0, "must be from 0.0 to 0.99999."),
-  ("optimizer.learning_rate", -0.1, "must be at least 0.0. Use for instance 0.01."),
-  ("optimizer.learning_rate", float("nan"), "must be at least 0.0."),
-  ("optimizer.momentum", 1.5, "must be from 0.0 to 1.0. Use for instance 0.9."),
-  ("mesh.spatial", 0, "must be at least 1. Use for instance 1."),
+  ("optimizer.learning_rate", -0.1, "must be from 0.0 to 1000000.0. Use for instance 0.01."),
+  ("optimizer.learning_rate", float("nan"), "must be from 0.0 to 1000000.0. Use for instance 0.01."),
+  ("optimizer.momentum", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
+  ("mesh.spatial", 0, "must be from 1 to 1024. Use for instance 1."),
 ]  # fmt: skip
 
 # (fields and values, message)
@@ -181,6 +191,23 @@ def test_what_an_error_suggests_mends_it(fields, head):
       validate(with_fields(base(), dict([suggestion])), num_devices=8)
     except ValueError as other:
       assert str(other).partition("=")[0] != str(error.value).partition("=")[0]
+
+
+@pytest.mark.parametrize("field", flatten(get_config().to_dict()))
+def test_odd_values_are_rejected_by_name(field):
+  """Values that a ConfigDict does not refuse itself."""
+  infinite, nan = float("inf"), float("nan")
+  numbers = [None, nan, infinite, -infinite, -1, 2**63, 10**400, 1e300]
+  pairs = [(value, value) for value in (*numbers, True, 2**31 * 32)] + [(1, infinite), (1e-300, 1e300)]
+  for value in (*numbers, *pairs):
+    config = get_config()
+    try:
+      config.update_from_flattened_dict({field: value})
+    except (TypeError, ValueError, OverflowError):
+      continue
+    with pytest.raises(ValueError, match=rf"^config\.{re.escape(field)}=.*: .*\. Use ") as raised:
+      config_checks.check_config(config)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("case", CONFLICTS)

@@ -1,11 +1,6 @@
 """CRF post-processing in separate processes, and the search of its parameters."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -77,29 +72,6 @@ def test_a_search_takes_images_from_all_over_the_split(config):
   subset = search_crf.Subset(source, 3)
   assert [subset[index]["image_id"] for index in range(len(subset))] == [source.image_id(index) for index in (0, 2, 4)]
   assert len(search_crf.Subset(source, 50)) == 5
-
-
-def test_a_worker_ends_with_the_process_that_started_it():
-  code = (
-    "import multiprocessing, time, sys, os; from gcn_flax.evaluation import crf\n"
-    "def work(): crf.end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)\n"
-    "if __name__ == '__main__':\n"
-    "  multiprocessing.get_context('fork').Process(target=work).start(); time.sleep(60)"
-  )
-  parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-  worker = int(parent.stdout.readline())
-  parent.kill()
-  parent.wait()
-  for _ in range(50):
-    try:
-      state = pathlib.Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-      return
-    if state == "Z":
-      return
-    time.sleep(0.1)
-  os.kill(worker, 9)
-  raise AssertionError("the worker lived on")
 
 
 def test_without_iterations_ten_are_tried(config):

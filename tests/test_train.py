@@ -1,9 +1,11 @@
 """The training loop from end to end: resume, stop, failure, metrics."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import types
 
 import jax
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from gcn_flax import build, train
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
-from gcn_flax.workdir.writers import read_metrics
+from gcn_flax.workdir.training_log import TrainingLog
+from gcn_flax.workdir.workdir import Workdir
+from gcn_flax.workdir.writers import MetricWriter, read_metrics
 from tests.runs import assert_identical, build_setup, final_state
 
 pytestmark = pytest.mark.usefixtures("fast_runs")
@@ -38,26 +42,26 @@ class ChangedData(RunData):
       yield self.change(count, batch)
 
 
-def stopped_at(config, number):
-  """Data that sends SIGTERM with the training batch of this number."""
+def stopped_at(config, number, signal_number=signal.SIGTERM):
+  """Data that sends a signal with the training batch of this number."""
 
   def interrupt(count, batch):
     if count == number:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal_number)
     return batch
 
   return ChangedData(config, interrupt)
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at):
-  """Stops by SIGTERM at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
+@pytest.mark.parametrize("stop_at, by", [(2, signal.SIGTERM), (3, signal.SIGINT)])
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at, by):
+  """Stops at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
   train.run(config, tmp_path / "whole")
 
-  assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at)) is False
+  assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at, by)) is False
   assert Checkpoints(tmp_path / "parts" / "checkpoints", read_only=True).latest() == stop_at
   train.run(config, tmp_path / "parts")
 
@@ -118,6 +122,26 @@ def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):
   train.run(config, tmp_path)
   with open_checkpoints(tmp_path) as checkpoints:
     assert checkpoints.metric(2) is not None and checkpoints.latest() == 4
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, monkeypatch, caplog):
+  def fail(*_):
+    raise RuntimeError("no glyph")
+
+  scored = types.SimpleNamespace(scalars={"mean_iou": 0.5}, sample=[1], sheet=fail)
+  monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: scored)
+  monkeypatch.setattr(train.evaluate, "write_metrics", fail)
+  workdir, kept = Workdir(tmp_path), {}
+  checkpoints = types.SimpleNamespace(metric=kept.get, set_metric=kept.__setitem__)
+  data = types.SimpleNamespace(eval_source=lambda split: None)
+  state, stop = types.SimpleNamespace(weights=dict), types.SimpleNamespace(requested=None)
+  with contextlib.closing(MetricWriter(workdir, 0)) as writer:
+    log = TrainingLog(writer, None, 0, total_steps=4, every_steps=1, batch_size=8)
+    loop = train._Loop(config, workdir, None, data, checkpoints, log, None, None, stop)
+    assert loop._evaluate_if_due(state, 4)
+  assert kept == {4: 0.5}
+  for what in ("the report", "the contact sheet"):
+    assert f"WARNING: {what} could not be written, the training goes on: no glyph" in caplog.text
 
 
 def test_a_start_that_failed_does_not_bind_the_workdir(config, tmp_path):
@@ -216,12 +240,18 @@ def test_a_setting_that_may_not_change_is_refused_by_name(config, tmp_path):
     train.run(config, tmp_path)
 
 
-def test_a_finished_run_does_nothing(config, tmp_path):
+def test_a_finished_run_does_nothing(config, tmp_path, caplog):
   config.total_steps = 2
   train.run(config, tmp_path)
   before = without_clock(tmp_path / "metrics.jsonl")
   train.run(config, tmp_path)
   assert without_clock(tmp_path / "metrics.jsonl") == before
+  assert "in the order of this version" not in caplog.text
+  record = json.loads((tmp_path / "run.json").read_text())
+  del record["order"]
+  (tmp_path / "run.json").write_text(json.dumps(record))
+  train.run(config, tmp_path)
+  assert "an older version began this run: from step 2 on, examples come in the order of this version" in caplog.text
 
 
 def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):

@@ -10,8 +10,9 @@ from data.archives import Archive, open_archives
 from data.builder import Builder as BaseBuilder
 from data.builder import Example, Plan
 from data.coco_voc import masks
-from data.faults import one_line, raise_all
+from data.faults import raise_all
 from gcn_flax.labels import COCO_VOC, VOC
+from gcn_flax.printable import one_line
 
 _IMAGES = "http://images.cocodataset.org/zips"
 _ANNOTATIONS = "annotations_trainval2017.zip"

@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from data.archives import added_by_mac
 from data.builder import Example, Plan
 from data.class_builder import ClassBuilder
-from data.faults import one_line, raise_all
+from data.faults import raise_all
 from gcn_flax.labels import IMAGENET_SIZES, image_labels
+from gcn_flax.printable import one_line
 
 _ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 _ORIGIN = "https://image-net.org/download-images, with an account"

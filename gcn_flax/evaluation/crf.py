@@ -5,9 +5,6 @@ Uses the optional `pydensecrf`: pip install -r requirements-crf.txt -c constrain
 
 import dataclasses
 import importlib.util
-import os
-import threading
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,18 +32,6 @@ class Parameters:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Parameters))
-
-
-def end_with_parent() -> None:
-  """Makes this process exit within a second of its parent, even if the parent was killed."""
-  parent = os.getppid()
-
-  def watch():
-    while os.getppid() == parent:
-      time.sleep(1)
-    os._exit(1)
-
-  threading.Thread(target=watch, daemon=True).start()
 
 
 def check_installed() -> None:

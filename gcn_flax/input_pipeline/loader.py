@@ -8,8 +8,10 @@ any number of hosts without any saved state of the input pipeline.
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +22,10 @@ import numpy as np
 from gcn_flax.input_pipeline.canvas import Canvas, batches_by_canvas
 from gcn_flax.input_pipeline.examples import CorruptExample, Source
 from gcn_flax.rounding import round_up
+from gcn_flax.workers import follow_parent, shielded_start
 
 _log = logging.getLogger(__name__)
+ORDER = 2  # Version of the order of examples; 1 was that of workdirs whose run.json names none.
 _MAX_TRIES = 10  # Examples tried for one position before giving up.
 Batch = dict[str, Any]
 
@@ -95,21 +99,20 @@ class MixtureSampler(Sequence):
         f"config.data.train_mix: with the weights {tuple(weights)} a data set gets none of the {self._total} examples "
         "of an epoch. Raise its weight."
       )
-    self._slots = _endless(self._total, seed)
-    seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
-    self._orders = [_endless(size, int(own)) for size, own in zip(sizes, seeds, strict=True)]
+    self._sizes = list(sizes)
     self._epochs = {}
 
   def __len__(self) -> int:
-    return len(self._slots)
+    return sys.maxsize
 
   def __getitem__(self, position: int) -> tuple[int, int]:
     if self._counts:
       epoch, slot = divmod(position, self._total)
       owners, ranks = self._epoch(epoch)
       source = int(owners[slot])
-      return source, self._orders[source][epoch * self._counts[source] + int(ranks[slot])]
-    slot = self._slots[position]
+      used = epoch * self._counts[source] + int(ranks[slot])  # Examples that the source has given before.
+      return source, _shuffled(used, self._sizes[source], self._seed, source)
+    slot = _shuffled(position, self._total, self._seed, len(self._sizes))
     source = bisect.bisect_right(self._ends, slot)
     return source, slot - (self._ends[source - 1] if source else 0)
 
@@ -129,9 +132,20 @@ class MixtureSampler(Sequence):
     return table
 
 
-def _endless(size: int, seed: int) -> grain.MapDataset:
-  """Returns an endless sequence that is a new permutation of `0 ... size - 1` in each epoch."""
-  return grain.MapDataset.range(size).shuffle(seed=seed).repeat()
+def _shuffled(position: int, size: int, seed: int, stream: int) -> int:
+  """Returns the element at a position of an endless sequence: a new permutation of `0 ... size - 1` in each epoch.
+
+  Sequences of different seeds or streams are independent of each other.
+  """
+  epoch, index = divmod(position, size)
+  return _permutation(size, seed, stream, epoch)[index]
+
+
+@functools.lru_cache(maxsize=64)
+def _permutation(size: int, seed: int, stream: int, epoch: int) -> grain.MapDataset:
+  # Hashed, because with `shuffle(seed).repeat()` epoch 1 of a seed is epoch 0 of the next one.
+  hashed = np.random.SeedSequence([seed, stream, epoch]).generate_state(1)[0]
+  return grain.MapDataset.range(size).shuffle(seed=int(hashed))
 
 
 def _shares(total: int, weights: Sequence[float]) -> list[int]:
@@ -246,5 +260,19 @@ def _iterate(dataset: grain.MapDataset, num_threads: int, num_workers: int) -> I
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
   dataset = dataset.to_iter_dataset(options)
   if num_workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-  return iter(dataset)
+    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), lambda *_: follow_parent())
+  with shielded_start():
+    iterator = iter(dataset)
+    first = list(itertools.islice(iterator, 1))
+  try:
+    yield from first
+    yield from iterator
+  except RuntimeError as error:
+    if "Worker process was terminated" not in str(error):
+      raise
+    raise ChildProcessError(
+      f"config.data.num_workers={num_workers}: a worker process was killed, perhaps for want of memory. Lower it, and "
+      "repeat the command."
+    ) from error
+  finally:
+    iterator.close()  # Ends the workers and frees the shared memory of the batches that wait.

@@ -24,7 +24,12 @@ def batch_norm(norm: str, train: bool, dtype: jnp.dtype, **kwargs) -> nn.BatchNo
   name is needed. `frozen` always takes the running statistics; scale and bias still learn.
   """
   return nn.BatchNorm(
-    use_running_average=norm == "frozen" or not train, momentum=0.9, epsilon=1e-5, dtype=dtype, **kwargs
+    use_running_average=norm == "frozen" or not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    use_fast_variance=current_ops().fast_variance,
+    **kwargs,
   )
 
 

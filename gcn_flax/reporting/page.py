@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gcn_flax import nested
+from gcn_flax.printable import printable
 from gcn_flax.tasks.metrics import Metrics, Row
 from gcn_flax.visualize import charts, overlay
 from gcn_flax.visualize.tables import TITLES
@@ -35,7 +36,8 @@ def render(content: Mapping[str, Any], metrics: Metrics) -> str:
   import jinja2
 
   environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-  return environment.from_string(_TEMPLATE.read_text()).render(_variables(content, metrics))
+  text = environment.from_string(_TEMPLATE.read_text()).render(_variables(content, metrics))
+  return "\n".join(map(printable, text.split("\n")))
 
 
 def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Charts, as SVG text."""
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+from gcn_flax.printable import printable
 
 _INK, _ACCENT = "#1f2933", ("#2563eb", "#d97706", "#059669", "#7c3aed")
 _MAX_ANNOTATED = 25  # Classes; the cells of larger confusion matrices show no numbers.
@@ -11,11 +15,28 @@ _MAX_ANNOTATED = 25  # Classes; the cells of larger confusion matrices show no n
 Points = tuple[Sequence[float], Sequence[float]]
 
 
+def _plain_text(draw: Callable[..., str]) -> Callable[..., str]:
+  """Decorates a chart: names are drawn as they are written, and stay text, which the browser has the letters for."""
+
+  @functools.wraps(draw)
+  def drawn(*args, **kwargs) -> str:
+    import matplotlib  # Imported here: it takes half a second, and only reports need it.
+
+    with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none"}), warnings.catch_warnings():
+      warnings.filterwarnings("ignore", "Glyph .* missing")  # From the font that measures the text.
+      return draw(*args, **kwargs)
+
+  return drawn
+
+
+@_plain_text
 def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[float, float] = (5.2, 3.2)) -> str:
   """Draws a line through the (x, y) points of each series, with a legend where there are several."""
   figure, axes = _figure(size)
   for (name, (x, y)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
-    axes.plot(x, y, color=colour, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
+    axes.plot(
+      x, y, color=colour, label=printable(name), linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3
+    )
   axes.set(xlabel=x_label, ylabel=y_label)
   axes.grid(alpha=0.25)
   if len(series) > 1:
@@ -23,6 +44,7 @@ def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[
   return _svg(figure)
 
 
+@_plain_text
 def ranges(
   series: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], x_label: str, y_label: str
 ) -> str:
@@ -30,9 +52,9 @@ def ranges(
   figure, axes = _figure((6.2, 3.6))
   for (name, (x, mean, deviation)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
     if len(x) == 1:
-      axes.axhline(mean[0], color=colour, label=name, linestyle="--", linewidth=1.3)
+      axes.axhline(mean[0], color=colour, label=printable(name), linestyle="--", linewidth=1.3)
     else:
-      axes.errorbar(x, mean, yerr=deviation, color=colour, label=name, marker="o", markersize=4, capsize=3)
+      axes.errorbar(x, mean, yerr=deviation, color=colour, label=printable(name), marker="o", markersize=4, capsize=3)
       axes.set_xticks(list(x))
   axes.set(xlabel=x_label, ylabel=y_label)
   axes.grid(alpha=0.25)
@@ -40,6 +62,7 @@ def ranges(
   return _svg(figure)
 
 
+@_plain_text
 def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
   """Draws a histogram of values from 0 to 100, in 20 bins."""
   figure, axes = _figure((5.2, 3.2))
@@ -49,6 +72,7 @@ def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
   return _svg(figure)
 
 
+@_plain_text
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
   """Draws a confusion matrix, rows = ground truth, in percent of each row.
 
@@ -60,6 +84,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
   share = np.where(totals > 0, 100 * matrix / np.maximum(totals, 1), np.nan)
   side = 1.8 + 0.36 * len(names)
   figure, axes = _figure((side + 0.6, side))
+  names = [printable(name) for name in names]
   axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
   axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
   axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -72,7 +97,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _figure(size: tuple[float, float]):
-  from matplotlib.figure import Figure  # Imported here: it takes half a second, and only reports need it.
+  from matplotlib.figure import Figure
 
   figure = Figure(figsize=size, layout="constrained")
   axes = figure.add_subplot()

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from gcn_flax import files
 from gcn_flax.input_pipeline import pictures
 from gcn_flax.labels import LabelSet
+from gcn_flax.visualize.text import draw_text
 
 VOID_COLOUR = (255, 255, 255)
 _PREDICTED = "gcn_flax: prediction"  # In the metadata of predictions, where editors do not keep it.
@@ -89,7 +90,5 @@ def name_regions(picture: np.ndarray, label: np.ndarray, label_set: LabelSet, mi
     depth = cv2.distanceTransform(np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3)
     bottom, left = np.unravel_index(int(np.argmax(depth)), depth.shape)
     name = label_set.classes[index]
-    start = (max(0, int(left) - 4 * len(name)), int(bottom) + 5)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-      cv2.putText(named, name, start, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
+    draw_text(named, name, max(0, int(left) - 4 * len(name)), int(bottom) + 5, outlined=True)
   return named

@@ -8,6 +8,7 @@ import numpy as np
 from gcn_flax.labels import LabelSet
 from gcn_flax.rounding import ceil_div
 from gcn_flax.visualize import overlay
+from gcn_flax.visualize.text import draw_text
 
 MAX_ASPECT = 4  # Height of a picture on a sheet, in widths of its column; a taller one becomes narrower.
 _GAP = 8  # Between pictures, pixels.
@@ -136,7 +137,7 @@ def _size(picture: np.ndarray, width: int) -> tuple[int, int]:
 def _text_row(texts: Sequence[str], width: int, total: int) -> np.ndarray:
   row = np.full((_LINE, total, 3), 255, np.uint8)
   for column, text in enumerate(texts):
-    _write(row, text, _GAP + column * (width + _GAP), _LINE - 7)
+    draw_text(row, text, _GAP + column * (width + _GAP), _LINE - 7)
   return row
 
 
@@ -149,9 +150,5 @@ def _legend(label_set: LabelSet, total: int, void: str) -> np.ndarray:
     top, left = index // columns * _LINE, _GAP + index % columns * _ENTRY
     cv2.rectangle(legend, (left, top + 4), (left + 14, top + 18), tuple(map(int, colour)), -1)
     cv2.rectangle(legend, (left, top + 4), (left + 14, top + 18), (0, 0, 0), 1)
-    _write(legend, name, left + 20, top + 16)
+    draw_text(legend, name, left + 20, top + 16)
   return legend
-
-
-def _write(picture: np.ndarray, text: str, left: int, bottom: int) -> None:
-  cv2.putText(picture, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gcn_flax.printable import printable
+
 TITLES = {  # From a metric's key in `eval_<split>.json` to its name in tables, charts and the report.
   "mean_iou": "mean IoU",
   "pixel_accuracy": "pixel accuracy",
@@ -31,6 +33,7 @@ def class_table(
     share: share of the valid pixels, one for each class, 0 to 1.
     totals: keys of `TITLES` -> value, 0 to 1 or NaN.
   """
+  classes = [printable(name) for name in classes]
   width = max(map(len, [*classes, *map(TITLES.get, totals)]))
   lines = [f"{'class':<{width}}  {'IoU %':>6}  {'pixels %':>8}"]
   for name, value, part in zip(classes, iou, share, strict=True):
@@ -55,6 +58,7 @@ def accuracy_table(
     totals: keys of `TITLES` -> value, 0 to 1 or NaN.
     max_classes: number of classes to list.
   """
+  classes = [printable(name) for name in classes]
   width = max(map(len, ["class", *classes, *map(TITLES.get, totals)]))
   present = [index for index in range(len(classes)) if num_images[index]]
   listed = sorted(present, key=lambda index: accuracy[index])[:max_classes]

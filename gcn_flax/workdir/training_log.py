@@ -8,11 +8,21 @@ from collections.abc import Iterator, Mapping
 import jax
 import optax
 
+from gcn_flax.printable import one_line
 from gcn_flax.tasks.metrics import Metrics
 from gcn_flax.training import sharding
 from gcn_flax.workdir.writers import MetricWriter
 
 _log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def not_vital(what: str) -> Iterator[None]:
+  """Logs an error within the context as a warning: no training ends because `what` cannot be drawn or written."""
+  try:
+    yield
+  except Exception as error:  # Of whichever library draws or writes.
+    _log.warning("WARNING: %s could not be written, the training goes on: %s", what, one_line(error))
 
 
 class TrainingLog:
@@ -118,7 +128,8 @@ class TrainingLog:
     if not self._writer.has(step, next(iter(values))):
       self._writer.scalars(step, values)
     if metrics.sample:
-      self._writer.pictures(step, {f"{split}/predictions": metrics.sheet(metrics.sample)})
+      with not_vital("the contact sheet"):
+        self._writer.pictures(step, {f"{split}/predictions": metrics.sheet(metrics.sample)})
 
 
 def _clock(seconds: float) -> str:

@@ -114,6 +114,25 @@ def test_the_seed_changes_order_and_augmentation():
   assert (one[..., 1] != other[..., 1]).any()
 
 
+@pytest.mark.parametrize("weights", [None, [1]])
+def test_neighbouring_seeds_share_no_epoch(weights):
+  epochs = [
+    tuple(index for _, index in drawn(loader.MixtureSampler([50], weights, seed), 50 * epoch, 50 * epoch + 50))
+    for seed in range(4)
+    for epoch in range(4)
+  ]
+  assert len(set(epochs)) == 16 and all(sorted(epoch) == list(range(50)) for epoch in epochs)
+
+
+def test_sources_of_a_mixture_have_orders_of_their_own():
+  orders = [
+    [index for source, index in drawn(loader.MixtureSampler([40, 40, 40], [1, 1, 1], seed), 0, 120) if source == number]
+    for seed in range(2)
+    for number in range(3)
+  ]
+  assert len(set(map(tuple, orders))) == 6
+
+
 def test_a_repeated_example_gets_a_new_augmentation():
   drawn = batches(HostShard(5, 0, 4, 0, 1)).reshape(-1, 2)
   first = dict(drawn[:10])

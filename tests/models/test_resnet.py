@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import encoder_cost
-from gcn_flax.models.ops import CPU, REFERENCE
+from gcn_flax.models.ops import CPU, REFERENCE, use_ops
 from gcn_flax.models.resnet import BACKBONES, batch_norm
 from gcn_flax.planning import cost
 from tests.models.comparison import assert_close, quick_jit, random_array, random_variables
@@ -175,3 +175,12 @@ class TestBatchNorm:
 
     gradient = jax.grad(loss)(self.variables["params"])
     assert np.all(gradient["scale"] != 0) and np.all(gradient["bias"] != 0)
+
+
+def test_the_variance_of_a_channel_far_from_zero_is_exact():
+  x = jnp.asarray(1000 + np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
+  with use_ops(CPU):
+    norm = batch_norm("sync", True, jnp.float32)
+    _, updated = norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
+  variance = (np.asarray(updated["batch_stats"]["var"], np.float64) - 0.9) / 0.1  # Momentum 0.9, from 1.
+  np.testing.assert_allclose(variance, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-5)

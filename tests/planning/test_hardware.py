@@ -15,6 +15,11 @@ def test_unknown_topologies_are_rejected_with_the_known_ones(name):
     hardware.parse_topology(name)
 
 
+def test_a_misspelled_chip_is_answered_with_the_flag_to_type():
+  with pytest.raises(ValueError, match=r"^--topology=v5:4x8: must be .* Did you mean --topology=v5\w:4x8\?$"):
+    hardware.parse_topology("v5:4x8")
+
+
 def test_topologies():
   slice_, gpus = hardware.parse_topology("v4:2x2x4"), hardware.parse_topology("h100:8")
   assert slice_.sides == (2, 2, 4) and slice_.is_tpu

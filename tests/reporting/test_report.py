@@ -118,10 +118,23 @@ def test_paper_results_stand_beside_those_of_the_same_head(tmp_path, browser):
 
 
 def test_class_names_are_shown_and_never_run(tmp_path, browser):
-  script = "<script>console.log('run')</script>"
-  write_voc_report(tmp_path, "ablation", label_set=dataclasses.replace(VOC, classes=(script, *VOC.classes[1:])))
+  names = ("<script>console.log('run')</script>", r"$\bad$", "道路", "\x1b[31mred", "lone\udcff")
+  write_voc_report(tmp_path, "ablation", label_set=dataclasses.replace(VOC, classes=(*names, *VOC.classes[5:])))
   opened, _ = open_page(browser, tmp_path / "report.html")
-  assert script in opened.inner_text("table")
+  shown = opened.inner_text("table")
+  assert all(name in shown for name in (*names[:3], r"\x1b[31mred", r"lone\xff"))
+
+
+@pytest.mark.parametrize("part", ["gcn_flax.visualize.charts.confusion", "gcn_flax.visualize.overlay.save"])
+def test_a_report_that_cannot_be_drawn_leaves_the_metrics(tmp_path, monkeypatch, part):
+  def fail(*_):
+    raise RuntimeError("no\nglyph")
+
+  monkeypatch.setattr(part, fail)
+  message = r"the report could not be written \(no glyph\). The metrics are in eval_validation.json."
+  with pytest.raises(ValueError, match=message):
+    write_voc_report(tmp_path, "ablation")
+  assert json.loads((tmp_path / "eval_validation.json").read_text())["num_images"] == 2
 
 
 def test_page_of_a_classifier(class_config, tmp_path, browser):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import pytest
 
 from gcn_flax import train
@@ -99,18 +98,6 @@ def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_
   assert [line["step"] for line in lines] == [1, 2, 3]
   seen = [image for line in lines for image in line["image_ids"]]
   assert len(seen) == 24 and len(set(seen)) == 11
-
-
-def test_what_was_compiled_is_kept_in_the_workdir(monkeypatch, tmp_path):
-  before = jax.config.jax_compilation_cache_dir
-  try:
-    train.cache_compilations(Workdir(tmp_path))
-    assert jax.config.jax_compilation_cache_dir == before  # Of the tests, as of any user's own.
-    jax.config.update("jax_compilation_cache_dir", None)
-    train.cache_compilations(Workdir(tmp_path))
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_long_lists_of_classes_are_contrasted_where_they_differ(config, tmp_path):

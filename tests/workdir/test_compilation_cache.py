@@ -1,0 +1,69 @@
+"""Compiled programs are kept in the workdir, and found again."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+from gcn_flax.workdir.compilation_cache import cache_compilations
+from gcn_flax.workdir.workdir import Workdir
+
+_SETTINGS = (
+  "jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches", "jax_persistent_cache_min_compile_time_secs",
+)  # fmt: skip
+
+
+@pytest.fixture
+def unset():
+  """JAX without a cache directory."""
+  before = {name: getattr(jax.config, name) for name in _SETTINGS}
+  jax.config.update("jax_compilation_cache_dir", None)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  jax_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  jax_cache.reset_cache()
+
+
+def compile_in(folder):
+  """Compiles a program with the cache of a workdir, as after a start, and returns the entries of the cache."""
+  jax.config.update("jax_compilation_cache_dir", None)
+  jax_cache.reset_cache()
+  cache_compilations(Workdir(folder))
+  jax.jit(lambda x: jnp.sin(x) * 3 + 1).lower(jnp.ones(7)).compile()
+  return sorted((folder / "compiled").glob("*-cache"))
+
+
+def test_the_users_own_directory_is_kept(tmp_path):
+  before = jax.config.jax_compilation_cache_dir
+  assert before
+  cache_compilations(Workdir(tmp_path))
+  assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_a_copied_workdir_keeps_its_programs(unset, tmp_path):
+  entries = compile_in(tmp_path / "here")
+  assert entries
+  shutil.copytree(tmp_path / "here", tmp_path / "there")
+  assert [path.name for path in compile_in(tmp_path / "there")] == [path.name for path in entries]
+
+
+def test_an_entry_that_was_cut_short_is_written_again(unset, tmp_path):
+  entries = compile_in(tmp_path)
+  whole = {path: path.stat().st_size for path in entries}
+  entries[0].write_bytes(entries[0].read_bytes()[:50])
+  assert compile_in(tmp_path) == entries
+  assert {path: path.stat().st_size for path in entries} == whole
+
+
+def test_programs_of_another_user_are_not_run(unset, tmp_path, monkeypatch, caplog):
+  entries = compile_in(tmp_path)
+  jax.config.update("jax_compilation_cache_dir", None)
+  monkeypatch.setattr(os, "geteuid", lambda: 12345)
+  cache_compilations(Workdir(tmp_path))
+  assert jax.config.jax_compilation_cache_dir is None and entries
+  assert f"{tmp_path} belongs to another user" in caplog.text and "Set JAX_COMPILATION_CACHE_DIR=DIR" in caplog.text
