@@ -6,15 +6,16 @@ Writes a contact sheet of images next to their labels, annotated with class name
 images of each class in the whole split. For data sets with one class per image, the class is printed below each image.
 """
 
-import argparse
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from data.arguments import ArgumentParser
 from data.class_counts import ClassCounts, by_class, class_table
 from gcn_flax import labels
 from gcn_flax.input_pipeline import datasets, transforms
@@ -24,13 +25,13 @@ from gcn_flax.parallel import parallel_map
 from gcn_flax.printable import one_line, printable
 from gcn_flax.visualize import overlay, sheets
 
+_SUFFIXES = (".png", ".jpg")
+
 
 @interruptible
 def main(argv: Sequence[str]) -> int:
   """Browses one split; returns the exit status, 1 with one line on stderr for an error, 130 after Ctrl-C."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = ArgumentParser("data.browse", __doc__)
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
     "--split", default="train", help="train, validation, or another split of the data set (default: %(default)s)"
@@ -52,6 +53,11 @@ def main(argv: Sequence[str]) -> int:
   try:
     if args.count < 1:
       raise ValueError(f"--count={args.count}: must be at least 1. The default is {parser.get_default('count')}.")
+    if output.suffix not in _SUFFIXES:
+      fix = (
+        f"Use for instance --output={shlex.quote(str(output.with_suffix('.png')))}" if output.name else "Name a file"
+      )
+      raise ValueError(f"--output={args.output}: must end in {' or '.join(_SUFFIXES)}. {fix}.")
     browse(args.dataset, args.split, args.data_dir, args.count, output)
   except (ValueError, OSError) as error:
     print(f"error: {one_line(error)}", file=sys.stderr)
@@ -66,10 +72,11 @@ def browse(dataset: str, split: str, data_dir: str, count: int, output: pathlib.
   """
   opened = datasets.Dataset(dataset, data_dir)
   source = opened.source(split)
-  output.parent.mkdir(parents=True, exist_ok=True)
   chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)).tolist()
   has_pixels = dataset not in labels.CLASSIFICATION
-  overlay.save(output, sheet(source, chosen) if has_pixels else class_sheet(source, chosen))
+  picture = sheet(source, chosen) if has_pixels else class_sheet(source, chosen)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  overlay.save(output, picture)
   print(f"{dataset} {split}: {len(source):,} examples; {len(chosen)} of them in {printable(output)}")
   for lack in opened.partial:
     print(f"  PARTIAL: {printable(lack)}")

@@ -8,7 +8,6 @@ data/README.md lists what to download, where to put it and the expected counts. 
 anything is written, and every bad file is listed. A data set that has been prepared before is not changed.
 """
 
-import argparse
 import contextlib
 import fcntl
 import importlib
@@ -21,6 +20,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
+from data.arguments import ArgumentParser
 from data.class_counts import ClassCounts, class_table
 from gcn_flax import json_files, labels
 from gcn_flax.interrupts import interruptible
@@ -47,9 +47,7 @@ IMAGE_FORMATS = ("original", "jpeg")
 @interruptible
 def main(argv: Sequence[str]) -> int:
   """Prepares one data set; returns the exit status, 1 with one line per error on stderr, 130 after Ctrl-C."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = ArgumentParser("data.prepare", __doc__)
   parser.add_argument("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(labels.DATASETS)}")
   parser.add_argument(
     "--manual_dir", default="", metavar="DIR", help="folder of the downloaded archives or of your own images"

@@ -8,7 +8,6 @@ time. Figures are brighter than the background; colours, textures, position, siz
 all classes alike.
 """
 
-import argparse
 import pathlib
 import shutil
 import sys
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from data.arguments import ArgumentParser
 from gcn_flax.input_pipeline.pictures import encode
 
 SIZE = 64  # Side of an image, pixels.
@@ -102,9 +102,7 @@ def _texture(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def main(argv: Sequence[str]) -> int:
   """Draws all images; returns the exit status, 1 with one line on stderr if the folder already exists."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data.silhouettes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = ArgumentParser("data.silhouettes", __doc__)
   parser.add_argument("--output", required=True, metavar="DIR", help="folder to create")
   output = pathlib.Path(parser.parse_args(argv).output).expanduser()
   if output.exists():

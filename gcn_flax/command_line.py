@@ -118,8 +118,8 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   if problem:
     raise UserError(problem)
   argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
-  given = _define_flags(argv)
   try:
+    given = _define_flags(argv)
     rest = given(argv)
     getattr(given.config, "lock", None)  # Raises the error of a recipe that could not read a file.
   except Exception as error:  # A recipe is the user's code and may raise anything.

@@ -1,6 +1,7 @@
 """Explains in one line why a command line cannot be parsed: its recipe, an unknown flag or field, a value."""
 
 import json
+import os
 import pathlib
 import re
 import traceback
@@ -14,6 +15,7 @@ from gcn_flax import config as config_lib
 from gcn_flax.messages import closest, flag
 from gcn_flax.nested import flatten
 
+_CONFIG_FIX = "Let get_config start from gcn_flax.config.get_config() and return it."
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple"}
 
 
@@ -33,16 +35,16 @@ def recipe_problem(recipe: str) -> str:
   """Returns what is wrong with a value of `--config`, `configs/NAME.py[:ARGUMENT]`, and the fix; "" for a file."""
   name, colon, argument = recipe.partition(":")
   path = pathlib.Path(name)
-  if path.suffix == ".py" and path.is_file():
+  if path.suffix == ".py" and os.path.isfile(path):  # Not `Path.is_file`, which raises OSError for a name too long.
     return ""
   folder = path.parent if path.name == "config.json" else path
-  if (folder / "config.json").is_file():
+  if os.path.isfile(folder / "config.json"):
     return f"{flag('config', recipe)}: holds the settings of a run, it is no recipe. {_recipe_of_run(folder)}."
   recipes = {file.stem: file for file in pathlib.Path("configs").glob("[!_]*.py")}
   similar = closest(path.stem, recipes)
   hint = f" Did you mean {flag('config', f'{recipes[similar]}{colon}{argument}')}?" if similar else ""
   listed = f"Use one of {', '.join(sorted(map(str, recipes.values())))}." if recipes else "Use the path of a recipe."
-  problem = "is no Python file" if path.exists() else "not found"
+  problem = "is no Python file" if os.path.exists(path) else "not found"
   return f"{flag('config', recipe)}: {problem}. {listed}{hint}"
 
 
@@ -56,11 +58,14 @@ def _recipe_of_run(workdir: pathlib.Path) -> str:
 
 def config_problem(config: Any) -> str:
   """Returns what is wrong with the result of a recipe, and the fix; "" for a config with every field."""
-  fix = "Let get_config start from gcn_flax.config.get_config() and return it"
   if not isinstance(config, ml_collections.ConfigDict):
-    return f"get_config returns {type(config).__name__}, not a ConfigDict. {fix}."
+    return _no_config(type(config).__name__)
   lacking = [field for field in _fields() if field not in flatten(config.to_dict())]
-  return f"its config lacks {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}. {fix}." if lacking else ""
+  return f"its config lacks {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}. {_CONFIG_FIX}" if lacking else ""
+
+
+def _no_config(kind: str) -> str:
+  return f"get_config returns {kind}, not a ConfigDict. {_CONFIG_FIX}"
 
 
 def explain(error: Exception, argv: Sequence[str], recipe: str, own_flags: Mapping[str, tuple]) -> str:
@@ -72,7 +77,13 @@ def explain(error: Exception, argv: Sequence[str], recipe: str, own_flags: Mappi
     recipe: value of `--config`.
     own_flags: flag -> a tuple whose second item is its metavariable.
   """
-  return _explain_recipe(error, recipe) or _explain_fields(argv) or _explain_flag(error, own_flags) or _text(error)
+  return (
+    _explain_recipe(error, recipe)
+    or _explain_fields(argv)
+    or _explain_result(error, recipe)
+    or _explain_flag(error, own_flags)
+    or _text(error)
+  )
 
 
 def _explain_recipe(error: BaseException | None, recipe: str) -> str:
@@ -142,6 +153,12 @@ def _explain_fields(argv: Sequence[str]) -> str:
   return ""
 
 
+def _explain_result(error: Exception, recipe: str) -> str:
+  """Returns one line about a recipe that returns no ConfigDict, if its fields were to be set; "" for other errors."""
+  found = re.search(r"Attribute <class '(\w+)'>", _text(error))
+  return f"{flag('config', recipe)}: {_no_config(found[1])}" if found else ""
+
+
 def _explain_flag(error: Exception, own_flags: Mapping[str, tuple]) -> str:
   """Returns one line about an error of absl's parser; "" for other errors."""
   if isinstance(error, flags.UnrecognizedFlagError):
@@ -153,6 +170,10 @@ def _explain_flag(error: Exception, own_flags: Mapping[str, tuple]) -> str:
     hint = f"Did you mean {flag(meant, value or _fields().get(field, ''))}? " if meant else ""
     return f"--{name}: unknown flag. {hint}See --help."
   text = str(error)
+  if isinstance(error, flags.CantOpenFlagFileError):
+    return f"--flagfile: {text.partition(': ')[2].strip()}. Use a text file with one flag per line."
+  if isinstance(error, RecursionError):  # absl compares a long unknown flag with its own recursively.
+    return "an argument is too long, or nested too deeply. Shorten it."
   missing = re.match(r"Missing value for flag --(\S+)", text)
   if missing:
     name = missing[1]

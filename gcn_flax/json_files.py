@@ -42,8 +42,9 @@ def parse(content: bytes | str, form: Any, name: str, fix: str) -> Any:
   """Returns the content of JSON text; arguments and errors as for `read`, `name` is that of the file."""
   try:
     value = json.loads(content)
-  except (ValueError, RecursionError) as error:  # Among them UnicodeDecodeError; RecursionError: nested too deeply.
-    reason = "it is empty" if not content.strip() else f"it is not JSON: {error}"
+  except (ValueError, RecursionError) as error:  # Among them UnicodeDecodeError.
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"it is not JSON: {error}"
+    reason = reason if content.strip() else "it is empty"
     raise ValueError(f"{name}: damaged ({reason}). {fix}") from error
   difference = _difference(value, form, "its content")
   if difference:

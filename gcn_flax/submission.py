@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gcn_flax import files, inference
+from gcn_flax.config_checks import check_config
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.input_pipeline.pictures import check_image_id
 from gcn_flax.labels import CITYSCAPES, VOC, voc_palette
@@ -87,7 +88,11 @@ def check(
 def open_folder(
   config: ml_collections.ConfigDict, workdir: Workdir, kind: str, split: str, output: pathlib.Path | str
 ) -> "SubmissionFolder":
-  """Returns the folder of a submission. Raises ValueError for another data set, and for a folder in a bucket."""
+  """Returns the folder of a submission.
+
+  Raises ValueError for a wrong config, for another data set, and for a folder in a bucket.
+  """
+  check_config(config, training=False)  # Its data sets are read below.
   check_pixels(config, f"--submission={kind}")
   if not output and workdir.is_remote:
     raise ValueError(f"--workdir={workdir} is in a bucket. Give a local folder for the label maps, --output=DIR.")

@@ -105,6 +105,13 @@ def test_an_error_of_the_recipe_itself_is_named_with_its_line(text, tmp_path):
     command_line.parse(["gcn_flax", f"--config={path}", "--workdir=W"])
 
 
+def test_fields_of_a_recipe_that_returns_no_config_are_not_asked_for(tmp_path):
+  path = tmp_path / "recipe.py"
+  path.write_text("def get_config():\n  return 5")
+  with pytest.raises(command_line.UserError, match=f"{path}: get_config returns int, not a ConfigDict. Let get_"):
+    command_line.parse(["gcn_flax", f"--config={path}", "--workdir=W", "--config.seed=1"])
+
+
 def test_an_argument_for_a_recipe_without_one_is_rejected(tmp_path):
   path = tmp_path / "recipe.py"
   path.write_text("def get_config():\n  pass")
@@ -117,6 +124,7 @@ RECIPES = {
   "configs/camvd.py": "not found. Use one of configs/ablation.py, .* Did you mean --config=configs/camvid.py.",
   "camvid:resnet50": "not found. .* Did you mean --config=configs/camvid.py:resnet50.",
   "configs": "is no Python file. Use one of configs/ablation.py",
+  "9" * 300: "not found. Use one of configs/ablation.py",
   "README.md": "is no Python file. Use one of configs/ablation.py",
   "configs/camvid.py:resnet51": "unknown argument. Use one of resnet_tiny, .*did you mean resnet50",
   "configs/cityscapes.py:stage3": "unknown argument. Use one of fine, .*did you mean stage",
@@ -176,6 +184,9 @@ BAD_FLAGS = {
   "--submission=camvid": "--submission=camvid: unknown. Use one of voc, cityscapes.",
   "--process_id=one": "--process_id=one: must be a whole number.",
   "--join_timeout=0": "--join_timeout=0: must be a whole number of at least 1.",
+  "--flagfile=no/such": "--flagfile: Unable to open flagfile: [Errno 2] No such file or directory: 'no/such'. Use a ",
+  "--flagfile=configs": "--flagfile: Unable to open flagfile: [Errno 21] Is a directory: 'configs'. Use a text file ",
+  f"--{'x' * 5000}": "an argument is too long, or nested too deeply.",
 }
 
 

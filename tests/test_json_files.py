@@ -35,6 +35,11 @@ def test_rubbish_is_named_with_the_fix(name, tmp_path):
   assert "\n" not in str(caught.value)
 
 
+def test_json_that_is_nested_too_deeply_is_called_so():
+  with pytest.raises(ValueError, match="x: damaged .it is nested too deeply.. Put it back."):
+    json_files.parse(RUBBISH["nested"], FORM, "x", "Put it back.")
+
+
 def test_a_folder_and_a_missing_file(tmp_path):
   with pytest.raises(ValueError, match="damaged .it is a folder.. Put"):
     json_files.read(tmp_path, FORM, "Put it back.")

@@ -85,6 +85,9 @@ MISTAKES = {
   "a CRF for a classifier": (
     ["--config=configs/silhouettes.py", "--workdir=W", "--mode=search_crf"], "search_crf is for classes of pixels"
   ),
+  "a mix of nothing in a check": (
+    [*COMMON, "--mode=check", "--submission=voc", "--config.data.train_mix=((1, 2),)"], "(1, 2) must be (data set,"
+  ),
   "a tile of odd size": ([*COMMON, "--config.eval.tile=(100,64)"], "config.eval.tile=(100, 64): must be"),
   "overlap without tiles": ([*COMMON, "--config.eval.overlap=9"], "config.eval.overlap=9: has no effect"),
 }  # fmt: skip

@@ -65,6 +65,8 @@ class Source(Sequence):
         record = self._record(index)
       except RuntimeError:  # array_record's digests do not match; on a network disk a second read may succeed.
         record = self._record(index)
+      if any(value is None for value in record.values()):  # As read from a file of records that was cut.
+        raise ValueError("its record is incomplete")
       return decode(record)
     except (RuntimeError, ValueError) as error:
       raise CorruptExample(

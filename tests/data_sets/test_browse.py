@@ -54,7 +54,9 @@ def test_errors_are_one_line(data_dir, tmp_path, capsys):
     assert main([*arguments, f"--data_dir={data_dir}", f"--output={tmp_path / 'no.png'}"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-  assert not (tmp_path / "no.png").exists()
+  assert main(["--dataset=camvid", f"--data_dir={data_dir}", f"--output={tmp_path}/new/sheet"]) == 1
+  assert f"must end in .png or .jpg. Use for instance --output={tmp_path}/new/sheet.png." in capsys.readouterr().err
+  assert not any(tmp_path.iterdir())
 
 
 def test_an_overlay_colours_classes_leaves_void_and_names_regions():

@@ -157,6 +157,15 @@ def test_whatever_opencv_makes_of_a_damaged_record_the_example_is_named(data):
       read()
 
 
+def test_a_record_that_was_cut_is_named():
+  """array_record reads nothing for each field, and no error."""
+  records = [{"image_id": None, "image": None, "label": None}]
+  source = Source("fake", "train", records, CAMVID, has_labels=True)
+  for read in (lambda: source[0], lambda: source.label(0), lambda: source.image_id(0)):
+    with pytest.raises(CorruptExample, match="fake 'train', example 0, is damaged: its record is incomplete"):
+      read()
+
+
 @pytest.mark.parametrize("image_id", ["a", "cat/001.jpg", "..b", "Straße 1", "a:b"])
 def test_ids_are_paths_inside_a_folder(image_id):
   pictures.check_image_id(image_id)

@@ -1,0 +1,95 @@
+"""A sample of the fuzzed commands as processes of their own, whose networks, output and exit are real."""
+
+import concurrent.futures
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.environment import jax_environment
+from tests.fuzz import command_lines, commands, rubbish
+from tests.fuzz.outcome import Outcome, as_command, grouped, run
+from tests.fuzz.world import signatures
+
+SEED = os.environ.get("GCN_FUZZ_SEED", "1")
+ONLY = os.environ.get("GCN_FUZZ_ONLY", "")
+NUM_LINES = 50
+MAX_SECONDS = 200
+
+
+@pytest.mark.slow
+def test_mistakes_end_a_process_as_they_end_a_call(world, tmp_path):
+  """Lines that succeed would compile networks of any size."""
+  cases, index = [], 0
+  while len(cases) < NUM_LINES:
+    line = command_lines.random_line(random.Random(f"{SEED} process {index}"))
+    expected = run(line)
+    world.put_back()
+    if expected.status == 1:
+      cases.append((f"process {index}", line, expected.error))
+    index += 1
+
+  def faults_of(case):
+    name, line, error = case
+    folder = world.copy(tmp_path / name)
+    outcome, changed = run_process(line, folder)
+    faults = outcome.faults((1,), lines=line[0] == "data.prepare") + [f"changed {each}" for each in changed]
+    same = outcome.error.replace(str(folder), "") == error.replace(str(world.path), "")
+    faults += [] if same else [f"{outcome.error} instead of {error}"]
+    shutil.rmtree(folder)
+    return [(f"GCN_FUZZ_ONLY='{name}'  {as_command(line)}", fault) for fault in faults]
+
+  report(map_in_two_threads(faults_of, [case for case in cases if ONLY in case[0]]))
+
+
+@pytest.mark.slow
+def test_rubbish_ends_a_process_with_one_line(readers, world, tmp_path):
+  """Each state file with one kind of rubbish and one command, taken in turn."""
+  cases = []
+  for index, (file, names) in enumerate(readers.items()):
+    kinds = rubbish.kinds_for(world.path / file)
+    cases.append((file, kinds[index % len(kinds)], names[index % len(names)]))
+
+  def faults_of(case):
+    file, kind, name = case
+    folder = world.copy(tmp_path / f"{kind}|{file}|{name}".replace("/", "_"))
+    rubbish.put(kind, folder / file, random.Random(f"{SEED} {kind} {file}"))
+    command = commands.COMMANDS[name]
+    outcome, changed = run_process(command.arguments, folder, own_cache="compiled" in file)
+    faults = outcome.faults((0, 1), command.error_lines)
+    faults += [f"changed {each}" for each in changed if not command.may_write(each, outcome.status)]
+    shutil.rmtree(folder)
+    return [(f"GCN_FUZZ_ONLY='process|{kind}|{file}|{name}'", fault) for fault in faults]
+
+  report(map_in_two_threads(faults_of, [case for case in cases if ONLY in f"process|{case[1]}|{case[0]}|{case[2]}"]))
+
+
+def run_process(line, folder, own_cache=False):
+  """Runs a command in a folder, with the workdir's cache of compiled programs if `own_cache`.
+
+  Returns its outcome, and the files that it changed or removed.
+  """
+  before = signatures(folder)
+  environment = {**jax_environment(devices=8), "HOME": str(folder / "home"), "PYTHONPATH": str(commands.ROOT)}
+  if own_cache:
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+  ended = subprocess.run(
+    [sys.executable, "-m", *line], capture_output=True, cwd=folder, env=environment, timeout=MAX_SECONDS, check=False
+  )
+  stdout, stderr = (text.decode(errors="backslashreplace") for text in (ended.stdout, ended.stderr))
+  trace = stderr[-500:] if "Traceback" in stderr or "Exception ignored" in stderr else ""
+  after = signatures(folder)
+  changed = sorted(name for name in before if before[name] != after.get(name) and not name.endswith("/lock"))
+  return Outcome(ended.returncode, stdout, stderr, trace), changed
+
+
+def map_in_two_threads(function, cases):
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    return [fault for faults in pool.map(function, cases) for fault in faults]
+
+
+def report(faults):
+  assert not faults, f"GCN_FUZZ_SEED={SEED}: {grouped(faults)}"
