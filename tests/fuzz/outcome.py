@@ -23,8 +23,9 @@ _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
   r"|not supported between|JSONDecodeError|list indices|too many values to unpack|<class '"
-  r"|codec can't|Traceback|malformed node|object at 0x|RecursionError|maximum recursion|error: '[^']*'\.?$|error: \S+$"
+  r"|codec can't encode|Traceback|malformed node|object at 0x|RecursionError|maximum recursion|error: '[^']*'\.?$|error: \S+$"
 )
+_CAUSE = re.compile(r"damaged( \(|: ).*")  # In the words of the library that could not read a file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Outcome:
       found.append(f"{len(errors)} lines of errors: {' / '.join(errors)[:300]}")
     if self.status == 0 and errors:
       found.append(f"status 0 with {errors[0]}")
-    found += [f"words of Python: {line[:300]}" for line in errors if _INTERNAL.search(line)]
+    found += [f"words of Python: {line[:300]}" for line in errors if _INTERNAL.search(_CAUSE.sub("", line))]
     return found
 
 

@@ -60,7 +60,8 @@ def test_rubbish_ends_a_process_with_one_line(readers, world, tmp_path):
     command = commands.COMMANDS[name]
     outcome, changed = run_process(command.arguments, folder, own_cache="compiled" in file)
     faults = outcome.faults((0, 1), command.error_lines)
-    faults += [f"changed {each}" for each in changed if not command.may_write(each, outcome.status)]
+    status = 0 if "array_record" in file else outcome.status  # Damaged records are found while a command works.
+    faults += [f"changed {each}" for each in changed if not command.may_write(each, status)]
     shutil.rmtree(folder)
     return [(f"GCN_FUZZ_ONLY='process|{kind}|{file}|{name}'", fault) for fault in faults]
 

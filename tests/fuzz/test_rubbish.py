@@ -44,6 +44,8 @@ def faults_of(world, kind, file, name):
 
 
 def names(file, error):
-  """Returns True if an error names a file, or a folder that holds it."""
+  """Returns True if an error names a file, or a folder that holds it; changed settings are those of "the workdir"."""
   parts = file.split("/")
-  return any("/".join(parts[:length]) in error for length in range(1, len(parts) + 1))
+  return "the workdir was begun with other settings" in error or any(
+    "/".join(parts[:length]) in error for length in range(1, len(parts) + 1)
+  )
