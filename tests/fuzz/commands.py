@@ -58,7 +58,8 @@ def _main(*arguments: str, workdir: str = "run", **more) -> Command:
 _EVALUATION = ("run/eval_*.json", "run/eval_*.png", "run/report.json", "run/report.html")
 _TRAINING = (
   "config.json", "run.json", "metrics.jsonl", "eval_*.json", "eval_*.png", "report.json", "report.html", "tensorboard*",
-  "checkpoints", "checkpoints/scores.json*", "metrics.jsonl.damaged*", "checkpoints/3*", "checkpoints/damaged*", "compiled*",
+  "checkpoints", "checkpoints/scores.json*", "metrics.jsonl.damaged*", "checkpoints/3*", "checkpoints/damaged*",
+  "compiled*",
 )  # fmt: skip
 COMMANDS = {
   "train": _main(STEPS, writes=tuple(f"run/{name}" for name in _TRAINING), always_writes=("run/lock", "run/compiled*")),
