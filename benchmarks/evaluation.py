@@ -67,6 +67,11 @@ class Generated:
   def __len__(self) -> int:
     return self._count
 
+  @property
+  def sizes(self) -> np.ndarray:
+    """Height and width of each image, int32 `[N, 2]`."""
+    return np.full((self._count, 2), SIZE, np.int32)
+
   def __getitem__(self, index: int) -> dict[str, Any]:
     image, label, _ = self._examples[range(self._count)[index] % len(self._examples)]
     return {"image": decode_image(image, "generated"), "label": label, "image_id": self.image_id(index)}

@@ -25,7 +25,6 @@ from data.faults import raise_all, size, wrong_values
 from gcn_flax.input_pipeline.pictures import MAX_JPEG_SIDE, check_image_id
 from gcn_flax.labels import LabelSet
 from gcn_flax.parallel import parallel_map
-from gcn_flax.printable import printable
 
 # Magic numbers of the formats that are stored byte for byte: JPEG and PNG.
 _STORED_AS_IS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -171,10 +170,6 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def check_example(self, example: Example, label_set: LabelSet) -> np.ndarray:
     """Returns the decoded image, RGB uint8 `[H, W, 3]`. Raises ValueError if the example is unusable."""
-    if printable(example.image_id) != example.image_id:
-      raise ValueError(
-        f"{example.image_name}: the name has control characters, or bytes that are not UTF-8. Rename it."
-      )
     image = pictures.decode_rgb(example.image, example.image_name, self.published_pictures)
     if example.label is None:
       return image

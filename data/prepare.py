@@ -32,7 +32,15 @@ _BUILDERS = {name: (name, None) for name in labels.DATASETS} | {
   "cityscapes_coarse": ("cityscapes", "coarse"),
 }
 # metadata.json, as far as it is read here.
-_METADATA = {"image_format": str, "digest": str, "counts": {str: int}, "published": {str: int}}
+_METADATA = {
+  "classes": [str],
+  "image_format": str,
+  "digest": str,
+  "counts": {str: int},
+  "published": {str: int},
+  "class_counts?": {"pixels": {str: [int]}, "images": {str: [int]}},
+  "warnings?": [str],
+}
 IMAGE_FORMATS = ("original", "jpeg")
 
 

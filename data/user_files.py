@@ -48,10 +48,14 @@ def plain_name(name: str) -> str:
 
 
 def name_faults(paths: Iterable[pathlib.Path]) -> list[str]:
-  """Lists the paths whose names are not UTF-8, and how to rename them."""
-  wrong = [path for path in paths if path.name != printable(path.name)]
-  return [
-    f"{printable(path)}: its name is not UTF-8. Rename it, or all names: convmv -f latin1 -t utf8 -r --notest "
-    f"{printable(path.parent)}"
-    for path in wrong
-  ]
+  """Lists the paths whose names have control characters or are not UTF-8, and how to rename them."""
+  return [fault for path in paths if (fault := _name_fault(path))]
+
+
+def _name_fault(path: pathlib.Path) -> str:
+  if any("\ud800" <= letter <= "\udfff" for letter in path.name):  # Bytes that Python could not decode.
+    command = f"convmv -f latin1 -t utf8 -r --notest {printable(path.parent)}"
+    return f"{printable(path)}: its name is not UTF-8. Rename it, or all names: {command}"
+  if path.name != printable(path.name):
+    return f"{printable(path)}: its name has control characters. Rename it."
+  return ""

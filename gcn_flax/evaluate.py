@@ -99,6 +99,7 @@ class _Tally:
     wanted = np.linspace(0, len(source) - 1, min(self._keep, len(source))).astype(int)
     self._wanted, self._sample = set(wanted.tolist()), []
     self._totals, self._image_metrics = {}, []
+    self._num_canvases = len(set(self._task.canvases(config, source)))
     self._best, self._worst = [], []  # Heaps; the row to drop next comes first.
 
   def count(self, result: tuple[Mapping, np.ndarray], postprocess: Callable) -> tuple[int, Counts, Row]:
@@ -144,6 +145,7 @@ class _Tally:
       sample=[row for _, row in sorted((pair for part in sample for pair in part), key=lambda pair: pair[0])],
       best=_ranked(best, self._keep),
       worst=_ranked(worst, self._keep),
+      num_canvases=self._num_canvases,
     )
 
 
@@ -175,7 +177,7 @@ def write_metrics(
   Raises ValueError if sheet or report cannot be drawn.
   """
   partial = {**trained_on.partial, **data.partial()}
-  canvas = _describe_canvas(config, data.eval_source(split), trained_on)
+  canvas = _describe_canvas(config, metrics, trained_on)
   print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images")
   print(metrics.table(), flush=True)
   for dataset, counts in partial.items():
@@ -204,10 +206,10 @@ def write_metrics(
     ) from error
 
 
-def _describe_canvas(config: ml_collections.ConfigDict, source: Source, trained_on: TrainingData) -> dict[str, Any]:
+def _describe_canvas(config: ml_collections.ConfigDict, metrics: Metrics, trained_on: TrainingData) -> dict[str, Any]:
   """Returns the rule of the canvas, the number of canvases, and the rule of the training if that was another."""
   rule = tuple(config.data.eval_size)
-  described = {"eval_size": list(rule), "num_canvases": len(set(tasks.of(config).canvases(config, source)))}
+  described = {"eval_size": list(rule), "num_canvases": metrics.num_canvases}
   if trained_on.eval_size not in (None, rule):
     described["eval_size_of_training"] = list(trained_on.eval_size)
   return described

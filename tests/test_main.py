@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line(name, tmp_path, call):
 def test_a_mistake_ends_with_status_1_and_nothing_else_on_stderr():
   result = run("--config=configs/camvid.py", "--workdir=/nowhere", "--config.total_steps=0")
   assert result.returncode == 1
-  assert result.stderr == "error: config.total_steps=0: must be at least 1. Use for instance 10000.\n"
+  assert result.stderr == "error: config.total_steps=0: must be from 1 to 2147483647. Use for instance 10000.\n"
 
 
 def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path, call):

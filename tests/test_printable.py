@@ -81,7 +81,4 @@ def test_a_file_whose_name_is_not_text_is_named(tmp_path, capsys):
   (tmp_path / "classes.txt").write_text("one\ntwo\n")
   assert prepare(["--dataset=folder", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}/data"]) == 1
   errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-  assert errors == [
-    f"error: {tmp_path}/images/train/b\\xff\\x1b.png: the name has control characters, or bytes that are not UTF-8. "
-    "Rename it."
-  ]
+  assert len(errors) == 2 and all("/train/b\\xff\\x1b.png: its name is not UTF-8. Rename it" in line for line in errors)

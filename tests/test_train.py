@@ -137,7 +137,7 @@ def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, 
   state, stop = types.SimpleNamespace(weights=dict), types.SimpleNamespace(requested=None)
   with contextlib.closing(MetricWriter(workdir, 0)) as writer:
     log = TrainingLog(writer, None, 0, total_steps=4, every_steps=1, batch_size=8)
-    loop = train._Loop(config, workdir, None, data, checkpoints, log, None, None, stop)
+    loop = train._Loop(config, workdir, None, data, checkpoints, log, None, None, stop, None)
     assert loop._evaluate_if_due(state, 4)
   assert kept == {4: 0.5}
   for what in ("the report", "the contact sheet"):

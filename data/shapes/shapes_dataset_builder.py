@@ -1,6 +1,7 @@
 """TFDS builder of `shapes`: generated scenes whose classes only a large kernel can tell apart."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,9 +26,9 @@ class Builder(BaseBuilder):
     items = {split: [(split, index) for index in range(size)] for split, size in sizes.items()}
     return Plan(items, counts=dict(sizes), published=sizes, label_set=SHAPES)
 
-  def check(self, plan: Plan) -> dict[str, list[int]]:
+  def check(self, plan: Plan) -> dict[str, Any]:
     """Returns the size of the scenes; generated data needs no check."""
-    return {split: [SIZE, SIZE] for split in plan.splits}
+    return {"largest": {split: [SIZE, SIZE] for split in plan.splits}}
 
   def load(self, item: tuple[str, int]) -> Example:
     split, index = item

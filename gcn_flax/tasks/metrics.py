@@ -39,6 +39,7 @@ class Metrics(abc.ABC):
     image_metrics: the main metric of each image alone, in the order of the split; NaN for an image that is all void.
     label_set: the classes.
     sample, best, worst: examples spread evenly over the split, and those of highest and lowest metric.
+    num_canvases: number of sizes that the images were padded to.
   """
 
   counts: Counts
@@ -47,6 +48,7 @@ class Metrics(abc.ABC):
   sample: list[Row]
   best: list[Row]
   worst: list[Row]
+  num_canvases: int = 1
 
   @property
   def num_images(self) -> int:

@@ -189,8 +189,10 @@ def test_names_that_cannot_be_ids_are_reported(tmp_path, capfd):
   root = write_folder(tmp_path / "mine")
   for kind in ("images", "masks"):
     (root / kind / "train/b.png").rename(root / kind / "train/two\nlines.png")
-  (line,) = faults(capfd, "folder", root, tmp_path / "data")
-  assert line.startswith("the image id") and line.endswith("Rename the image.")
+  lines = faults(capfd, "folder", root, tmp_path / "data")
+  assert lines == [
+    f"{root}/{kind}/train/two\\nlines.png: its name has control characters. Rename it." for kind in ("images", "masks")
+  ]
 
 
 def test_all_faults_are_reported_one_per_line(tmp_path, capfd):

@@ -20,6 +20,7 @@ from gcn_flax.run_data import RunData
 from gcn_flax.tasks import classification, segmentation
 from gcn_flax.tasks.metrics import Row
 from gcn_flax.workdir.compatibility import training_settings
+from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
 
 
@@ -71,7 +72,7 @@ def test_page_of_an_evaluation(config, tmp_path, browser):
   lines += [{"step": step, "validation/mean_iou": 0.1 * step} for step in (1, 2)]
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   scores = shifted_scores(CAMVID, list(open_source("camvid", "validation", config.data.data_dir)))
-  write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 4, scores, {})
+  write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 4, scores, TrainingData())
   opened, pictures = open_page(browser, tmp_path / "report.html")
   assert pictures == [
     "confusion matrix", "Training loss", "Mean IoU on validation during training", "Accuracy near boundaries",
@@ -98,7 +99,7 @@ def write_voc_report(workdir, stage, head="gcn", kernel_size=15, boundary_refine
   example = {"image": rng.integers(0, 256, (48, 60, 3)).astype(np.uint8), "label": label}
   scores = shifted_scores(label_set, [example])
   scores = dataclasses.replace(scores, image_metrics=np.array([0.5, np.nan]))
-  write_metrics(Workdir(workdir), config, RunData(config), "validation", 10, scores, {})
+  write_metrics(Workdir(workdir), config, RunData(config), "validation", 10, scores, TrainingData())
   return json.loads((workdir / "report.json").read_text())
 
 
@@ -142,7 +143,7 @@ def test_page_of_a_classifier(class_config, tmp_path, browser):
   row = Row(np.zeros((64, 64, 3), np.uint8), np.int32(0), np.array([1, 0, 2]), "a", 0.0)
   label_set = image_labels(("blue", "green", "red"), {})
   scores = classification.Metrics(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])
-  write_metrics(Workdir(tmp_path), class_config, RunData(class_config), "validation", 3, scores, {})
+  write_metrics(Workdir(tmp_path), class_config, RunData(class_config), "validation", 3, scores, TrainingData())
   opened, pictures = open_page(browser, tmp_path / "report.html")
   assert "Top-1 by image" in pictures and "confusion matrix" not in pictures
   assert "75.0" in opened.inner_text("table")

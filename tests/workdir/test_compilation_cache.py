@@ -54,10 +54,9 @@ def test_a_copied_workdir_keeps_its_programs(unset, tmp_path):
 
 def test_an_entry_that_was_cut_short_is_written_again(unset, tmp_path):
   entries = compile_in(tmp_path)
-  size = entries[0].stat().st_size
   entries[0].write_bytes(entries[0].read_bytes()[:50])
   assert compile_in(tmp_path) == entries
-  assert entries[0].stat().st_size > size / 2  # Compiled twice, it may differ in a few bytes.
+  assert all(path.stat().st_size > 1000 for path in entries)
 
 
 def test_programs_of_another_user_are_not_run(unset, tmp_path, monkeypatch, caplog):
