@@ -129,6 +129,11 @@ def state_files(world: World) -> Iterator[str]:
   yield from sorted(map(str, largest.values()))
 
 
+def stable_name(file: str) -> str:
+  """Returns the name of a state file with `*` in place of the random part that libraries give it."""
+  return re.sub(r"[0-9a-f]{32}$|(?<=tfevents\.).*", "*", file)
+
+
 def _is_boring(root: pathlib.Path, name: pathlib.Path) -> bool:
   """Returns True for older checkpoints and for folders inside of a checkpoint."""
   return name.parts[2:3] == ("1",) or (len(name.parts) > 3 and (root / name).is_dir())

@@ -95,18 +95,6 @@ def _audit(event: str, arguments: tuple) -> None:
     _touched.update(os.fsdecode(path) for path in arguments if isinstance(path, str | bytes | os.PathLike))
 
 
-def grouped(faults: Sequence[tuple[str, str]], limit: int = 40) -> str:
-  """Returns faults, given as (case, text), as text: those of the same kind once, with their number and one case."""
-  groups = {}
-  for case, text in faults:
-    groups.setdefault(re.sub(r"--\S+|config\.\S+|\d+|'[^']*'|\S*/\S*|\([^)]*\)", "#", text)[:80], []).append(
-      (case, text)
-    )
-  ordered = sorted(groups.values(), key=len, reverse=True)
-  lines = [f"{len(group)} x {group[0][1][:400]}\n    {group[0][0][:600]}" for group in ordered[:limit]]
-  return "\n".join([f"{len(faults)} faults of {len(groups)} kinds", *lines])
-
-
 def as_command(argv: Sequence[str]) -> str:
   """Returns a command line to copy into a shell."""
   return shlex.join(["python", "-m", *argv])
