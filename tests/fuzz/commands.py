@@ -165,7 +165,8 @@ def _unit(name: str) -> str:
 def lost_or_changed(command: Command, before: dict, after: dict, status: int | None) -> list[str]:
   """Returns what a command did to files that it is not documented to write; a file may be moved, not removed."""
   changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-  wrong = [name for name in changed if not command.may_write(name, status, name not in before)]
+  is_new = {name: before.get(name, ("link",))[0] == "link" for name in changed}  # A link of rubbish leads nowhere.
+  wrong = [name for name in changed if not command.may_write(name, status, is_new[name])]
   moved = {signature[1:] for name, signature in after.items() if name not in before and signature[0] == "file"}
   moved_links = {signature for name, signature in after.items() if name not in before and signature[0] == "link"}
   found = []
