@@ -150,8 +150,11 @@ def _environment(machine: Mapping[str, Any], run: Mapping[str, Any]) -> list[tup
   """Returns (name, value) of commits, devices and packages of the evaluation and, from `run.json`, of the training."""
   rows = [("evaluation commit", machine["commit"] or "unknown"), ("evaluation devices", _devices(machine["devices"]))]
   if run:
-    rows += [("training commit", run["commit"] or "unknown"), ("training devices", _devices(run["devices"]))]
-    rows += [("training starts", f"{len(run['starts'])}, the first at {run['starts'][0]['time']}")]
+    rows.append(("training commit", run.get("commit") or "unknown"))
+  if "devices" in run:
+    rows.append(("training devices", _devices(run["devices"])))
+  if run.get("starts"):
+    rows.append(("training starts", f"{len(run['starts'])}, the first at {run['starts'][0]['time']}"))
   return [*rows, ("packages", ", ".join(f"{name} {version}" for name, version in machine["versions"].items()))]
 
 

@@ -20,7 +20,10 @@ RECORD = {
   "palette?": [(range(256),) * 3],
   "partial?": {str: [str]},
   "fingerprints?": {str: {str: object}},
-  "starts?": [{}],
+  "starts?": [{"time": str}],
+  "command?": str,
+  "commit?": str | None,
+  "devices?": {"kind": str, "count": int, "hosts": int},
 }
 # Fields of config.json that every version wrote; if all were missing, a run would pass for one of default settings.
 _ALWAYS_WRITTEN = ("seed", "total_steps", "batch_size", "data", "model", "optimizer")

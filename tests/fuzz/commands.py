@@ -35,16 +35,19 @@ class Command:
     arguments: the command line, its first argument being the module.
     writes: patterns of the files that it may replace or make if it succeeds.
     always_writes: the same, if it fails as well.
+    makes: patterns of the files that it may make, but not replace.
     error_lines: True if it may report several errors, each in a line.
   """
 
   arguments: tuple[str, ...]
   writes: tuple[str, ...] = ()
   always_writes: tuple[str, ...] = ()
+  makes: tuple[str, ...] = ()
   error_lines: bool = False
 
-  def may_write(self, name: str, status: int | None) -> bool:
-    patterns = self.always_writes + (self.writes if status in (0, 75) else ())
+  def may_write(self, name: str, status: int | None, is_new: bool = False) -> bool:
+    """Returns True if a command that ends with a status may write a file, which was not there before if `is_new`."""
+    patterns = self.always_writes + (self.writes if status in (0, 75) else ()) + (self.makes if is_new else ())
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -55,7 +58,8 @@ def _main(*arguments: str, workdir: str = "run", **more) -> Command:
 _EVALUATION = ("run/eval_*.json", "run/eval_*.png", "run/report.json", "run/report.html")
 _TRAINING = (
   "config.json", "run.json", "metrics.jsonl", "eval_*.json", "eval_*.png", "report.json", "report.html", "tensorboard*",
-  "checkpoints", "checkpoints/scores.json*", "checkpoints/3*", "checkpoints/damaged*", "compiled*",
+  "checkpoints", "checkpoints/scores.json*", "metrics.jsonl.damaged*", "checkpoints/3*", "checkpoints/damaged*",
+  "compiled*",
 )  # fmt: skip
 COMMANDS = {
   "train": _main(STEPS, writes=tuple(f"run/{name}" for name in _TRAINING), always_writes=("run/lock", "run/compiled*")),
@@ -75,7 +79,7 @@ COMMANDS = {
   ),
   "prepare": Command(
     ("data.prepare", "--dataset=voc_segmentation", "--manual_dir=archives", "--data_dir=data", "--partial"),
-    error_lines=True,
+    makes=("data/voc_segmentation*",), error_lines=True,
   ),
 }  # fmt: skip
 
@@ -117,12 +121,17 @@ def state_files(world: World) -> Iterator[str]:
   names = [name for name in names if not (name.parts[:2] == ("run", "checkpoints") and _is_boring(world.path, name))]
   largest = {}
   for name in names:
-    is_random = name.parent.name in ("d", "tensorboard", "submission_voc_test", "compiled", "comp6_test_cls")
+    is_random = name.parent.name in ("d", "tensorboard", "compiled", "comp6_test_cls") or "array_record" in name.name
     key = name.parent / "*" if is_random and (world.path / name).is_file() else name
     size = (world.path / name).stat().st_size
     if key not in largest or size > (world.path / largest[key]).stat().st_size:
       largest[key] = name
   yield from sorted(map(str, largest.values()))
+
+
+def stable_name(file: str) -> str:
+  """Returns the name of a state file with `*` in place of the random part that libraries give it."""
+  return re.sub(r"[0-9a-f]{32}$|(?<=tfevents\.).*", "*", file)
 
 
 def _is_boring(root: pathlib.Path, name: pathlib.Path) -> bool:
@@ -156,7 +165,8 @@ def _unit(name: str) -> str:
 def lost_or_changed(command: Command, before: dict, after: dict, status: int | None) -> list[str]:
   """Returns what a command did to files that it is not documented to write; a file may be moved, not removed."""
   changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-  wrong = [name for name in changed if not command.may_write(name, status)]
+  is_new = {name: before.get(name, ("link",))[0] == "link" for name in changed}  # A link of rubbish leads nowhere.
+  wrong = [name for name in changed if not command.may_write(name, status, is_new[name])]
   moved = {signature[1:] for name, signature in after.items() if name not in before and signature[0] == "file"}
   moved_links = {signature for name, signature in after.items() if name not in before and signature[0] == "link"}
   found = []

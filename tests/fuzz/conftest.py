@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.fuzz import command_lines, commands, stubs
+from tests.fuzz import cases, command_lines, commands, stubs
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,7 @@ def readers(_readers) -> dict[str, list[str]]:
 @pytest.fixture
 def world(_world, monkeypatch, partitioner):
   """A folder with data, pictures and a trained run, which is the current directory; networks are stubs."""
+  print(f"GCN_FUZZ_SEED={cases.SEED}")
   stubs.install(monkeypatch)
   monkeypatch.chdir(_world.path)
   monkeypatch.setenv("HOME", str(_world.path / "home"))

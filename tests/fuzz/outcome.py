@@ -23,8 +23,10 @@ _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
   r"|not supported between|JSONDecodeError|list indices|too many values to unpack|<class '"
-  r"|codec can't|Traceback|malformed node|object at 0x|RecursionError|maximum recursion|error: '[^']*'\.?$|error: \S+$"
+  r"|codec can't encode|Traceback|malformed node|object at 0x|RecursionError|maximum recursion"
+  r"|error: '[^']*'\.?$|error: \S+$"
 )
+_CAUSE = re.compile(r"damaged( \(|: ).*")  # In the words of the library that could not read a file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Outcome:
       found.append(f"{len(errors)} lines of errors: {' / '.join(errors)[:300]}")
     if self.status == 0 and errors:
       found.append(f"status 0 with {errors[0]}")
-    found += [f"words of Python: {line[:300]}" for line in errors if _INTERNAL.search(line)]
+    found += [f"words of Python: {line[:300]}" for line in errors if _INTERNAL.search(_CAUSE.sub("", line))]
     return found
 
 
@@ -91,18 +93,6 @@ _touched: set[str] = set()
 def _audit(event: str, arguments: tuple) -> None:
   if _touched and (event == "open" or event.startswith(("os.", "shutil."))):
     _touched.update(os.fsdecode(path) for path in arguments if isinstance(path, str | bytes | os.PathLike))
-
-
-def grouped(faults: Sequence[tuple[str, str]], limit: int = 40) -> str:
-  """Returns faults, given as (case, text), as text: those of the same kind once, with their number and one case."""
-  groups = {}
-  for case, text in faults:
-    groups.setdefault(re.sub(r"--\S+|config\.\S+|\d+|'[^']*'|\S*/\S*|\([^)]*\)", "#", text)[:80], []).append(
-      (case, text)
-    )
-  ordered = sorted(groups.values(), key=len, reverse=True)
-  lines = [f"{len(group)} x {group[0][1][:400]}\n    {group[0][0][:600]}" for group in ordered[:limit]]
-  return "\n".join([f"{len(faults)} faults of {len(groups)} kinds", *lines])
 
 
 def as_command(argv: Sequence[str]) -> str:

@@ -1,16 +1,13 @@
 """Random command lines: no traceback, one line for a mistake, and nothing of the user's changed by one."""
 
-import os
 import random
 
 import pytest
 
-from tests.fuzz import command_lines
-from tests.fuzz.outcome import as_command, grouped, run
+from tests.fuzz import cases, command_lines
+from tests.fuzz.outcome import as_command, run
 from tests.fuzz.world import signatures
 
-SEED = os.environ.get("GCN_FUZZ_SEED", "1")
-ONLY = os.environ.get("GCN_FUZZ_ONLY", "")
 NUM_LINES = 5_000
 PART = 1_000
 
@@ -20,10 +17,10 @@ PART = 1_000
 def test_a_random_command_line_is_one_line_and_loses_nothing(first, world):
   faults = []
   for index in range(first, first + PART):
-    if ONLY in ("", str(index)):
-      line = command_lines.random_line(random.Random(f"{SEED} {index}"))
-      faults += [(f"GCN_FUZZ_ONLY={index}  {as_command(line)[-600:]}", fault) for fault in faults_of(world, line)]
-  assert not faults, f"GCN_FUZZ_SEED={SEED}: {grouped(faults)}"
+    if cases.is_chosen(str(index)):
+      line = command_lines.random_line(random.Random(f"{cases.SEED} {index}"))
+      faults += [(f"{index}  {as_command(line)}", fault) for fault in faults_of(world, line)]
+  cases.check(faults)
 
 
 def faults_of(world, line):

@@ -138,6 +138,12 @@ def test_a_report_that_cannot_be_drawn_leaves_the_metrics(tmp_path, monkeypatch,
   assert json.loads((tmp_path / "eval_validation.json").read_text())["num_images"] == 2
 
 
+def test_a_record_without_devices_or_commit_is_shown_as_far_as_it_goes():
+  machine = {"commit": None, "devices": {"kind": "cpu", "count": 8, "hosts": 1}, "versions": {"jax": "0.10"}}
+  rows = dict(page._environment(machine, {"classes": ["sky"]}))
+  assert rows["training commit"] == "unknown" and "training devices" not in rows and "training starts" not in rows
+
+
 def test_page_of_a_classifier(class_config, tmp_path, browser):
   counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]])}
   row = Row(np.zeros((64, 64, 3), np.uint8), np.int32(0), np.array([1, 0, 2]), "a", 0.0)

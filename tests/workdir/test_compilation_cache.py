@@ -66,3 +66,17 @@ def test_programs_of_another_user_are_not_run(unset, tmp_path, monkeypatch, capl
   cache_compilations(Workdir(tmp_path))
   assert jax.config.jax_compilation_cache_dir is None and entries
   assert f"{tmp_path} belongs to another user" in caplog.text and "Set JAX_COMPILATION_CACHE_DIR=DIR" in caplog.text
+
+
+def test_a_cache_that_is_none_is_left_alone_with_a_warning(unset, tmp_path, caplog):
+  for folder, is_entry in (("one", False), ("two", True)):
+    damaged = tmp_path / folder / "compiled"
+    damaged.parent.mkdir()
+    if is_entry:
+      damaged = damaged / "jit_step-cache"
+      damaged.mkdir(parents=True)
+    else:
+      damaged.write_text("a file")
+    cache_compilations(Workdir(tmp_path / folder))
+    assert jax.config.jax_compilation_cache_dir is None
+    assert f"{damaged} is no {'file' if is_entry else 'folder'}. Remove it." in caplog.text

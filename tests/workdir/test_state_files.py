@@ -72,6 +72,9 @@ RECORDS = {
   "a colour is no colour": b'{"palette": [[0, 0, 256]]}',
   "partial is a list": b'{"partial": []}',
   "starts are numbers": b'{"starts": 5}',
+  "a start has no time": b'{"starts": [{}]}',
+  "devices are a text": b'{"devices": "8 chips"}',
+  "the commit is a number": b'{"commit": 5}',
 }
 
 
