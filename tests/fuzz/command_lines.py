@@ -46,7 +46,8 @@ def _random_line(rng: random.Random) -> list[str]:
   if draw < 0.08:
     return _of_data(rng, "data.prepare", ())
   names = [name for name, command in COMMANDS.items() if command.arguments[0] == "gcn_flax"]
-  line = list(COMMANDS[rng.choice(names)].arguments)
+  weights = [1 if name in ("train", "fine-tune") else 3 for name in names]  # Training takes the longest.
+  line = list(COMMANDS[rng.choices(names, weights)[0]].arguments)
   for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 2, 3, 5, 9))):
     _change(rng, line)
   return line

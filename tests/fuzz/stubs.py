@@ -26,7 +26,7 @@ def install(patch) -> None:
   patch.setattr(build, "build", functools.partial(_build, build.build, {}))
   patch.setattr(train, "StopSignal", _StopsSoon)
   patch.setattr(record, "_commit", lambda: None)
-  patch.setattr(search_crf, "_GRID", {"color_rgb": (3.0, 5.0)})
+  patch.setattr(search_crf.candidates, "__defaults__", ({"color_rgb": (3.0, 5.0)},))
   patch.setattr(inference, "crf_processes", lambda config: concurrent.futures.ThreadPoolExecutor(2))
   patch.setattr(crf, "postprocess", lambda image, probabilities, parameters: probabilities.argmax(-1).astype(np.uint8))
   patch.setattr(jax.profiler, "start_trace", lambda folder: None)
