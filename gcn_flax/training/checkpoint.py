@@ -74,8 +74,11 @@ class _NumpyReader(_WaitForAll, ocp.type_handlers.NumpyHandler):
   """Restores arrays as NumPy's."""
 
 
-class _ArrayReader(_WaitForAll, ocp.type_handlers.ArrayHandler):
-  """Reads the shapes of saved JAX arrays."""
+class _ArrayReader(_NumpyReader):
+  """Reads the shapes of saved JAX arrays as those of NumPy's; Orbax's own would read their shardings as well."""
+
+  def typestr(self) -> str:
+    return ocp.type_handlers.ArrayHandler().typestr()
 
 
 def _reader() -> ocp.PyTreeCheckpointHandler:
