@@ -1,6 +1,8 @@
 """Joins the processes on one or several hosts into one run, and ends all of them when one fails."""
 
+import atexit
 import glob
+import itertools
 import os
 import socket
 import sys
@@ -20,6 +22,7 @@ _INITIALIZE_MARGIN = 60  # Seconds that JAX waits longer than we do.
 STOPPED = 75  # Exit status of a run that continues when started again (sysexits.h: EX_TEMPFAIL).
 _HEARTBEAT_PERIOD = 1  # Seconds.
 HEARTBEAT_TIMEOUT = 30  # Seconds without a heartbeat after which a process counts as dead.
+_exiting = threading.Event()  # Set when Python exits.
 _HEARTBEATS, _ENDED = "gcn_flax/alive/", "gcn_flax/ended/"  # Folders of the key-value store.
 
 
@@ -103,6 +106,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
     arguments = {}
   if count == 1:
     return 0
+  watcher = threading.Thread(target=_watch_others, args=(count,), daemon=True)
+  atexit.register(_stop, watcher)
   _initialize(
     arguments,
     timeout,
@@ -114,7 +119,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
       f"{launcher} asks for {count} processes, but {jax.process_count()} connected: start all with one launcher."
     )
   sys.excepthook = _report_and_leave
-  threading.Thread(target=_watch_others, args=(jax.process_index(), count), daemon=True).start()
+  watcher.start()
   return jax.process_index()
 
 
@@ -166,20 +171,29 @@ def await_verdict() -> None:
     time.sleep(HEARTBEAT_TIMEOUT + 5 * _HEARTBEAT_PERIOD)
 
 
-def _watch_others(own_index: int, count: int) -> None:
-  """Sends heartbeats, and ends this process when another one fails or falls silent."""
-  client, reached = distributed.global_state.client, time.monotonic()
+def _stop(watcher: threading.Thread) -> None:
+  """Lets the watching thread end: C++ would abort the process if Python, as it exits, ended it inside a call of JAX."""
+  _exiting.set()
+  if watcher.is_alive():
+    watcher.join(2 * HEARTBEAT_TIMEOUT)
+
+
+def _watch_others(count: int) -> None:
+  """Sends heartbeats, and ends this process when another one fails or falls silent; returns when all have ended."""
+  own_index, client, reached = jax.process_index(), distributed.global_state.client, time.monotonic()
   heard = {process: (None, time.monotonic()) for process in range(count) if process != own_index}
-  for beat in range(1 << 62):
+  for beat in itertools.count():
+    time.sleep(_HEARTBEAT_PERIOD if beat else 0)
     try:
       client.key_value_set(f"{_HEARTBEATS}{own_index}", str(beat), allow_overwrite=True)
       beats, ended = (dict(client.key_value_dir_get(folder)) for folder in (_HEARTBEATS, _ENDED))
     except jax.errors.JaxRuntimeError:
       if time.monotonic() - reached > HEARTBEAT_TIMEOUT:
         return  # This process itself is ending, or process 0 is gone, which JAX reports.
-      time.sleep(_HEARTBEAT_PERIOD)
       continue
     reached = time.monotonic()
+    if _exiting.is_set() and all(ended.get(f"{_ENDED}{process}") == "" for process in heard):
+      return
     for process, (last, since) in heard.items():
       current = beats.get(f"{_HEARTBEATS}{process}")
       end = ended.get(f"{_ENDED}{process}")
@@ -195,7 +209,6 @@ def _watch_others(own_index: int, count: int) -> None:
           "same command continues from the newest checkpoint.",
           STOPPED,
         )
-    time.sleep(_HEARTBEAT_PERIOD)
 
 
 def _await_others(own_index: int) -> None:
