@@ -18,7 +18,7 @@ from gcn_flax import main
 
 MAX_SECONDS = 30  # A command with stubs takes less than a second.
 MODULES = {"gcn_flax": main.main, "data.browse": browse.main, "data.prepare": prepare.main}
-_LOG = re.compile(r"\d\d:\d\d:\d\d |.*\bWARNING\b|note: |\s*$|\w+ing\b.*(\d+%\||\.\.\.$)")
+_LOG = re.compile(r"ERROR:absl:|\d\d:\d\d:\d\d |.*\bWARNING\b|note: |\s*$|\w+ing\b.*(\d+%\||\.\.\.$)")
 _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
