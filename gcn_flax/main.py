@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
   """Runs the command of `--mode`; returns False if a signal stopped it before its end."""
   workdir = Workdir(given.workdir)
-  if given.mode in _INFERENCE_MODES and "data.eval_size" not in config_flags.get_override_values(given["config"]):
-    config = with_trained_canvas(config, workdir, given.checkpoint)
+  config = _with_canvas(config, workdir, given)
   commands = {
     "train": lambda: train.run(config, workdir),
     "eval": lambda: evaluate.run(config, workdir, given.split, given.checkpoint),
@@ -62,6 +61,16 @@ def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
   return commands[given.mode]()
+
+
+def _with_canvas(
+  config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues
+) -> ml_collections.ConfigDict:
+  """Returns the config with the canvas of the run, unless a flag gives another; a restart keeps it, too."""
+  goes_on = given.mode == "train" and not config.data.eval_size
+  if "data.eval_size" in config_flags.get_override_values(given["config"]):
+    return config
+  return with_trained_canvas(config, workdir, given.checkpoint) if given.mode in _INFERENCE_MODES or goes_on else config
 
 
 def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> object:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 
 import jax
@@ -170,7 +171,7 @@ class _Loop:
       return
     self.log.flush()  # Nothing is saved before its loss was seen to be finite.
     with self.log.paused():
-      self.checkpoints.save(step, state)
+      self.checkpoints.save(step, state, json.loads(self.config.to_json()))
 
 
 def fit_intervals(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcn_flax import evaluate, main, train
+from gcn_flax import command_line, evaluate, main, train
 from gcn_flax.input_pipeline.canvas import canvases_of
 from gcn_flax.input_pipeline.datasets import open_source
+from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import tiny_config
 
 
@@ -112,7 +113,11 @@ def test_the_canvas_of_a_run_is_kept_and_another_one_is_named(run, pictures, mix
   result = json.loads((workdir / "eval_validation.json").read_text())
   assert seen == [(96, 128)] and "eval_size_of_training" not in result and result["num_canvases"] == 1
 
+  config, given = command_line.parse(flags(mixed_data_dir, workdir))
+  assert main._with_canvas(config, Workdir(workdir), given).data.eval_size == (96, 128)
   own_size = "--config.data.eval_size=()"
+  config, given = command_line.parse(flags(mixed_data_dir, workdir, own_size))
+  assert main._with_canvas(config, Workdir(workdir), given).data.eval_size == ()
   assert main.main(flags(mixed_data_dir, workdir, "--mode=eval", "--checkpoint=last", own_size)) == 0
   result = json.loads((workdir / "eval_validation.json").read_text())
   assert seen == [(96, 128), ()] and result["eval_size_of_training"] == [96, 128] and result["num_canvases"] == 2

@@ -72,7 +72,7 @@ MISTAKES = {
   "a file that is no config": (["--config=setup_that_is_no_config.py", "--workdir=W"], "setup_that_is_no_config.py"),
   "no such recipe": (["--config=configs/nowhere.py", "--workdir=W"], "configs/nowhere.py"),
   "no such variant": (["--config=configs/quickstart.py:large", "--workdir=W"], "Use one of gcn, pointwise"),
-  "no such field": ([*COMMON, "--config.optimizer.rate=1"], "no field 'optimizer.rate'"),
+  "no such field": ([*COMMON, "--config.optimizer.rate=1"], "no field 'rate'"),
   "a bad number": ([*COMMON, "--config.total_steps=many"], "config.total_steps=many"),
   "a bad pair": ([*COMMON, "--config.data.crop_size=('a',3)"], "must be (height, width) in whole pixels"),
   "no such mode": ([*COMMON, "--mode=fly"], "--mode=fly"),

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -187,8 +187,13 @@ class Checkpoints:
       del self._metrics[later]
     self._write_metrics()
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, step: int, state: Any, settings: Mapping[str, Any] | None = None) -> None:
     """Starts saving in the background; the first save is waited for, and its structure read back.
+
+    Args:
+      step: number of updates.
+      state: arrays to save.
+      settings: settings of the run, stored with the checkpoint in case that `config.json` is lost.
 
     Raises:
       OSError: if this checkpoint, or the one before, cannot be written, or the first one not be read back.
@@ -196,7 +201,7 @@ class Checkpoints:
     """
     items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), digests=ocp.args.JsonSave(trees.digests(state)))
     with self._saving():
-      is_saving = self._manager.save(step, args=items)
+      is_saving = self._manager.save(step, args=items, custom_metadata={"config": settings} if settings else None)
     if not is_saving:
       raise ValueError(
         f"{self.directory} holds a checkpoint of a later step, so that of step {step} is not saved. Move the later one "

@@ -76,16 +76,34 @@ class Workdir:
     self.write(name, json.dumps(content, indent=indent) + "\n")
 
   def settings(self) -> dict[str, Any]:
-    """Returns the settings the run was begun with; {} before its first checkpoint. Raises ValueError if damaged."""
-    return self._read("config.json", _form_of(get_config().to_dict())) if self.is_begun else {}
+    """Returns the settings the run was begun with; {} before its first checkpoint.
+
+    If `config.json` is missing, they are those stored with the newest checkpoint. Raises ValueError if damaged.
+    """
+    if not self.is_begun:
+      return {}
+    form = _form_of(get_config().to_dict())
+    return self._read("config.json", form) or self._settings_of_checkpoint(form)
+
+  def _settings_of_checkpoint(self, form: Any) -> dict[str, Any]:
+    steps = [int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdecimal()]
+    path = self.checkpoints / str(max(steps)) / "_CHECKPOINT_METADATA"
+    if not path.exists():
+      return {}
+    stored = json_files.read(path, {"custom_metadata?": {"config?": form}}, self.restore_fix)
+    return stored.get("custom_metadata", {}).get("config", {})
 
   def run_record(self) -> dict[str, Any]:
     """Returns the content of `run.json`; {} if there is none. Raises ValueError if damaged."""
     return self._read("run.json", RECORD)
 
   def missing_records(self) -> list[files.Path]:
-    """Returns the files that belong to the checkpoints but are missing; [] before the first checkpoint."""
-    return [self / name for name in ("config.json", "run.json") if self.is_begun and not (self / name).exists()]
+    """Returns the files that belong to the checkpoints but are missing; [] before the first checkpoint.
+
+    A `config.json` whose content is stored with the newest checkpoint is not missing.
+    """
+    missing = [self / name for name in ("config.json", "run.json") if self.is_begun and not (self / name).exists()]
+    return [path for path in missing if path.name != "config.json" or not self.settings()]
 
   @property
   def restore_fix(self) -> str:

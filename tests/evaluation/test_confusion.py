@@ -197,7 +197,7 @@ def test_counts_are_exact_past_two_to_the_31():
       return np.zeros((1024, 2048), np.uint16)
 
   config = cityscapes_recipe.get_config()
-  config.eval.num_pictures = 0
+  config.data.eval_size, config.eval.num_pictures = (1024, 2048), 0
   tally = evaluate._Tally(config, Pairs())
   image = np.zeros((1024, 2048, 3), np.uint8)
   examples = [

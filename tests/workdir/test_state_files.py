@@ -87,11 +87,26 @@ def test_a_damaged_record_is_named(begun, name):
 
 @pytest.mark.parametrize("name", ["config.json", "run.json"])
 def test_training_needs_what_belongs_to_its_checkpoints(config, begun, caplog, name):
+  """Here without the settings that newer versions store with each checkpoint."""
   (begun / name).unlink()
   with pytest.raises(ValueError, match=f"^{begun}/{name}: missing, so .*Put it back"):
     compatibility.check_settings(config, begun)
   compatibility.check_settings(config, begun, compatibility.ARCHITECTURE_FIELDS)
   assert f"{begun}/{name}: missing" in caplog.text
+
+
+def test_settings_are_stored_with_each_checkpoint(config, tmp_path):
+  begun = Workdir(tmp_path)
+  before = json.loads(config.to_json())
+  with Checkpoints(begun.checkpoints) as checkpoints:
+    checkpoints.save(2, {"a": np.zeros(3)}, before)
+  begun.write("run.json", "{}")
+  assert begun.settings() == before and begun.missing_records() == []
+  assert TrainingData.read(begun.path).eval_size == ()
+  compatibility.check_settings(config, begun)
+  config.seed = 5
+  with pytest.raises(ValueError, match="config.seed was 0, is 5"):
+    compatibility.check_settings(config, begun)
 
 
 def test_training_needs_the_record_of_its_data(begun):
