@@ -23,7 +23,7 @@ _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
   r"|not supported between|JSONDecodeError|list indices|too many values to unpack|<class '"
-  r"|codec can't encode|Traceback|malformed node|object at 0x|RecursionError|maximum recursion"
+  r"|codec can't encode|Traceback|malformed node|object at 0x|Exceeds the limit|RecursionError|maximum recursion"
   r"|error: '[^']*'\.?$|error: \S+$"
 )
 _CAUSE = re.compile(r"damaged( \(|: ).*")  # In the words of the library that could not read a file.
