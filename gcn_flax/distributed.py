@@ -4,6 +4,7 @@ import atexit
 import glob
 import itertools
 import os
+import re
 import socket
 import sys
 import threading
@@ -51,7 +52,7 @@ def expected_processes() -> tuple[str, int] | None:
   """
   for launcher, name in _COUNT_VARIABLES.items():
     value = os.environ.get(name, "1")
-    if not value.isdigit() or int(value) < 1:
+    if not re.fullmatch("[1-9][0-9]{0,8}", value):
       raise ValueError(f"{name}={value!r}: must be a number of processes. It is set by {launcher}: use its launcher.")
     if int(value) > 1:
       return launcher, int(value)
@@ -125,7 +126,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
 
 def _check_arguments(coordinator: str, num_processes: int, process_id: int) -> None:
   host, _, port = coordinator.rpartition(":")
-  if not host or not port.isdigit():
+  if not host or not re.fullmatch("[0-9]{1,5}", port):
     raise ValueError(f"--coordinator={coordinator!r}: must be HOST:PORT of process 0, for instance 10.0.0.2:8476.")
   if num_processes < 1:
     raise ValueError(f"--num_processes={num_processes}: must be at least 1.")

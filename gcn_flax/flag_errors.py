@@ -177,8 +177,12 @@ def _explain_flag(error: Exception, own_flags: Mapping[str, tuple]) -> str:
   missing = re.match(r"Missing value for flag --(\S+)", text)
   if missing:
     name = missing[1]
-    usage = f"--{name}={own_flags[name][1]}" if name in own_flags else flag(*_example(name.removeprefix("config.")))
-    return f"--{name}: its value is missing. Use {usage}."
+    if name in own_flags:
+      return f"--{name}: its value is missing. Use --{name}={own_flags[name][1]}."
+    field = name.removeprefix("config.")
+    return f"--{name}: its value is missing. " + (
+      f"Use {flag(*_example(field))}." if field in _fields() else "See --help."
+    )
   illegal = re.match(r"flag --([^=]+)=(.*?): ", text, re.DOTALL)
   if not illegal:
     return ""

@@ -173,6 +173,7 @@ BAD_FLAGS = {
   "--config.data.crop_size=(1,2": "--config.data.crop_size='(1,2': must be a tuple. Use for instance "
   "--config.data.crop_size='(512, 512)'.",
   "--config.data.crop_size": "--config.data.crop_size: its value is missing. Use --config.data.crop_size='(512, 512)'.",
+  "--undefok": "--undefok: its value is missing. See --help.",
   "--checkpoint": "--checkpoint: its value is missing. Use --checkpoint=C.",
   "--wokdir=x y": "--wokdir: unknown flag. Did you mean --workdir='x y'? See --help.",
   "--total_steps=3": "--total_steps: unknown flag. Did you mean --config.total_steps=3? See --help.",

@@ -77,6 +77,7 @@ def start(workdir, data_dir, *flags, devices=1, program=("-m", "gcn_flax.main"))
     (("here:1", 2, None), "all three, or none"),
     (("", 2, 0), "all three, or none"),
     (("here", 2, 0), "--coordinator='here': must be HOST:PORT"),
+    (("here:²", 2, 0), "--coordinator='here:²': must be HOST:PORT"),
     (("here:1", 2, 2), "--process_id=2: must be from 0 to 1"),
     (("here:1", 0, 0), "--num_processes=0: must be at least 1"),
   ],

@@ -105,8 +105,9 @@ def parse_topology(name: str) -> Target:
 
 
 def _is_topology(generation: str, sides: str) -> bool:
-  pattern = r"\d+x\d+(x\d+)?" if generation in TPUS else r"\d+"
-  return generation in {**TPUS, **GPUS} and bool(re.fullmatch(pattern, sides)) and "0" not in sides.split("x")
+  number = "[1-9][0-9]{0,8}"
+  pattern = f"{number}(x{number}){{1,2}}" if generation in TPUS else number
+  return generation in {**TPUS, **GPUS} and bool(re.fullmatch(pattern, sides))
 
 
 @dataclasses.dataclass(frozen=True)

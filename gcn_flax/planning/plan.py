@@ -1,6 +1,7 @@
 """Plans a run: does the train step fit the given chips, and what would a step cost on them."""
 
 import logging
+import re
 from typing import Any
 
 import ml_collections
@@ -37,8 +38,8 @@ def run(
     ValueError: for an unknown topology or batch, settings that do not match the devices, or if libtpu is missing.
   """
   target = hardware.parse_topology(topology)
-  if batch not in ("", "auto") and not (batch.isdigit() and int(batch)):
-    raise ValueError(f"{flag('batch', batch)}: must be auto, or a number of examples of at least 1.")
+  if batch not in ("", "auto") and not re.fullmatch("[1-9][0-9]{0,8}", batch):
+    raise ValueError(f"{flag('batch', batch)}: must be auto, or a number of examples from 1 to 999999999.")
   config_checks.check_config(config)
   workdir = Workdir(workdir)
   workdir.check_writable("plan.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from typing import Any
 
 import jax
@@ -124,7 +125,7 @@ def choose_step(checkpoints: Checkpoints, name: str) -> int:
   """Returns the step that `best`, `last` or a number names. Raises ValueError for anything else."""
   if name in ("best", "last"):
     return checkpoints.best() if name == "best" else checkpoints.latest()
-  if not name.isdecimal():
+  if not re.fullmatch("[0-9]{1,18}", name):
     fix = use_one_of(name, ["best", "last", *map(str, checkpoints.steps())], "checkpoint")
     raise ValueError(f"{flag('checkpoint', name)}: must be best, last or a step. {fix}.")
   return int(name)

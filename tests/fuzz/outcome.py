@@ -18,12 +18,12 @@ from gcn_flax import main
 
 MAX_SECONDS = 30  # A command with stubs takes less than a second.
 MODULES = {"gcn_flax": main.main, "data.browse": browse.main, "data.prepare": prepare.main}
-_LOG = re.compile(r"\d\d:\d\d:\d\d |.*\bWARNING\b|note: |\s*$|\w+ing\b.*(\d+%\||\.\.\.$)")
+_LOG = re.compile(r"ERROR:absl:|\d\d:\d\d:\d\d |.*\bWARNING\b|note: |\s*$|\w+ing\b.*(\d+%\||\.\.\.$)")
 _INTERNAL = re.compile(
   r"has no attribute|not subscriptable|index out of range|'NoneType'|positional argument|invalid literal|unhashable"
   r"|must be str, not|must be int|expected string|argument of type|unsupported operand|not iterable|object is not"
   r"|not supported between|JSONDecodeError|list indices|too many values to unpack|<class '"
-  r"|codec can't encode|Traceback|malformed node|object at 0x|RecursionError|maximum recursion"
+  r"|codec can't encode|Traceback|malformed node|object at 0x|Exceeds the limit|RecursionError|maximum recursion"
   r"|error: '[^']*'\.?$|error: \S+$"
 )
 _CAUSE = re.compile(r"damaged( \(|: ).*")  # In the words of the library that could not read a file.

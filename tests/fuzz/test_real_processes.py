@@ -32,8 +32,11 @@ def test_mistakes_end_a_process_as_they_end_a_call(world, tmp_path):
   def faults_of(case):
     name, line, error = case
     folder = world.copy(tmp_path / name)
-    outcome, changed = run_process(line, folder)
-    faults = outcome.faults((1,), lines=line[0] == "data.prepare") + [f"changed {each}" for each in changed]
+    before = signatures(folder)
+    outcome = run_process(line, folder)
+    after = signatures(folder)
+    faults = outcome.faults((1,), lines=line[0] == "data.prepare")
+    faults += [f"{each} was changed" for each in before if before[each] != after.get(each) and each != "run/lock"]
     same = outcome.error.replace(str(folder), "") == error.replace(str(world.path), "")
     faults += [] if same else [f"{outcome.error} instead of {error}"]
     shutil.rmtree(folder)
@@ -56,10 +59,11 @@ def test_rubbish_ends_a_process_with_one_line(readers, world, tmp_path):
     folder = world.copy(tmp_path / case.replace("/", "_").replace("*", ""))
     rubbish.put(kind, folder / file, random.Random(f"{cases.SEED} {case}"))
     command = commands.COMMANDS[name]
-    outcome, changed = run_process(command.arguments, folder, own_cache="compiled" in file)
+    before = signatures(folder)
+    outcome = run_process(command.arguments, folder, own_cache="compiled" in file)
     faults = outcome.faults((0, 1), command.error_lines)
     status = 0 if "array_record" in file else outcome.status  # Damaged records are found while a command works.
-    faults += [f"changed {each}" for each in changed if not command.may_write(each, status)]
+    faults += commands.lost_or_changed(command, before, signatures(folder), status)
     shutil.rmtree(folder)
     return [(f"'{case}'", fault) for fault in faults]
 
@@ -67,11 +71,7 @@ def test_rubbish_ends_a_process_with_one_line(readers, world, tmp_path):
 
 
 def run_process(line, folder, own_cache=False):
-  """Runs a command in a folder, with the workdir's cache of compiled programs if `own_cache`.
-
-  Returns its outcome, and the files that it changed or removed.
-  """
-  before = signatures(folder)
+  """Runs a command in a folder, with the workdir's cache of compiled programs if `own_cache`; returns its outcome."""
   environment = {**jax_environment(devices=8), "HOME": str(folder / "home"), "PYTHONPATH": str(commands.ROOT)}
   if own_cache:
     del environment["JAX_COMPILATION_CACHE_DIR"]
@@ -80,9 +80,7 @@ def run_process(line, folder, own_cache=False):
   )
   stdout, stderr = (text.decode(errors="backslashreplace") for text in (ended.stdout, ended.stderr))
   trace = stderr[-500:] if "Traceback" in stderr or "Exception ignored" in stderr else ""
-  after = signatures(folder)
-  changed = sorted(name for name in before if before[name] != after.get(name) and not name.endswith("/lock"))
-  return Outcome(ended.returncode, stdout, stderr, trace), changed
+  return Outcome(ended.returncode, stdout, stderr, trace)
 
 
 def map_in_two_threads(function, arguments):

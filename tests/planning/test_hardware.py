@@ -9,7 +9,23 @@ from gcn_flax.planning import hardware, libtpu
 GIB = 1 << 30
 
 
-@pytest.mark.parametrize("name", ["v5e", "v5e:0x4", "v5e:2", "v9:2x2", "h100", "h100:0", "h100:2x2", "", ":8"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "v5e",
+    "v5e:0x4",
+    "v5e:2",
+    "v9:2x2",
+    "h100",
+    "h100:0",
+    "h100:2x2",
+    "",
+    ":8",
+    "h100:²",
+    "v5e:٣x٣",
+    "h100:" + "9" * 30,
+  ],
+)
 def test_unknown_topologies_are_rejected_with_the_known_ones(name):
   with pytest.raises(ValueError, match=r"must be a TPU slice such as v5e:4x8 .*tpu7x.* or GPUs such as h100:8"):
     hardware.parse_topology(name)

@@ -111,7 +111,7 @@ def tpu_notes(batch_per_group, accumulate_steps):
   return " ".join(table._notes(config, hardware.parse_topology("v5e:2x4"), result))
 
 
-@pytest.mark.parametrize("batch", ["0", "-1", "most"])
+@pytest.mark.parametrize("batch", ["0", "-1", "most", "²", "9" * 5000])
 def test_unknown_batches_are_rejected(batch, tmp_path):
   with pytest.raises(ValueError, match=f"^--batch='?{batch}'?: must be auto, or a number"):
     plan.run(small_config(), tmp_path, "h100:8", batch)
