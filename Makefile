@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-slow lint format ablation-shapes bench bench-parts bench-growth \
+.PHONY: help quickstart quickstart-pointwise test test-slow fuzz lint format ablation-shapes bench bench-parts bench-growth \
   bench-startup bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
@@ -25,7 +25,10 @@ test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 
 # Two at a time: they take gigabytes of memory, and many start several processes.
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
-	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10 --ignore=tests/fuzz
+
+fuzz: $(VENV)/browser  ## Run the fuzzer of state files and command lines: ten minutes on 2 cores.
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10 tests/fuzz
 
 lint: $(VENV)/dev  ## Check style and format with ruff.
 	$(RUN) -m ruff check .
