@@ -73,6 +73,7 @@ def test_rubbish_ends_a_process_with_one_line(readers, world, tmp_path):
 def run_process(line, folder, own_cache=False):
   """Runs a command in a folder, with the workdir's cache of compiled programs if `own_cache`; returns its outcome."""
   environment = {**jax_environment(devices=8), "HOME": str(folder / "home"), "PYTHONPATH": str(commands.ROOT)}
+  environment |= {name: str(folder.parent / "cache") for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}  # Fonts.
   if own_cache:
     del environment["JAX_COMPILATION_CACHE_DIR"]
   ended = subprocess.run(
