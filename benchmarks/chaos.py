@@ -215,8 +215,7 @@ def saving(workdir: pathlib.Path) -> bool:
 
 def newest_step(workdir: pathlib.Path, number: int) -> int:
   """Returns the last step that start `number` has begun; 0 before its first."""
-  lines = writers.read_metrics(workdir / "examples" / f"start{number}_host0.jsonl")
-  return lines[-1]["step"] if lines else 0
+  return max(writers.read_image_ids(workdir / "examples" / f"start{number}_host0.jsonl"), default=0)
 
 
 def kill(processes: list[subprocess.Popen], rng: random.Random) -> str:

@@ -68,7 +68,7 @@ def _seen_images(workdir: pathlib.Path) -> dict[int, list[str]]:
   for number, first in enumerate(starts):
     seen = {step: images for step, images in seen.items() if step <= first}
     hosts = sorted((workdir / "examples").glob(f"start{number}_host*.jsonl"))
-    lines = [{line["step"]: line["image_ids"] for line in writers.read_metrics(host)} for host in hosts]
+    lines = [writers.read_image_ids(host) for host in hosts]
     for step in set.intersection(*map(set, lines)) if lines else ():
       seen[step] = [image for host in lines for image in host[step]]
   return seen

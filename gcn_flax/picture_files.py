@@ -7,10 +7,10 @@ import itertools
 import logging
 import os
 import pathlib
-import shlex
 from collections.abc import Sequence
 
 from gcn_flax.input_pipeline.pictures import SUFFIXES
+from gcn_flax.messages import flag
 from gcn_flax.visualize import overlay
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ def _in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
   found = _pictures(_glob(folder / "*"))
   if not found:
     deeper = next(filter(_is_picture, folder.rglob("*")), None)
-    fix = f"Use {_flag(folder / '**' / f'*{deeper.suffix}')} for {deeper}." if deeper else "Use another folder."
+    fix = (
+      f"Use {flag('images', folder / '**' / f'*{deeper.suffix}')} for {deeper}." if deeper else "Use another folder."
+    )
     raise ValueError(f"--images={str(folder)!r} holds no file that ends in {', '.join(SUFFIXES)}. {fix}")
   return found
 
@@ -105,7 +107,7 @@ def _advice(path: pathlib.Path) -> str:
   if other:
     kept = path.with_suffix(other.suffix)
     use = kept if fnmatch.fnmatchcase(other.name, kept.name) else path.with_name(f"*{other.suffix}")
-    return f"{other} is there{', in another case' if alike else ''}. Use {_flag(use)}."
+    return f"{other} is there{', in another case' if alike else ''}. Use {flag('images', use)}."
   missing = next((parent for parent in path.parents if not glob.has_magic(str(parent))), path.parent)
   problem = f"There is no picture in {path.parent}" if missing.is_dir() else f"There is no folder {missing}"
   return f"{problem}. Use a file, a folder or a pattern such as 'a/*.jpg'."
@@ -116,7 +118,3 @@ def _glob(pattern: pathlib.Path) -> list[pathlib.Path]:
   folder = next(parent for parent in pattern.parents if parent.is_dir())
   names = glob.glob(str(pattern.relative_to(folder)), root_dir=folder, recursive=True)
   return [path for path in map(folder.joinpath, sorted(names)) if path.is_file()]
-
-
-def _flag(pattern: pathlib.Path) -> str:
-  return f"--images={shlex.quote(str(pattern))}"

@@ -89,7 +89,7 @@ def _begin(
   """
   log_schedule_change(config, workdir, start)
   recover_metrics(checkpoints, workdir, f"{config.data.eval_split}/{tasks.of(config).BEST_METRIC}", start)
-  checkpoints.forget_metrics_after(start)
+  checkpoints.metrics.forget_after(start)
   if start and workdir.run_record().get("order", 1) != loader.ORDER:
     _log.warning("an older version began this run: from step %d on, examples come in the order of this version.", start)
   # Examples that the initial weights lacked stay on record, even if those weights no longer exist.
@@ -148,7 +148,7 @@ class _Loop:
 
   def _evaluate_if_due(self, state: TrainState, step: int) -> bool:
     """Evaluates the state if that is due and was not done before a restart; returns False if a signal broke it off."""
-    if not self._is_due(step, self.config.eval_every_steps) or self.checkpoints.metric(step) is not None:
+    if not self._is_due(step, self.config.eval_every_steps) or self.checkpoints.metrics.get(step) is not None:
       return True
     self.log.flush()
     split = self.config.data.eval_split
@@ -161,11 +161,11 @@ class _Loop:
       if jax.process_index() == 0:
         with not_vital("the report"):
           evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)
-      self.checkpoints.set_metric(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
+      self.checkpoints.metrics.set(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True
 
   def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
-    is_evaluated = self.checkpoints.metric(step) is not None
+    is_evaluated = self.checkpoints.metrics.get(step) is not None
     is_due = self._is_due(step, self.config.checkpoint_every_steps) or is_evaluated or stopping
     if step == 0 or not is_due or step in self.checkpoints.steps():
       return

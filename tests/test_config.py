@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from configs import imagenet
-from gcn_flax import command_line, config_checks
+from gcn_flax import command_line, config_checks, config_fields
 from gcn_flax.config import get_config
 from gcn_flax.models.gcn import HEADS
 from gcn_flax.models.pretrained import FAMILIES
@@ -264,9 +264,9 @@ def test_the_training_batch_is_not_checked_for_an_evaluation():
 
 
 def test_choices_are_the_ones_of_the_network():
-  assert set(config_checks._CHOICES["model.backbone"]) == set(BACKBONES)
-  assert config_checks._CHOICES["model.head"] == (*HEADS, "classifier")
-  assert config_checks._CHOICES["model.family"] == tuple(FAMILIES)
+  assert set(config_fields.CHOICES["model.backbone"]) == set(BACKBONES)
+  assert config_fields.CHOICES["model.head"] == (*HEADS, "classifier")
+  assert config_fields.CHOICES["model.family"] == tuple(FAMILIES)
 
 
 def test_a_field_unknown_to_an_older_version_counts_as_its_default():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gcn_flax import command_line, evaluate, main, train
-from gcn_flax.input_pipeline.canvas import canvases_of
+from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import open_source
 from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import tiny_config
@@ -77,7 +77,7 @@ def test_every_mode_gives_the_same_label_maps(run, pictures, mixed_data_dir, tmp
   monkeypatch.setattr(main, "log_to_stderr", lambda quiet: None)
   caplog.set_level(logging.INFO, "gcn_flax")
   sizes = [label.shape for label in expected.values()]
-  assert len(sizes) == 5 and len(set(sizes)) == 3 and len(set(canvases_of(sizes))) == 2
+  assert len(sizes) == 5 and len(set(sizes)) == 3 and len(set(map(canvas_of, sizes))) == 2
 
   found = recorded_label_maps(monkeypatch)
   assert main.main(flags(mixed_data_dir, workdir, "--mode=eval", "--checkpoint=last")) == 0

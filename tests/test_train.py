@@ -79,7 +79,7 @@ def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path)
   scored = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "validation/mean_iou" in line]
   assert scored == [2, 4]
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.metric(2) is not None
+    assert checkpoints.metrics.get(2) is not None
 
 
 class StoppingSource:
@@ -118,10 +118,10 @@ def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):
   config.eval_every_steps, config.eval.batch_size = 2, 8
   train.run(config, tmp_path, StoppingData(config))
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.latest() == 2 and checkpoints.metric(2) is None
+    assert checkpoints.latest() == 2 and checkpoints.metrics.get(2) is None
   train.run(config, tmp_path)
   with open_checkpoints(tmp_path) as checkpoints:
-    assert checkpoints.metric(2) is not None and checkpoints.latest() == 4
+    assert checkpoints.metrics.get(2) is not None and checkpoints.latest() == 4
 
 
 def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, monkeypatch, caplog):
@@ -132,7 +132,7 @@ def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, 
   monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: scored)
   monkeypatch.setattr(train.evaluate, "write_metrics", fail)
   workdir, kept = Workdir(tmp_path), {}
-  checkpoints = types.SimpleNamespace(metric=kept.get, set_metric=kept.__setitem__)
+  checkpoints = types.SimpleNamespace(metrics=types.SimpleNamespace(get=kept.get, set=kept.__setitem__))
   data = types.SimpleNamespace(eval_source=lambda split: None)
   state, stop = types.SimpleNamespace(weights=dict), types.SimpleNamespace(requested=None)
   with contextlib.closing(MetricWriter(workdir, 0)) as writer:

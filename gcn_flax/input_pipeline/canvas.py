@@ -1,6 +1,6 @@
 """The canvas of an image: the size that it is padded to for evaluation, prediction and submissions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,11 +28,6 @@ def canvas_of(size: Sequence[int], fixed: Sequence[int] = ()) -> Canvas:
 
 def _side(side: int) -> int:
   return round_up(int(side), _STEP if side <= _LARGE else _LARGE_STEP)
-
-
-def canvases_of(sizes: Iterable[Sequence[int]], fixed: Sequence[int] = ()) -> list[Canvas]:
-  """Returns the canvas of each image; arguments as for `canvas_of`."""
-  return [canvas_of(size, fixed) for size in sizes]
 
 
 def batches_by_canvas(canvases: Sequence[Canvas], batch_size: int, multiple: int) -> list[np.ndarray]:

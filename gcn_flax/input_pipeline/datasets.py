@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from gcn_flax import files, json_files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 from gcn_flax.messages import flag, use_one_of
+from gcn_flax.printable import one_line
 
 _log = logging.getLogger(__name__)
 # Folders below `data_dir` whose name differs from their data set's.
@@ -216,8 +217,7 @@ def _open_builder(folder: pathlib.Path, fix: str) -> tfds.core.DatasetBuilder:
     builder = tfds.builder_from_directory(folder)
     file_format, _ = builder.info.file_format, builder.info.features
   except Exception as error:  # TFDS raises many kinds for descriptions that are incomplete.
-    reason = " ".join(str(error).split())[:200]
-    raise ValueError(f"{folder}: damaged ({reason or type(error).__name__}). {fix}") from error
+    raise ValueError(f"{folder}: damaged ({one_line(error)[:200] or type(error).__name__}). {fix}") from error
   if file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
       f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. Prepare the data set "

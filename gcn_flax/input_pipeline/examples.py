@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import io
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -10,13 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from gcn_flax import labels
+from gcn_flax.input_pipeline import pictures
 from gcn_flax.parallel import parallel_map
 
 _log = logging.getLogger(__name__)
-_FORMATS = ("JPEG", "PNG")  # Of the images in records.
 _NUM_READERS = 8  # Threads that read sizes; they wait for the disk.
 
 cv2.setNumThreads(0)  # The loader's own threads fill the cores; OpenCV's would only get in their way.
@@ -97,8 +95,11 @@ class Source(Sequence):
     if self._stored_sizes is not None:
       return self._stored_sizes
     _log.info("reading the size of each image of %s %s", self.dataset, self.split)
-    sizes = list(parallel_map(lambda index: self._read(index, _encoded_size), range(len(self)), _NUM_READERS))
+    sizes = list(parallel_map(self._size, range(len(self)), _NUM_READERS))
     return np.array(sizes, np.int32).reshape(-1, 2)
+
+  def _size(self, index: int) -> tuple[int, int]:
+    return self._read(index, lambda record: pictures.encoded_size(record["image"]))
 
   def label(self, index: int) -> np.ndarray:
     """Returns the label of example `index` without decoding its image. Raises ValueError for a split without labels."""
@@ -134,15 +135,6 @@ class Source(Sequence):
 def _image_id(record: dict[str, Any]) -> str:
   image_id = record["image_id"] if "image_id" in record else record["file_name"]  # TFDS's own ImageNet has `file_name`.
   return image_id.decode() if isinstance(image_id, bytes) else str(image_id)
-
-
-def _encoded_size(record: dict[str, Any]) -> tuple[int, int]:
-  """Returns (height, width) of a record's image from its header, as `decode_image` gives it."""
-  try:
-    with Image.open(io.BytesIO(record["image"]), formats=_FORMATS) as image:
-      return image.height, image.width
-  except Exception as error:  # Pillow raises all kinds of errors for damaged files.
-    raise ValueError(f"{_image_id(record)}: the image has no readable header ({error}).") from error
 
 
 class JoinedRecords(Sequence):

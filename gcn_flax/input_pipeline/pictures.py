@@ -5,7 +5,6 @@ import io
 import json
 import pathlib
 import re
-import shlex
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+
+from gcn_flax.messages import python_command
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # Pillow knows many more, and starts Ghostscript for some.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # Of the pictures in a folder.
@@ -71,7 +72,7 @@ def decode(data: bytes, name: str, deep: bool = False) -> tuple[Image.Image, int
     raise ValueError(f"{name} is {image.height} x {image.width}, longer than {MAX_SIDE:,} pixels. Cut it into pieces.")
   if pages > 1:
     first = f"{pathlib.PurePath(name).stem}_0.png"
-    command = _command(f"from PIL import Image; Image.open({json.dumps(name)}).save({json.dumps(first)})")
+    command = python_command(f"from PIL import Image; Image.open({json.dumps(name)}).save({json.dumps(first)})")
     raise ValueError(f"{name} holds {pages} pages or frames. Save the one to read as a file of its own: {command}")
   with _named(name):
     # Loading a TIFF rotates it and removes the tag; a PNG may store the tag after its pixels.
@@ -139,7 +140,7 @@ def _to_8_bits(data: bytes, name: str) -> str:
     return "Convert it to 8-bit RGB."
   flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
   result = f"{pathlib.PurePath(name).stem}_8bit.png"
-  command = _command(
+  command = python_command(
     f"import cv2; picture = cv2.imread({json.dumps(name)}, {flags}); "
     f"cv2.imwrite({json.dumps(result)}, cv2.convertScaleAbs(picture, None, 255 / {white}))"
   )
@@ -149,8 +150,10 @@ def _to_8_bits(data: bytes, name: str) -> str:
   )
 
 
-def _command(code: str) -> str:
-  return f"python -c {shlex.quote(code)}"
+def encoded_size(data: bytes) -> tuple[int, int]:
+  """Returns (height, width) of an encoded picture as stored, from its header. Raises ValueError if that is damaged."""
+  with _named("the picture"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    return image.height, image.width
 
 
 def encode(image: np.ndarray, suffix: str, options: Sequence[int] = ()) -> bytes:

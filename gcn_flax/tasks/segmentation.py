@@ -60,7 +60,7 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
 def canvases(config: ml_collections.ConfigDict, source: Source) -> list[canvas.Canvas]:
   """Returns the (height, width) that each image is padded to for evaluation."""
   fixed = tuple(config.data.eval_size)
-  return [fixed] * len(source) if fixed else canvas.canvases_of(source.sizes)
+  return [fixed] * len(source) if fixed else [canvas.canvas_of(size) for size in source.sizes]
 
 
 def eval_transform(config: ml_collections.ConfigDict) -> Callable:

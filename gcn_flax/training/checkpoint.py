@@ -1,29 +1,22 @@
 """Checkpoints by Orbax: the most recent and the best, saved in the background, restored whole or not at all."""
 
-import asyncio
 import contextlib
-import json
-import logging
-import math
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from gcn_flax import files, json_files
+from gcn_flax.printable import one_line
 from gcn_flax.training import sharding, trees
+from gcn_flax.training.checkpoint_manager import open_manager
+from gcn_flax.training.checkpoint_metrics import CheckpointMetrics
+from gcn_flax.training.checkpoint_reader import make_reader
 
-_log = logging.getLogger(__name__)
-# A _CHECKPOINT_METADATA, as far as Orbax needs it.
-_STEP_METADATA = {
-  "init_timestamp_nsecs?": int | None, "commit_timestamp_nsecs?": int | None, "item_handlers?": object,
-  "metrics?": object, "performance_metrics?": {}, "custom_metadata?": {},
-}  # fmt: skip
 # TensorStore's words for temporary failures.
 _UNREACHABLE = ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
@@ -47,68 +40,19 @@ def check_path(directory: files.Path, read_only: bool = False) -> None:
     raise ValueError(f"{name!r}: a path that is not UTF-8 cannot hold checkpoints. Rename the folder.") from error
 
 
-class _WaitForAll:
-  """Mixin for Orbax's readers of arrays: they end only after every array was read or has failed.
-
-  Orbax's own (0.12.8) end with the first failure and close their event loop. TensorStore then prints a traceback for
-  each array that is still being read.
-  """
-
-  async def metadata(self, infos):
-    return await _gather([super(_WaitForAll, self).metadata([info]) for info in infos])
-
-  async def deserialize(self, infos, args=None):
-    pairs = zip(infos, args or [ocp.RestoreArgs()] * len(infos), strict=True)
-    return await _gather([super(_WaitForAll, self).deserialize([info], [arg]) for info, arg in pairs])
-
-
-async def _gather(reads: Sequence[Awaitable[Sequence[Any]]]) -> list[Any]:
-  outcomes = await asyncio.gather(*reads, return_exceptions=True)
-  failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-  if failed:
-    raise failed[0]
-  return [array for arrays in outcomes for array in arrays]
-
-
-class _NumpyReader(_WaitForAll, ocp.type_handlers.NumpyHandler):
-  """Restores arrays as NumPy's."""
-
-
-class _ArrayReader(_NumpyReader):
-  """Reads the shapes of saved JAX arrays as those of NumPy's; Orbax's own would read their shardings as well."""
-
-  def typestr(self) -> str:
-    return ocp.type_handlers.ArrayHandler().typestr()
-
-
-def _reader() -> ocp.PyTreeCheckpointHandler:
-  handlers = (np.ndarray, _NumpyReader()), (jax.Array, _ArrayReader())
-  return ocp.PyTreeCheckpointHandler(type_handler_registry=ocp.type_handlers.create_type_handler_registry(*handlers))
-
-
-class _Manager(ocp.CheckpointManager):
-  """Orbax's manager without its own preemption check.
-
-  Hosts agree on the step to stop at through a counter, see `workdir.stop_signal`. Orbax's check resets that counter,
-  and then one host stops while the others go on.
-  """
-
-  def reached_preemption(self, step: int) -> bool:
-    del step
-    return False
-
-
 class Checkpoints:
-  """The checkpoints in one directory, one folder per step, and their metrics in `scores.json`.
+  """The checkpoints in one directory, one folder per step, and their metrics.
 
   Each checkpoint holds the digests of its arrays, because Orbax (0.12.8) restores flipped bits without noticing.
-  Metrics are kept outside the checkpoints, because a run that is stopped before an evaluation gets its metric after
-  the restart.
 
   Args:
     directory: made if it is missing, unless `read_only`.
     keep: number of recent checkpoints to keep; the best one is kept too.
     read_only: True if nothing is to be written or cleaned up.
+
+  Attributes:
+    directory: path of the directory.
+    metrics: metric of each evaluated step.
 
   Raises ValueError as `check_path`.
   """
@@ -116,27 +60,11 @@ class Checkpoints:
   def __init__(self, directory: str | files.Path, keep: int = 1, read_only: bool = False):
     self.directory = files.path(directory)
     check_path(self.directory, read_only)
-    self._metrics_file = self.directory / "scores.json"
-    self._metrics, self._is_read_back = {}, False
+    self.metrics, self._is_read_back = CheckpointMetrics(self.directory / "scores.json"), False
     if not read_only:
       self._remove_empty()
-    options = ocp.CheckpointManagerOptions(
-      preservation_policy=None if read_only else AnyPreservationPolicy([LatestN(keep), _KeepBest(self._metrics)]),
-      create=not read_only,
-      cleanup_tmp_directories=not read_only,  # A save that was cut short takes room.
-      read_only=read_only,
-    )
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "digests": ocp.JsonCheckpointHandler()}
-    self._manager = self._open_manager(options, handlers)
-    self._read_metrics(read_only)
-
-  def _open_manager(self, options: ocp.CheckpointManagerOptions, handlers: dict[str, Any]) -> _Manager:
-    try:
-      return _Manager(self.directory, options=options, item_handlers=handlers)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-      for path in self.directory.glob("[0-9]*/_CHECKPOINT_METADATA"):
-        json_files.read(path, _STEP_METADATA, "Move it elsewhere: the checkpoint can be read without it.")
-      raise
+    self._manager = open_manager(self.directory, self.metrics, keep, read_only)
+    self.metrics.read(is_expected=bool(self.steps()), read_only=read_only)
 
   def _remove_empty(self) -> None:
     """Removes empty folders with the names of steps: Orbax saves nothing before the last step that has a folder."""
@@ -145,21 +73,6 @@ class Checkpoints:
         if folder.name.isdecimal() and folder.is_dir() and not files.is_filled(folder):
           folder.rmdir()
     sharding.all_gather(None)  # No host looks before they are removed.
-
-  def _read_metrics(self, read_only: bool) -> None:
-    """Reads the metrics. If they are missing or damaged, logs it and, unless `read_only`, keeps the damaged file."""
-    try:
-      metrics = json_files.read(
-        self._metrics_file, {str: float}, "Without it the newest checkpoint counts as the best."
-      )
-      self._metrics.update({int(step): metric for step, metric in metrics.items() if step.isdecimal()})
-    except FileNotFoundError:
-      if self.steps():
-        _log.warning("WARNING: %s: missing. The newest checkpoint counts as the best.", self._metrics_file)
-    except ValueError as error:
-      _log.warning("WARNING: %s", error)
-      if not read_only and jax.process_index() == 0:
-        files.keep_damaged(self._metrics_file)
 
   def steps(self) -> list[int]:
     """Returns the steps that have a checkpoint, in order; an empty folder is none."""
@@ -171,24 +84,8 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """Returns the step of highest metric, the later of equals; the newest if none was evaluated."""
-    best = _best(self.steps(), self._metrics)
+    best = self.metrics.best(self.steps())
     return self.latest() if best is None else best
-
-  def metric(self, step: int) -> float | None:
-    """Returns the metric of a step, mean IoU or top-1 accuracy; None if it was not evaluated."""
-    return self._metrics.get(step)
-
-  def set_metric(self, step: int, metric: float) -> None:
-    """Stores the metric of a step, before or after it is saved; ignores NaN, the metric of a set that is all void."""
-    if not math.isnan(metric):
-      self._metrics[step] = metric
-      self._write_metrics()
-
-  def forget_metrics_after(self, step: int) -> None:
-    """Drops the metrics of steps that a resumed run has not reached yet."""
-    for later in [known for known in self._metrics if known > step]:
-      del self._metrics[later]
-    self._write_metrics()
 
   def save(self, step: int, state: Any, settings: Mapping[str, Any] | None = None) -> None:
     """Starts saving in the background; the first save is waited for, and its structure read back.
@@ -281,7 +178,7 @@ class Checkpoints:
       partial_restore=True,
     )
     # By the handler, not by the manager, which waits for the other hosts.
-    arrays = self._read_or_damaged(step, lambda step: _reader().restore(self._state_folder(step), args=args))
+    arrays = self._read_or_damaged(step, lambda step: make_reader().restore(self._state_folder(step), args=args))
     if noted is not None:
       changed = [name for name, digest in trees.digests(arrays).items() if noted.get(name) != digest]
       if changed:
@@ -304,7 +201,7 @@ class Checkpoints:
         raise
       if step not in self.steps():
         raise ValueError(f"{self.directory}/{step} was removed while it was read. Repeat the command.") from error
-      reason = " ".join(str(error).split())[:200].rstrip(" .")
+      reason = one_line(error)[:200].rstrip(" .")
       raise DamagedCheckpoint(f"{self.directory}/{step} is damaged: {reason or type(error).__name__}.") from error
 
   def set_aside(self, step: int) -> files.Path:
@@ -342,7 +239,7 @@ class Checkpoints:
       folder = self._state_folder(step)
       if not folder.exists():  # A kill came while it was being removed.
         raise FileNotFoundError("it is incomplete")
-      return trees.shapes(_reader().metadata(folder).tree)
+      return trees.shapes(make_reader().metadata(folder).tree)
 
     return self._read_or_damaged(step, read)
 
@@ -364,10 +261,6 @@ class Checkpoints:
   def __exit__(self, *_):
     self.close()
 
-  def _write_metrics(self) -> None:
-    if jax.process_index() == 0:
-      files.write(self._metrics_file, json.dumps(self._metrics) + "\n")
-
 
 def _place(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
   return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index].astype(leaf.dtype))
@@ -388,19 +281,3 @@ def open_checkpoints(workdir: str | files.Path) -> Checkpoints:
     if checkpoints.steps():
       return checkpoints
   raise ValueError(f"there is no checkpoint in {str(directory)!r}. Train first, or name another workdir.")
-
-
-class _KeepBest:
-  """Preservation policy of Orbax that keeps the checkpoint of highest metric."""
-
-  def __init__(self, metrics: dict[int, float]):
-    self._metrics = metrics  # Shared with `Checkpoints`, which fills it.
-
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    best = _best([checkpoint.step for checkpoint in checkpoints], self._metrics)
-    return [checkpoint.step == best for checkpoint in checkpoints]
-
-
-def _best(steps: list[int], metrics: dict[int, float]) -> int | None:
-  """Returns the step of highest metric, the later of equals; None if no step has one."""
-  return max((step for step in steps if step in metrics), key=lambda step: (metrics[step], step), default=None)

@@ -115,8 +115,9 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
     changed = [key for key, value in values.items() if old.get(key) != value]
     if changed:
       fix = "Bring that data set back, or use a new workdir"
-      if set(changed) <= {"classes", "digest"} and _renamed(old["classes"], values["classes"]):
-        pairs = {**_renamed(old["classes"], values["classes"]), old["digest"]: values["digest"]}
+      renamed = _renamed(old.get("classes", ()), values.get("classes", ()))
+      if renamed and set(changed) <= {"classes", "digest"} and "digest" in old:
+        pairs = {**renamed, old["digest"]: values["digest"]}
         fix += f". If only names of classes were mended, {_replacements(pairs, workdir / 'run.json')}"
       raise ValueError(
         f"{name} in {data_dir} is not what the workdir was begun with ({', '.join(changed)} differ). {fix}."

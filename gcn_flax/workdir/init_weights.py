@@ -1,6 +1,5 @@
 """Initial weights of a run: `config.init_from` (the network) or `config.model.pretrained` (its encoder)."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +9,11 @@ import ml_collections
 from gcn_flax import build, files
 from gcn_flax import config as config_lib
 from gcn_flax.messages import flag
-from gcn_flax.models import pretrained, torch_names, weights_file
+from gcn_flax.models import pretrained, torch_names
 from gcn_flax.training.checkpoint import DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
-from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.record import TrainingData, exported_entry
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
@@ -157,5 +156,5 @@ def _from_file(config: ml_collections.ConfigDict, path: files.Path, target: dict
   try:
     return torch_names.from_tensors(tensors, {name: target[name] for name in COLLECTIONS})
   except ValueError as error:
-    settings = json.loads(weights_file.read_metadata(path).get("config", "{}"))
+    settings = exported_entry(path, "config", {"model?": {}})
     raise _of_another_network(config, path, settings, error) from error

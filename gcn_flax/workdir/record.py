@@ -47,12 +47,7 @@ class TrainingData:
       return cls()
     if not trained.is_file():
       return cls.from_json(Workdir(trained).run_record(), Workdir(trained).settings())
-    metadata, fix = weights_file.read_metadata(trained), "Export the weights again, or delete this entry."
-    data, config = (
-      json_files.parse(metadata.get(entry, "{}"), form, f"{trained}, metadata entry {entry!r}", fix)
-      for entry, form in (("data", RECORD), ("config", _CONFIG))
-    )
-    return cls.from_json(data, config)
+    return cls.from_json(exported_entry(trained, "data", RECORD), exported_entry(trained, "config", _CONFIG))
 
   @classmethod
   def from_json(cls, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "TrainingData":
@@ -72,6 +67,15 @@ class TrainingData:
   def to_json(self) -> dict[str, Any]:
     """Returns the data as an object for JSON; {} without classes."""
     return {"classes": self.classes, "palette": self.palette, "partial": self.partial} if self.classes else {}
+
+
+def exported_entry(path: files.Path, name: str, form: Any) -> dict[str, Any]:
+  """Returns a JSON entry of an exported file's metadata, `data` or `config`; {} if the file has none.
+
+  Raises ValueError if it is damaged, or not of the form of `json_files`.
+  """
+  text = weights_file.read_metadata(path).get(name, "{}")
+  return json_files.parse(text, form, f"{path}, metadata entry {name!r}", "Export the weights again, or delete it.")
 
 
 def write_run_json(workdir: Workdir, step: int, data: Mapping[str, Any]) -> None:

@@ -66,11 +66,12 @@ def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start
     name: name of the metric there.
     start: step the run continues from; its own metric, if lost, is computed again.
   """
+  steps = checkpoints.steps()
   for line in read_metrics(workdir / "metrics.jsonl"):
     step, metric = line["step"], line.get(name)
-    if metric is not None and step < start and step in checkpoints.steps() and checkpoints.metric(step) is None:
+    if metric is not None and step < start and step in steps and checkpoints.metrics.get(step) is None:
       _log.warning("WARNING: the metric of step %d was lost; it is taken from %s.", step, workdir / "metrics.jsonl")
-      checkpoints.set_metric(step, metric)
+      checkpoints.metrics.set(step, metric)
 
 
 def _init(setup: build.Setup, init_weights: dict[str, Any], seed: int) -> TrainState:

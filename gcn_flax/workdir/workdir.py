@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gcn_flax import files, json_files
@@ -19,7 +19,7 @@ RECORD = {
   "classes?": [str],
   "palette?": [(range(256),) * 3],
   "partial?": {str: [str]},
-  "fingerprints?": {str: {str: object}},
+  "fingerprints?": {str: {"classes?": [str], "digest?": str}},
   "starts?": [{"time": str}],
   "command?": str,
   "commit?": str | None,
@@ -59,8 +59,14 @@ class Workdir:
 
   @property
   def is_begun(self) -> bool:
-    """Returns True if there is a checkpoint; a save that a kill cut short has a longer name."""
-    return any(re.fullmatch("[0-9]+", path.name) and files.is_filled(path) for path in self.checkpoints.glob("[0-9]*"))
+    """Returns True if there is a checkpoint."""
+    return any(True for _ in self._checkpoint_folders())
+
+  def _checkpoint_folders(self) -> Iterator[files.Path]:
+    """Yields the folders of all checkpoints; a save that a kill cut short has a longer name."""
+    for folder in self.checkpoints.glob("[0-9]*"):
+      if re.fullmatch("[0-9]+", folder.name) and files.is_filled(folder):
+        yield folder
 
   def create(self) -> None:
     """Makes the folder if it is missing."""
@@ -86,8 +92,7 @@ class Workdir:
     return self._read("config.json", form) or self._settings_of_checkpoint(form)
 
   def _settings_of_checkpoint(self, form: Any) -> dict[str, Any]:
-    steps = [int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdecimal()]
-    path = self.checkpoints / str(max(steps)) / "_CHECKPOINT_METADATA"
+    path = max(self._checkpoint_folders(), key=lambda folder: int(folder.name)) / "_CHECKPOINT_METADATA"
     if not path.exists():
       return {}
     stored = json_files.read(path, {"custom_metadata?": {"config?": form}}, self.restore_fix)

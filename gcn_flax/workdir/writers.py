@@ -18,22 +18,30 @@ from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 
+# The lines of metrics.jsonl, all of which have a step, and of the files of `ImageIdLog`.
+_METRICS, _IMAGE_IDS = {str: float | None}, {"step": int, "image_ids": [str]}
+
 
 def read_metrics(path: files.Path) -> list[dict[str, Any]]:
   """Returns the whole lines of a metrics.jsonl, those with a step and numbers; [] if there is none."""
-  return _parse_metrics(path)[0]
+  return _parse_lines(path, _METRICS)[0]
 
 
-def _parse_metrics(path: files.Path) -> tuple[list[dict[str, Any]], int]:
+def read_image_ids(path: files.Path) -> dict[int, list[str]]:
+  """Returns the image ids of each step from a file of `ImageIdLog`; {} if there is none."""
+  return {line["step"]: line["image_ids"] for line in _parse_lines(path, _IMAGE_IDS)[0]}
+
+
+def _parse_lines(path: files.Path, form: Any) -> tuple[list[dict[str, Any]], int]:
   """Returns the whole lines, and the number of damaged ones; a last line that a kill cut short is neither."""
-  *texts, last = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-  lines = [_parse_line(text) for text in (*texts, last)]
+  texts = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+  lines = [_parse_line(text, form) for text in texts]
   return [line for line in lines if line], sum(line is None for line in lines[:-1])
 
 
-def _parse_line(text: bytes) -> dict[str, Any] | None:
+def _parse_line(text: bytes, form: Any) -> dict[str, Any] | None:
   try:
-    line = json_files.parse(text, {str: float | None}, "line", fix="")
+    line = json_files.parse(text, form, "line", fix="")
   except ValueError:
     return None
   return line if isinstance(line.get("step"), int) else None
@@ -57,7 +65,7 @@ class MetricWriter:
 
   def __init__(self, workdir: Workdir, last_step: int):
     path = workdir / "metrics.jsonl"
-    lines, num_damaged = _parse_metrics(path)
+    lines, num_damaged = _parse_lines(path, _METRICS)
     lines = [line for line in lines if line["step"] <= last_step]
     self._keys = {(line["step"], key) for line in lines for key in line}
     self._writes = jax.process_index() == 0

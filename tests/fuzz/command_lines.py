@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from gcn_flax import config as config_lib
-from gcn_flax.config_checks import _CHOICES
+from gcn_flax.config_fields import CHOICES
 from gcn_flax.labels import DATASETS
 from gcn_flax.nested import flatten
 from tests.fuzz import values
@@ -96,8 +96,8 @@ def field_value(rng: random.Random, field: str) -> str:
   if rng.random() < 0.12:
     return rng.choice(values.ODD)
   default = _FIELDS[field]
-  if field in _CHOICES and rng.random() < 0.8:
-    return rng.choice(_CHOICES[field])
+  if field in CHOICES and rng.random() < 0.8:
+    return rng.choice(CHOICES[field])
   return rng.choice(_BY_NAME.get(field) or _pool(field, default))
 
 

@@ -31,13 +31,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step, score in ((1, 0.2), (2, 0.7), (3, None), (4, float("nan")), (5, None), (6, 0.6)):
       if score is not None:
-        checkpoints.set_metric(step, score)
+        checkpoints.metrics.set(step, score)
       checkpoints.save(step, state(step))
     checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert (checkpoints.latest(), checkpoints.best()) == (6, 2)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
-    assert (checkpoints.latest(), checkpoints.best(), checkpoints.metric(6)) == (6, 2, 0.6)
+    assert (checkpoints.latest(), checkpoints.best(), checkpoints.metrics.get(6)) == (6, 2, 0.6)
     restored = checkpoints.restore(2, target())
     np.testing.assert_array_equal(restored.params["conv"]["kernel"], np.full((2, 3), 2.0))
     assert int(restored.step) == 2 and int(restored.opt_state[1]["count"]) == 2
@@ -56,7 +56,7 @@ def test_a_metric_may_come_after_its_checkpoint_and_is_kept(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state(1))
   with Checkpoints(tmp_path, keep=1) as checkpoints:
-    checkpoints.set_metric(1, 0.5)
+    checkpoints.metrics.set(1, 0.5)
     for step in (2, 3):
       checkpoints.save(step, state(step))
     checkpoints.wait()
@@ -66,10 +66,10 @@ def test_a_metric_may_come_after_its_checkpoint_and_is_kept(tmp_path):
 def test_metrics_of_steps_yet_to_come_are_forgotten(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     for step in (1, 2, 3):
-      checkpoints.set_metric(step, step / 10)
-    checkpoints.forget_metrics_after(2)
+      checkpoints.metrics.set(step, step / 10)
+    checkpoints.metrics.forget_after(2)
   with Checkpoints(tmp_path, keep=1) as checkpoints:
-    assert [checkpoints.metric(step) for step in (1, 2, 3)] == [0.1, 0.2, None]
+    assert [checkpoints.metrics.get(step) for step in (1, 2, 3)] == [0.1, 0.2, None]
 
 
 def test_another_network_is_rejected_with_the_leaves_that_differ(tmp_path):
@@ -279,14 +279,14 @@ def test_damaged_metrics_are_kept_and_the_newest_is_best(tmp_path, caplog, conte
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step in (1, 2):
       checkpoints.save(step, state(step))
-      checkpoints.set_metric(step, 1 - step / 10)
+      checkpoints.metrics.set(step, 1 - step / 10)
   scores = tmp_path / "scores.json"
   scores.unlink() if content is None else scores.write_text(content)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.best() == 2
   assert content is None or scores.read_text() == content
   with Checkpoints(tmp_path, keep=2) as checkpoints:
-    checkpoints.set_metric(1, 0.9)
+    checkpoints.metrics.set(1, 0.9)
     assert checkpoints.best() == 1
   assert scores.read_text() == '{"1": 0.9}\n'
   assert content is None or (tmp_path / "scores.json.damaged").read_text() == content

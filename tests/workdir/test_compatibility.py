@@ -1,6 +1,5 @@
 """One run per workdir, with room for its checkpoints."""
 
-import json
 import os
 import re
 import resource
@@ -16,7 +15,7 @@ from gcn_flax import train
 from gcn_flax.training.checkpoint import open_checkpoints
 from gcn_flax.workdir import compatibility, lock
 from gcn_flax.workdir.workdir import Workdir
-from gcn_flax.workdir.writers import read_metrics
+from gcn_flax.workdir.writers import read_image_ids, read_metrics
 from tests.test_main import ROOT, SMALL
 
 pytestmark = pytest.mark.usefixtures("fast_runs")
@@ -94,9 +93,9 @@ def test_a_damaged_example_is_named_or_skipped_and_counted(config, damaged, tmp_
   train.run(config, tmp_path / "run")
   # Every one of twelve images stands twice in 24 places; a damaged one may be drawn again in place of itself.
   assert [line["skipped"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line][-1] >= 2
-  lines = [json.loads(line) for line in (tmp_path / "run" / "examples" / "start0_host0.jsonl").read_text().splitlines()]
-  assert [line["step"] for line in lines] == [1, 2, 3]
-  seen = [image for line in lines for image in line["image_ids"]]
+  image_ids = read_image_ids(tmp_path / "run" / "examples" / "start0_host0.jsonl")
+  assert list(image_ids) == [1, 2, 3]
+  seen = [image for step in image_ids.values() for image in step]
   assert len(seen) == 24 and len(set(seen)) == 11
 
 

@@ -158,7 +158,7 @@ def test_metrics_that_are_lost_come_from_the_log(tmp_path):
   (workdir.checkpoints / "scores.json").write_text("")
   with Checkpoints(workdir.checkpoints, keep=1) as checkpoints:
     recover_metrics(checkpoints, workdir, "validation/mean_iou", start=3)
-    assert checkpoints.best() == 1 and checkpoints.metric(3) is None  # The last is computed again.
+    assert checkpoints.best() == 1 and checkpoints.metrics.get(3) is None  # The last is computed again.
     checkpoints.save(4, {"array": np.arange(4)})
     checkpoints.wait()
     assert checkpoints.steps() == [1, 4]
