@@ -5,13 +5,16 @@ import logging
 import shutil
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs import camvid
 from gcn_flax import command_line, evaluate, main, train
 from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import open_source
+from gcn_flax.tasks import segmentation
 from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import tiny_config
 
@@ -126,3 +129,20 @@ def test_the_canvas_of_a_run_is_kept_and_another_one_is_named(run, pictures, mix
   exported = f"--config.init_from={workdir}/export/network.safetensors"
   assert main.main(flags(mixed_data_dir, tmp_path / "other", "--mode=eval", "--checkpoint=0", exported)) == 0
   assert seen[-1] == (96, 128)
+
+
+def test_the_network_sees_one_image_at_a_time():
+  """In a batch, the order of sums would depend on the number of images."""
+  shapes = []
+
+  class Logits:
+    def argmax(self):
+      return jnp.zeros((1, 32, 64), jnp.uint8)
+
+  def apply(images):
+    shapes.append(images.shape)
+    return Logits()
+
+  infer = segmentation.inference(camvid.get_config())
+  found = infer(apply, jnp.zeros((3, 32, 64, 3), jnp.uint8), jnp.zeros((3, 2), jnp.int32))
+  assert found.shape == (3, 32, 64) and set(shapes) == {(1, 32, 64, 3)}
