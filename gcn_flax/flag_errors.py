@@ -1,6 +1,5 @@
 """Explains in one line why a command line cannot be parsed: its recipe, an unknown flag or field, a value."""
 
-import json
 import os
 import pathlib
 import re
@@ -12,6 +11,7 @@ import ml_collections
 from absl import flags
 
 from gcn_flax import config as config_lib
+from gcn_flax import json_files
 from gcn_flax.messages import closest, flag
 from gcn_flax.nested import flatten
 
@@ -50,8 +50,8 @@ def recipe_problem(recipe: str) -> str:
 
 def _recipe_of_run(workdir: pathlib.Path) -> str:
   try:
-    command = json.loads((workdir / "run.json").read_text())["command"]
-  except (OSError, ValueError, KeyError):
+    command = json_files.read(workdir / "run.json", {"command": str}, fix="")["command"]
+  except (OSError, ValueError):
     return "Name the recipe it was begun with, for instance --config=configs/quickstart.py"
   return f"It was begun by: {command}"
 

@@ -143,6 +143,10 @@ def test_the_settings_of_a_run_are_answered_with_the_command_that_began_it(name,
   (tmp_path / "config.json").write_text('{"data": {"random_crop": false}}')
   with pytest.raises(command_line.UserError, match="it is no recipe. Name the recipe it was begun with, for"):
     command_line.parse(["gcn_flax", f"--config={tmp_path}{name}", "--workdir=W"])
+  for rubbish in ("null", "[" * 100_000, '{"command": 5}'):
+    (tmp_path / "run.json").write_text(rubbish)
+    with pytest.raises(command_line.UserError, match="it is no recipe. Name the recipe it was begun with, for"):
+      command_line.parse(["gcn_flax", f"--config={tmp_path}{name}", "--workdir=W"])
   command = "python -m gcn_flax --config=configs/camvid.py --workdir=x"
   (tmp_path / "run.json").write_text(json.dumps({"command": command}))
   with pytest.raises(command_line.UserError, match=f"it is no recipe. It was begun by: {command}"):

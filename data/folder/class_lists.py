@@ -131,7 +131,7 @@ def _csv_rows(lines: list[tuple[str, str]]) -> list[Row]:
 def _yaml_rows(text: str) -> list[Row]:
   try:
     names = yaml.load(text, Loader=yaml.BaseLoader)["names"]  # BaseLoader leaves `no` and `1` as they are written.
-  except yaml.YAMLError as error:
+  except (yaml.YAMLError, LookupError, TypeError, RecursionError) as error:  # RecursionError: nested too deeply.
     raise ValueError(f"is no YAML file ({' '.join(str(error).split())}). {FORMS}.") from error
   if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
     return [Row("names", name, value) for value, name in names.items()]

@@ -1,10 +1,10 @@
 """Messages about files that are neither images nor masks, with the command that helps."""
 
-import json
 import pathlib
 import shlex
 from collections.abc import Sequence
 
+from gcn_flax import json_files
 from gcn_flax.input_pipeline.pictures import SUFFIXES
 
 # Annotations of other tools: no pictures, so masks are drawn from them first.
@@ -47,10 +47,10 @@ def _draw(folder: pathlib.Path, path: pathlib.Path) -> str:
   quoted, aside = shlex.quote(str(folder)), shlex.quote(f"{folder.parent.parent}/annotations_{folder.name}")
   move = f"Then move them away: mkdir -p {aside} && mv {quoted}/*{path.suffix} {aside}"
   try:
-    content = json.loads(path.read_bytes()) if path.suffix == ".json" else {}
+    is_of_labelme = path.suffix == ".json" and bool(json_files.read(path, {"shapes": object}, fix=""))
   except ValueError:
-    content = {}
-  if isinstance(content, dict) and "shapes" in content:
+    is_of_labelme = False
+  if is_of_labelme:
     return (
       "If their masks are not drawn yet, run labelme's examples/semantic_segmentation/labelme2voc.py: "
       f"python labelme2voc.py {quoted} OUTPUT --labels labels.txt, which draws them in OUTPUT/SegmentationClass. {move}"

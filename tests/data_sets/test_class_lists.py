@@ -107,6 +107,7 @@ def test_three_values_are_no_colour(tmp_path):
     ("name,r,g,b\nroad,128,64,128\ncar,0,0", "line 3: 'car,0,0' has no value or colour, unlike other lines."),
     ("road: 0\ncar: 256", "line 2: '256' is neither a value from 0 to 255 nor a colour"),
     ("names: [road", "is no YAML file"),
+    (f"names: {'[' * 100_000}", "is no YAML file"),
     ("names: 3", "has `names` that are neither a list of names nor VALUE: NAME. Write one name per line"),
     ("road\n__ignore__", "lists '__ignore__', which is not a class: 255 is void. For another value write name ="),
   ],

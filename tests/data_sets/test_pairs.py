@@ -1,6 +1,5 @@
 """Names of images and masks that do not agree are explained once, with the command that mends them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -115,11 +114,17 @@ def test_nested_folders_are_named_with_the_command_that_flattens_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "content, cure", [({"shapes": []}, "labelme2voc.py"), ({"images": []}, "export them as PNG masks")]
+  "content, cure",
+  [
+    ('{"shapes": []}', "labelme2voc.py"),
+    ('{"images": []}', "export them as PNG masks"),
+    ("[" * 100_000, "export them as PNG masks"),
+  ],
+  ids=["labelme", "other", "nested"],
 )
 def test_annotations_beside_images_are_no_masks(tmp_path, content, cure):
   folders = write(tmp_path, ["a.jpg", "a.json"], [])
-  (folders[0] / "a.json").write_text(json.dumps(content))
+  (folders[0] / "a.json").write_text(content)
   line, missing = problems(folders)
   assert "contains 1 .json files (a.json), which are annotations, not masks" in line and cure in line
   assert "contains no mask for the 1 images of" in missing
