@@ -59,7 +59,7 @@ _EVALUATION = ("run/eval_*.json", "run/eval_*.png", "run/report.json", "run/repo
 _TRAINING = (
   "config.json", "run.json", "metrics.jsonl", "eval_*.json", "eval_*.png", "report.json", "report.html", "tensorboard*",
   "checkpoints", "checkpoints/scores.json*", "metrics.jsonl.damaged*", "checkpoints/3*", "checkpoints/damaged*",
-  "compiled*",
+  "compiled*", "samples*",
 )  # fmt: skip
 COMMANDS = {
   "train": _main(STEPS, writes=tuple(f"run/{name}" for name in _TRAINING), always_writes=("run/lock", "run/compiled*")),
@@ -69,6 +69,15 @@ COMMANDS = {
   ),
   "eval": _main("--mode=eval", writes=_EVALUATION),
   "predict": _main("--mode=predict", "--images=pictures/*.png", "--output=out", writes=("out", "out/*")),
+  "by workdir": Command(
+    ("gcn_flax", "--mode=predict", "--workdir=run", "--images=pictures/0.png", "--output=out"), writes=("out", "out/*")
+  ),
+  "by file": Command(
+    (
+      "gcn_flax", "--mode=predict", "--workdir=run/export/network.safetensors", "--images=pictures/0.png", "--output=out",
+    ),
+    writes=("out", "out/*"),
+  ),
   "submission": _main("--mode=predict", "--submission=voc", "--output=sent", writes=("sent*",)),
   "check": _main("--mode=check", "--submission=voc"),
   "search_crf": _main("--mode=search_crf", writes=("run/crf_validation.json",)),
