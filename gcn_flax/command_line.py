@@ -1,6 +1,7 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import ml_collections
@@ -17,7 +18,7 @@ MODES = {
   "predict": "predict label maps of pictures, or a submission to a benchmark server",
   "check": "read a submission back and check it",
   "search_crf": "search the parameters of CRF post-processing",
-  "export": "write encoder and network as safetensors",
+  "export": "write the network as ONNX, StableHLO, PyTorch and safetensors",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
 SERVERS = ("voc", "cityscapes")
@@ -42,7 +43,12 @@ _FLAGS = {
     "SPLIT",
     "default: config.data.eval_split; for --submission: test",
   ),
-  "images": (("predict",), "PATTERN", "pictures to predict: folder, file, or quoted 'a/*.jpg'; may be repeated"),
+  "images": (
+    ("predict", "export"),
+    "PATTERN",
+    "pictures to predict, or to compare exported files on: folder, file, or quoted 'a/*.jpg'; may be repeated",
+  ),
+  "export_size": (("export",), "H,W", "fixes the input size of the StableHLO and ONNX files; default: any"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
   "topology": (("plan",), "CHIPS", "chips to plan for: v5e:4x8, h100:8"),
@@ -101,7 +107,7 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   flags.DEFINE_multi_string("images", [], **options["images"])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "submission", "output", "topology", "batch", "coordinator"):
+  for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator"):
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])
@@ -205,6 +211,8 @@ def _check_combinations(given: flags.FlagValues) -> None:
     raise UserError(f"--split={given.split} names a split of a data set, and --images is none. Leave it out.")
   if mode == "predict" and given.images and not given.output:
     raise UserError("--mode=predict needs a folder for the label maps, for instance --output=runs/predictions.")
+  if given.export_size and not re.fullmatch(r"[0-9]{1,6},[0-9]{1,6}", given.export_size):
+    raise UserError(f"{flag('export_size', given.export_size)}: must be H,W. Use for instance --export_size=512,512.")
   if "://" in given.output:
     raise UserError(f"--output={given.output}: must be a local folder, for instance --output=runs/predictions.")
   if mode == "check" and not given.submission:

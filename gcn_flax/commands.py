@@ -46,7 +46,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "predict": lambda: _predict(config, workdir, given),
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint),
+    "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
   return commands[given.mode]()
@@ -72,6 +72,10 @@ def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
   if given.images:
     return predict.run(config, workdir, given.images, given.output, given.checkpoint)
   return submission.run(config, workdir, given.submission, given.split, given.output, given.checkpoint)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+  return tuple(map(int, text.split(","))) if text else ()
 
 
 def _join(given: flags.FlagValues) -> int:

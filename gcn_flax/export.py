@@ -12,9 +12,9 @@ import ml_collections
 import numpy as np
 
 import gcn_flax
-from gcn_flax import build, files
+from gcn_flax import build, exporting, files
 from gcn_flax import config as config_lib
-from gcn_flax.exporting import agreement, network, onnx_graph, readme, stablehlo
+from gcn_flax.exporting import agreement, onnx_graph, readme, stablehlo
 from gcn_flax.input_pipeline import pictures
 from gcn_flax.models import torch_names, weights_file
 from gcn_flax.models.ops import REFERENCE
@@ -64,17 +64,18 @@ def run(
     The files with their sizes in bytes.
 
   Raises:
-    ValueError: for what `preflight`, `load_trained` and `pictures_of` reject, and for sides that are no multiples of 32.
+    ValueError: for what `preflight`, `load_trained` and `pictures_of` reject, for sides that are no multiples of 32,
+      and on several hosts.
   """
   workdir = Workdir(workdir)
   if any(side < 32 or side % 32 for side in size):
     raise ValueError(f"--export_size={','.join(map(str, size))}: sides must be multiples of 32.")
-  chosen = pictures_of(images) if images else []
+  if jax.process_count() > 1:
+    raise ValueError(f"--mode=export: runs on one host, not {jax.process_count()}. Start it on one host.")
+  chosen = pictures_of(images)
   preflight(config, workdir)
   workdir.check_writable("export/", *(f"export/{name}" for name in _FILES))
   trained = load_trained(config, workdir, checkpoint)
-  if jax.process_index() > 0:
-    return {}
   written = write_weights(config, workdir, trained)
   if config_lib.is_classifier(config):
     _log.info("a classifier of whole images is exported as safetensors alone.")
@@ -131,17 +132,15 @@ def _write_programs(
   contents = {
     "network.stablehlo": stablehlo.serialize(trained.setup.network.clone(ops=REFERENCE), trained.weights, size),
     "network.onnx": onnx_graph.serialize(tensors, family, metadata, size),
-    "network.py": pathlib.Path(network.__file__).read_bytes(),
+    "network.py": pathlib.Path(exporting.__file__).with_name("network.py").read_bytes(),
   }
   for name, content in contents.items():
     files.write(folder / name, content)
   _log.info("comparing the files with the network on %s", description["pictures"])
   padded, expected = [model.pad(image) for image in images], model.probabilities(images)
-  agreements = {}
-  for name, make in _runtimes(folder).items():
-    runtime = make()
-    agreements[name] = _compare(name, runtime, padded, expected)
-  description["agreement"] = agreements
+  description["agreement"] = {
+    name: _compare(name, make(), padded, expected) for name, make in _runtimes(folder).items()
+  }
   contents["network.json"] = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
   contents["README.md"] = readme.render(description, size).encode()
   for name in ("network.json", "README.md"):

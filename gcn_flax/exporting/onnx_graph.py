@@ -1,9 +1,8 @@
-"""ONNX of a trained network, built from its weights by PyTorch's names; batch normalisation is folded into convolutions.
+"""ONNX of a trained network, built from its weights, with batch normalisation folded into the convolutions.
 
-The graph follows from the names and shapes of the weights: the blocks of the encoder, the kind of heads, whether there
-is boundary refinement. It is written with the `onnx` package alone and holds seven operators for any batch and any
-sides that are multiples of 32. (A converter of JAX programs, jax2onnx 0.17, needs an Orbax that is older than ours,
-and fixed sides.)
+The graph follows from PyTorch's names and the shapes of the weights: the blocks of the encoder, the kind of heads,
+whether there is boundary refinement. It takes any batch and any sides that are multiples of 32. (A converter of JAX
+programs, jax2onnx 0.17.1, fixes the sides, and needs an older Orbax than this package.)
 """
 
 from collections.abc import Mapping, Sequence

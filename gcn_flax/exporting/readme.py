@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_TEXT = '''\
+_TEXT = """\
 # {backbone}, {num_classes} classes
 
 A semantic segmentation network, exported by gcn_flax {version} after {step} steps of training on {dataset}.
@@ -74,7 +74,7 @@ import gcn_flax
 
 labels = gcn_flax.load("network.safetensors").predict("photo.jpg")  # Pads by itself.
 ```
-'''
+"""
 
 _FORMATS = {
   "network.onnx": "ONNX Runtime, TensorRT, OpenVINO and the like",

@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import export
 
+from gcn_flax.models.gcn import GCN
 from gcn_flax.training.steps import normalize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def serialize(network: nn.Module, weights: dict[str, Any], size: Sequence[int] = ()) -> bytes:
+def serialize(network: GCN, weights: dict[str, Any], size: Sequence[int] = ()) -> bytes:
   """Returns the network with its weights and the normalisation of its input, as written by `jax.export`.
 
   The program maps RGB uint8 `[B, H, W, 3]` to a label map uint8 `[B, H, W]` and probabilities float32
   `[B, H, W, num_classes]`, for any B and any H and W that are multiples of 32.
 
   Args:
-    network: a `GCN` with the reference implementations, because the program is for several platforms.
+    network: the network, with the reference implementations, because the program is for several platforms.
     weights: weights from `TrainState.weights`.
     size: (H, W) to fix; () for any.
   """
