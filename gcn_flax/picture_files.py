@@ -54,7 +54,7 @@ def overlay_path(target: pathlib.Path) -> pathlib.Path:
 
 
 def _check_replaced(output: pathlib.Path, targets: Sequence[pathlib.Path]) -> None:
-  """Raises ValueError if a prediction would replace a file that is none, such as a true mask."""
+  """Raises ValueError if a prediction would overwrite a file that is not a prediction, such as a mask."""
   written = [path for target in targets for path in (target, overlay_path(target))]
   others = [path for path in written if os.path.lexists(path) and not overlay.is_predicted(path)]
   if others:

@@ -80,7 +80,7 @@ def test_recipes_know_the_config_alone(path):
 
 @pytest.mark.parametrize("path", sorted(pathlib.Path("data").rglob("*.py")), ids=str)
 def test_builders_import_only_labels_helpers_and_the_reader_of_pictures(path):
-  helpers = ("interrupts", "json_files", "labels", "parallel", "printable", "rounding", "input_pipeline.pictures")
+  helpers = ("interrupts", "json_files", "labels", "parallel", "printable", "input_pipeline.pictures")
   more = {"browse.py": ("input_pipeline", "visualize"), "prepare.py": ("input_pipeline",)}
   allowed = tuple(f"gcn_flax.{name}" for name in helpers + more.get(path.name, ()))
   assert all(name.startswith(allowed) for name in imports(path) if name.startswith("gcn_flax"))

@@ -1,7 +1,10 @@
 """Decides for each platform (CPU, GPU, TPU) the implementation of operations, space-to-depth and channel padding.
 
+It also decides whether batch normalisation computes the exact variance, as on CPUs (`Ops.fast_variance`).
+
 All implementations give the same results up to rounding. The choice follows measurements on CPUs and the compiler's
-estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get the reference: no other ran on one.
+estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get `REFERENCE`, without channel padding: no
+other ran on one. `GPU = Ops(...)` and its row in `ops_for` is where one would be added.
 """
 
 import contextlib
