@@ -1,4 +1,4 @@
-"""Wraps the application: who may ask, one line of log per request, answers that reach clients that are still sending."""
+"""Wraps the application: a log of requests, answers that reach clients that still send, refusal of other sites."""
 
 import asyncio
 import contextlib
@@ -51,8 +51,8 @@ class RequestLog:
 class EarlyAnswers:
   """Lets a client read an answer that is given before all of its body has arrived.
 
-  The rest of the body is read and discarded, for some seconds at most. Without this the connection would be reset, which
-  is all that many clients report.
+  The rest of the body is read and discarded, for some seconds at most. Otherwise the connection would be reset, and
+  many clients would report only that.
   """
 
   def __init__(self, app: ASGIApp):

@@ -1,11 +1,13 @@
 """Serves a page to try a network on, and its predictions, over HTTP: `--mode=serve`."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
 import signal
 import socket
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -60,7 +62,7 @@ def run(
     service = Service(Segmenter(config, load_trained(config, workdir, checkpoint)), _samples(workdir))
     names = _loopback_names(host)
     if not names:
-      _log.warning("WARNING: %s: whoever reaches this machine can use the server: it asks for no password.", flag("host", host))
+      _log.warning("WARNING: --host=%s: whoever can reach this machine can use the server; there is no password.", host)
     print(f"serving {printable(workdir)} on {_url(host, listener)} (Ctrl-C to stop)", flush=True)
     try:
       serve(service, listener, names)
@@ -71,6 +73,8 @@ def run(
 
 def listen(host: str, port: int) -> socket.socket:
   """Opens a listening socket. Raises ValueError if host and port cannot be used."""
+  if not host:
+    raise ValueError("--host='': names nothing. Use --host=127.0.0.1.")
   try:
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     return socket.create_server((host, port), family=family)
@@ -101,8 +105,7 @@ def serve(service: Service, listener: socket.socket, names: tuple[str, ...] = ()
     limit_concurrency=_MAX_CONNECTIONS,
     timeout_graceful_shutdown=_STOP_SECONDS,
   )
-  server = uvicorn.Server(config)
-  # Uvicorn raises a signal again once it has stopped: this handler takes it then, and before it starts.
+  server = _Server(config)
   previous = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
     asyncio.run(server.serve(sockets=[listener]))
@@ -111,8 +114,16 @@ def serve(service: Service, listener: socket.socket, names: tuple[str, ...] = ()
       signal.signal(number, handler)
 
 
+class _Server(uvicorn.Server):
+  """A server that leaves signals alone: Uvicorn would raise them again at its end, as if Ctrl-C were pressed twice."""
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    yield
+
+
 def _samples(workdir: Workdir) -> list[bytes]:
-  return [path.read_bytes() for path in sample_pictures(workdir.path)]
+  return [path.read_bytes() for path in sample_pictures(workdir)]
 
 
 def _loopback_names(host: str) -> tuple[str, ...]:

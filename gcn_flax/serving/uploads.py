@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import numpy as np
-from PIL import ImageOps
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -74,10 +73,9 @@ def read_picture(data: bytes) -> np.ndarray:
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
       raise HTTPException(
         413,
-        f"the picture is {height} x {width}; at most {MAX_PIXELS:,} pixels are accepted, and {MAX_SIDE:,} along a side. "
+        f"the picture is {height} x {width}, and may have {MAX_PIXELS:,} pixels and {MAX_SIDE:,} along a side. "
         "Make it smaller.",
       )
-    image, _ = pictures.decode(data, _NAME)
-    return pictures.to_rgb(ImageOps.exif_transpose(image), _NAME)
+    return pictures.decode_rgb(data, _NAME)
   except ValueError as error:
     raise HTTPException(422, str(error)) from error

@@ -25,12 +25,12 @@ def save(path: files.Path, picture: np.ndarray) -> None:
 
 
 def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
-  """Writes a predicted label map uint8 `[H, W]` as a PNG of one channel, see `encode_labels`."""
+  """Writes a predicted label map uint8 `[H, W]` as a PNG, see `encode_labels`."""
   files.write(path, encode_labels(label, palette))
 
 
 def encode_labels(label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> bytes:
-  """Encodes a predicted label map uint8 `[H, W]` as a PNG of one channel: indexed with the palette, grey without one."""
+  """Encodes a predicted label map uint8 `[H, W]` as a PNG: indexed with the palette, grey without one."""
   image = Image.fromarray(label)
   if palette:
     image.putpalette([channel for colour in palette for channel in colour])
