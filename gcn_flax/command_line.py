@@ -19,11 +19,12 @@ MODES = {
   "check": "read a submission back and check it",
   "search_crf": "search the parameters of CRF post-processing",
   "export": "write the network as ONNX, StableHLO, PyTorch and safetensors",
+  "serve": "serve a web page to try a network on, and its predictions over HTTP",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
 SERVERS = ("voc", "cityscapes")
 _EVERY = tuple(MODES)
-_EXPORTED = ("predict",)  # Modes that take an exported network as --workdir.
+_EXPORTED = ("predict", "serve")  # Modes that take an exported network as --workdir.
 # Flag -> (modes it is valid in, metavariable, meaning).
 _FLAGS = {
   "config": (
@@ -31,10 +32,10 @@ _FLAGS = {
     "FILE",
     "recipe, configs/NAME.py[:ARGUMENT], or the config.json of a run; default: that of the workdir",
   ),
-  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict: also an exported network"),
+  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network"),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export"),
+    ("eval", "predict", "search_crf", "export", "serve"),
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
@@ -51,6 +52,8 @@ _FLAGS = {
   "export_size": (("export",), "H,W", "fixes the input size of the StableHLO and ONNX files; default: any"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
+  "host": (("serve",), "ADDRESS", "address to serve on; default: 127.0.0.1, which only this machine can reach"),
+  "port": (("serve",), "N", "port to serve on, 0 for any that is free; default: 8000"),
   "topology": (("plan",), "CHIPS", "chips to plan for: v5e:4x8, h100:8"),
   "batch": (
     ("plan",),
@@ -83,6 +86,7 @@ Examples:
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --mode=eval --workdir=runs/quickstart --checkpoint=last
   python -m gcn_flax --mode=predict --workdir=runs/quickstart --images=pictures --output=runs/predictions
+  python -m gcn_flax --mode=serve --workdir=runs/quickstart
 """
 
 
@@ -106,6 +110,8 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   flags.DEFINE_string("mode", "train", **options["mode"])
   flags.DEFINE_multi_string("images", [], **options["images"])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
+  flags.DEFINE_string("host", "127.0.0.1", **options["host"])
+  flags.DEFINE_integer("port", 8000, lower_bound=0, upper_bound=65535, **options["port"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
   for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator"):
     flags.DEFINE_string(name, "", **options[name])

@@ -18,7 +18,7 @@ from gcn_flax.workdir.trained import with_trained_canvas
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_INFERENCE_MODES = ("eval", "predict", "search_crf", "export")
+_INFERENCE_MODES = ("eval", "predict", "search_crf", "export", "serve")
 
 
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
@@ -47,6 +47,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
     "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
+    "serve": lambda: _serve(config, workdir, given),
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
   return commands[given.mode]()
@@ -76,6 +77,12 @@ def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
 
 def _sides(text: str) -> tuple[int, ...]:
   return tuple(map(int, text.split(","))) if text else ()
+
+
+def _serve(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
+  from gcn_flax.serving import server  # Imports libraries that no other command needs.
+
+  server.run(config, workdir, given.host, given.port, given.checkpoint)
 
 
 def _join(given: flags.FlagValues) -> int:

@@ -16,7 +16,7 @@ Runtime = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """How far the results of a file agree with the network's.
+  """Agreement of the results of a file with the network's.
 
   Attributes:
     equal_labels: share of the pixels with the same class.
