@@ -240,7 +240,8 @@ class GCN(nn.Module):
     """
     if type(image).__module__ == "numpy":
       image = torch.from_numpy(image.copy())  # PyTorch takes no negative strides, such as those of image[..., ::-1].
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    is_image = isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.numel() > 0
+    if not is_image or image.shape[2] != 3:
       kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
       raise ValueError(f"image: {kind}; must be RGB uint8 [H, W, 3].")
     height, width, _ = image.shape
