@@ -1,5 +1,7 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
+import os
+import sys
 from collections.abc import Sequence
 
 import ml_collections
@@ -7,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gcn_flax import config, flag_errors
-from gcn_flax.messages import flag, use_one_of
+from gcn_flax.messages import flag, in_clone, use_one_of
 
 MODES = {
   "train": "train a network, or resume a stopped run (default)",
@@ -53,6 +55,7 @@ _HELP = """\
 Semantic segmentation with large kernels (GCN, CVPR 2017) in JAX and Flax.
 
 usage: python -m gcn_flax --config=configs/NAME.py --workdir=DIR [--mode=MODE] [flags]
+The command gcn_flax, which pip installs, is the same as python -m gcn_flax.
 
 Modes:
 {modes}
@@ -64,7 +67,7 @@ Config fields:
   Every field of a config is a flag, for instance --config.total_steps=500 --config.model.backbone=resnet50.
   All fields with their units and defaults: {fields}
 
-Examples:
+Examples{place}:
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
@@ -106,7 +109,8 @@ def help_page() -> str:
   for name, (valid, value, meaning) in _FLAGS.items():
     only = "" if valid == _EVERY else f" [{', '.join(valid)}]"
     lines.append(f"  {f'--{name}={value}':<{width}} {meaning}{only}")
-  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__)
+  place = "" if in_clone() else ", in a clone of gcn_flax, which holds data/ and configs/"
+  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__, place=place)
 
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
@@ -117,6 +121,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   problem = flag_errors.recipe_problem(recipe)
   if problem:
     raise UserError(problem)
+  _let_import_neighbours(recipe)
   argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
   try:
     given = _define_flags(argv)
@@ -141,6 +146,13 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_combinations(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _let_import_neighbours(recipe: str) -> None:
+  """Lets a recipe import those beside it, `from FOLDER import NAME`, from any working directory."""
+  above = os.path.dirname(os.path.dirname(os.path.abspath(recipe.partition(":")[0])))
+  if above not in sys.path:
+    sys.path.append(above)  # Last, so that nothing in it hides an installed package.
 
 
 def _check_combinations(given: flags.FlagValues) -> None:

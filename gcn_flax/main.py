@@ -11,7 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import command_line, distributed, evaluate, export, predict, search_crf, submission, train
+from gcn_flax import command_line, distributed, evaluate, export, file_locks, predict, search_crf, submission, train
 from gcn_flax.interrupts import INTERRUPTED, MESSAGE, interruptible
 from gcn_flax.planning import plan
 from gcn_flax.printable import one_line, printable
@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(command_line.help_page())
     return 0
   try:
+    file_locks.check_system()
     config, given = command_line.parse(argv)
-  except command_line.UserError as error:
+  except ValueError as error:
     return _fail(str(error))
   try:
     log_to_stderr(quiet=_join(given) > 0)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gcn_flax.evaluation import confusion
+from gcn_flax.messages import pip_install
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,8 @@ def check_installed() -> None:
   """Raises ValueError if pydensecrf is not installed."""
   if importlib.util.find_spec("pydensecrf") is None:
     raise ValueError(
-      "CRF post-processing: pydensecrf is not installed. Run pip install -r requirements-crf.txt -c constraints.txt "
-      "(needs a C++ compiler), or set config.eval.crf.iterations=0."
+      f"CRF post-processing: pydensecrf is not installed. Run {pip_install('pydensecrf2')} (needs a C++ compiler), or "
+      "set config.eval.crf.iterations=0."
     )
 
 
