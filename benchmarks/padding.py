@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import numpy as np  # noqa: E402
 
 from benchmarks import script  # noqa: E402
-from gcn_flax import command_line, inference, main  # noqa: E402
+from gcn_flax import command_line, commands, inference  # noqa: E402
 from gcn_flax.evaluation import confusion  # noqa: E402
 from gcn_flax.input_pipeline.canvas import canvas_of  # noqa: E402
 from gcn_flax.preflight import preflight  # noqa: E402
@@ -70,7 +70,7 @@ if __name__ == "__main__":
   parser.add_argument("--images", type=int, default=24, help="number of images (default: %(default)s)")
   args, rest = parser.parse_known_args()
   config, given = command_line.parse(["padding", "--mode=eval", *rest])
-  main.log_to_stderr()
+  commands.log_to_stderr()
   machine = script.machine(("jax", "flax", "numpy"))
   print(script.headline(machine))
   rows = run(config, Workdir(given.workdir), args.images)

@@ -1,7 +1,7 @@
 """Semantic segmentation with large kernels: GCN (Peng et al., CVPR 2017) in JAX and Flax."""
 
 __version__ = "0.1.0"
-__all__ = ["GCN"]
+__all__ = ["GCN", "load"]
 
 
 def __getattr__(name: str):
@@ -10,4 +10,12 @@ def __getattr__(name: str):
     from gcn_flax.models.gcn import GCN
 
     return GCN
+  if name == "load":
+    from gcn_flax.segmenter import load
+
+    return load
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])

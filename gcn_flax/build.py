@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from gcn_flax import tasks
 from gcn_flax.messages import flag
 from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.tasks import segmentation
 from gcn_flax.training import optimizer, sharding, steps
 from gcn_flax.training.state import COLLECTIONS, TrainState
 
@@ -77,6 +78,14 @@ def build(
     eval_step=sharding.per_device_jit(eval_step, mesh),
     state_shapes=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes),
   )
+
+
+def with_probabilities(config: ml_collections.ConfigDict, setup: Setup) -> Setup:
+  """Returns a setup whose `eval_step` gives the probability of each class, float32 `[B, H, W, C]`; for pixels only."""
+  if config.eval.crf.iterations:  # CRF post-processing needs them, too.
+    return setup
+  eval_step = steps.make_eval_step(setup.network, segmentation.inference(config, probabilities=True))
+  return dataclasses.replace(setup, eval_step=sharding.per_device_jit(eval_step, setup.mesh))
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:

@@ -8,8 +8,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from gcn_flax import config, flag_errors
+from gcn_flax import config, files, flag_errors
 from gcn_flax.messages import flag, in_clone, use_one_of
+from gcn_flax.workdir.stored_config import stored_config
 
 MODES = {
   "train": "train a network, or resume a stopped run (default)",
@@ -22,10 +23,15 @@ MODES = {
 }
 SERVERS = ("voc", "cityscapes")
 _EVERY = tuple(MODES)
+_EXPORTED = ("predict",)  # Modes that take an exported network as --workdir.
 # Flag -> (modes it is valid in, metavariable, meaning).
 _FLAGS = {
-  "config": (_EVERY, "FILE", "recipe, configs/NAME.py[:ARGUMENT]"),
-  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN"),
+  "config": (
+    _EVERY,
+    "FILE",
+    "recipe, configs/NAME.py[:ARGUMENT], or the config.json of a run; default: that of the workdir",
+  ),
+  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict: also an exported network"),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
     ("eval", "predict", "search_crf", "export"),
@@ -54,7 +60,8 @@ _FLAGS = {
 _HELP = """\
 Semantic segmentation with large kernels (GCN, CVPR 2017) in JAX and Flax.
 
-usage: python -m gcn_flax --config=configs/NAME.py --workdir=DIR [--mode=MODE] [flags]
+usage: python -m gcn_flax --config=configs/NAME.py --workdir=DIR [flags]     trains a network
+       python -m gcn_flax --mode=MODE --workdir=DIR [flags]                  uses one, with the settings of its run
 The command gcn_flax, which pip installs, is the same as python -m gcn_flax.
 
 Modes:
@@ -70,9 +77,8 @@ Config fields:
 Examples{place}:
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
-  python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=eval --checkpoint=last
-  python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart --mode=predict \\
-    --images=pictures --output=runs/predictions
+  python -m gcn_flax --mode=eval --workdir=runs/quickstart --checkpoint=last
+  python -m gcn_flax --mode=predict --workdir=runs/quickstart --images=pictures --output=runs/predictions
 """
 
 
@@ -80,11 +86,19 @@ class UserError(ValueError):
   """Signals a mistake on the command line; the message says what is wrong and how to fix it."""
 
 
-def _define_flags(argv: Sequence[str]) -> flags.FlagValues:
-  """Defines the flags of one command line, apart from those of other modules and of earlier calls."""
+def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None) -> flags.FlagValues:
+  """Defines the flags of one command line, apart from those of other modules and of earlier calls.
+
+  Args:
+    argv: the command line.
+    stored: the config; None for one that `--config` names.
+  """
   given = flags.FlagValues()
   options = {name: {"help": meaning, "flag_values": given} for name, (_, _, meaning) in _FLAGS.items()}
-  config_flags.DEFINE_config_file("config", None, options["config"]["help"], given, sys_argv=list(argv))
+  if stored is None:
+    config_flags.DEFINE_config_file("config", None, options["config"]["help"], given, sys_argv=list(argv))
+  else:
+    config_flags.DEFINE_config_dict("config", stored, options["config"]["help"], given, sys_argv=list(argv))
   flags.DEFINE_string("mode", "train", **options["mode"])
   flags.DEFINE_multi_string("images", [], **options["images"])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
@@ -115,20 +129,19 @@ def help_page() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
   """Parses a command line; returns the config and the flags. Raises UserError."""
-  recipe, rest = flag_errors.split_recipe(argv)
-  if not recipe or recipe.startswith("-"):
-    raise UserError("--config is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart.")
-  problem = flag_errors.recipe_problem(recipe)
-  if problem:
-    raise UserError(problem)
-  _let_import_neighbours(recipe)
-  argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
+  recipe, rest = flag_errors.split_flag(argv, "config")
+  stored = _stored_config(recipe, rest)
+  if stored is None:
+    _let_import_neighbours(recipe)
+    argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
+  else:
+    argv = rest
   try:
-    given = _define_flags(argv)
+    given = _define_flags(argv, stored)
     rest = given(argv)
     getattr(given.config, "lock", None)  # Raises the error of a recipe that could not read a file.
   except Exception as error:  # A recipe is the user's code and may raise anything.
-    raise UserError(flag_errors.explain(error, argv, recipe, _FLAGS)) from error
+    raise UserError(flag_errors.explain(error, argv, recipe or "", _FLAGS)) from error
   if len(rest) > 1:
     raise UserError(f"unexpected argument {rest[1]!r}. Flags begin with --, see --help.")
   problem = flag_errors.config_problem(given.config)
@@ -144,6 +157,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
     if given[name].present and given.mode not in valid:
       raise UserError(f"--{name} is only valid with --mode={' or '.join(valid)} (got {given.mode}).")
   _check_combinations(given)
+  _check_exported(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
 
@@ -153,6 +167,44 @@ def _let_import_neighbours(recipe: str) -> None:
   above = os.path.dirname(os.path.dirname(os.path.abspath(recipe.partition(":")[0])))
   if above not in sys.path:
     sys.path.append(above)  # Last, so that nothing in it hides an installed package.
+
+
+def _stored_config(recipe: str | None, rest: Sequence[str]) -> ml_collections.ConfigDict | None:
+  """Returns the config of a run: of the one that `--config` names, else `--workdir`, else `--config.init_from`.
+
+  Returns None if `--config` names a recipe. Raises UserError if there is no config at all.
+  """
+  if recipe and not (recipe.endswith(".json") and os.path.isfile(recipe)):
+    problem = flag_errors.recipe_problem(recipe)
+    if problem:
+      raise UserError(problem)
+    return None
+  names = [recipe] if recipe else [flag_errors.split_flag(rest, name)[0] for name in ("workdir", "config.init_from")]
+  problems = []
+  for name in filter(None, names):
+    try:
+      if files.path(name).exists():
+        return stored_config(files.path(name))
+    except (ValueError, OSError) as error:
+      problems.append(str(error))
+  raise UserError(
+    f"--config is missing, for instance --config=configs/quickstart.py --workdir=runs/quickstart. {' '.join(problems)}"
+    if not recipe
+    else problems[0]
+  )
+
+
+def _check_exported(given: flags.FlagValues) -> None:
+  """Makes an exported network, given as `--workdir`, the network of the command. Raises UserError if it cannot be."""
+  path = given.workdir
+  if "://" in path or not os.path.isfile(os.path.expanduser(path)):
+    return
+  if given.mode not in _EXPORTED:
+    use = f"{flag('config.init_from', path)} --checkpoint=0 --workdir=DIR"
+    raise UserError(f"{flag('workdir', path)}: is a file, and --mode={given.mode} writes into a folder. Use {use}.")
+  if given["checkpoint"].present:
+    raise UserError(f"{flag('checkpoint', given.checkpoint)}: an exported network has no checkpoints. Leave it out.")
+  given.checkpoint = "0"
 
 
 def _check_combinations(given: flags.FlagValues) -> None:

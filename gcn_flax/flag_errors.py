@@ -11,7 +11,6 @@ import ml_collections
 from absl import flags
 
 from gcn_flax import config as config_lib
-from gcn_flax import json_files
 from gcn_flax.messages import closest, flag
 from gcn_flax.nested import flatten
 
@@ -19,16 +18,16 @@ _CONFIG_FIX = "Let get_config start from gcn_flax.config.get_config() and return
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", tuple: "a tuple"}
 
 
-def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """Returns the value of `--config`, None without one, and the other arguments."""
-  recipe, rest, arguments = None, [], iter(argv)
+def split_flag(argv: Sequence[str], flag_name: str) -> tuple[str | None, list[str]]:
+  """Returns the last value of a flag, None without one, and the other arguments."""
+  found, rest, arguments = None, [], iter(argv)
   for argument in arguments:
     name, equals, value = argument.partition("=")
-    if name in ("--config", "-config"):
-      recipe = value if equals else next(arguments, "")
+    if name in (f"--{flag_name}", f"-{flag_name}"):
+      found = value if equals else next(arguments, "")
     else:
       rest.append(argument)
-  return recipe, rest
+  return found, rest
 
 
 def recipe_problem(recipe: str) -> str:
@@ -37,23 +36,14 @@ def recipe_problem(recipe: str) -> str:
   path = pathlib.Path(name)
   if path.suffix == ".py" and os.path.isfile(path):  # Not `Path.is_file`, which raises OSError for a name too long.
     return ""
-  folder = path.parent if path.name == "config.json" else path
-  if os.path.isfile(folder / "config.json"):
-    return f"{flag('config', recipe)}: holds the settings of a run, it is no recipe. {_recipe_of_run(folder)}."
+  if os.path.isfile(path / "config.json"):
+    return f"{flag('config', recipe)}: is the workdir of a run. Use {flag('config', path / 'config.json')}."
   recipes = {file.stem: file for file in pathlib.Path("configs").glob("[!_]*.py")}
   similar = closest(path.stem, recipes)
   hint = f" Did you mean {flag('config', f'{recipes[similar]}{colon}{argument}')}?" if similar else ""
   listed = f"Use one of {', '.join(sorted(map(str, recipes.values())))}." if recipes else "Use the path of a recipe."
   problem = "is no Python file" if os.path.exists(path) else "not found"
   return f"{flag('config', recipe)}: {problem}. {listed}{hint}"
-
-
-def _recipe_of_run(workdir: pathlib.Path) -> str:
-  try:
-    command = json_files.read(workdir / "run.json", {"command": str}, fix="")["command"]
-  except (OSError, ValueError):
-    return "Name the recipe it was begun with, for instance --config=configs/quickstart.py"
-  return f"It was begun by: {command}"
 
 
 def config_problem(config: Any) -> str:

@@ -1,24 +1,11 @@
 """Command-line entry point: `python -m gcn_flax --help`."""
 
-import errno
-import logging
 import sys
 from collections.abc import Sequence
 
-import jax
-import ml_collections
-from absl import flags
-from absl import logging as absl_logging
-from ml_collections import config_flags
-
-from gcn_flax import command_line, distributed, evaluate, export, file_locks, predict, search_crf, submission, train
-from gcn_flax.interrupts import INTERRUPTED, MESSAGE, interruptible
-from gcn_flax.planning import plan
-from gcn_flax.printable import one_line, printable
-from gcn_flax.workdir.trained import with_trained_canvas
-from gcn_flax.workdir.workdir import Workdir
-
-_INFERENCE_MODES = ("eval", "predict", "search_crf", "export")
+from gcn_flax import command_line, file_locks
+from gcn_flax.interrupts import interruptible
+from gcn_flax.printable import print_error
 
 
 @interruptible
@@ -36,104 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     file_locks.check_system()
     config, given = command_line.parse(argv)
   except ValueError as error:
-    return _fail(str(error))
-  try:
-    log_to_stderr(quiet=_join(given) > 0)
-    finished = run(config, given)
-  except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
-    return _report(error, given)
-  except KeyboardInterrupt:
-    return _fail(MESSAGE, INTERRUPTED)
-  distributed.leave()
-  return distributed.STOPPED if finished is False else 0
+    print_error(error)
+    return 1
+  from gcn_flax import commands  # Imports JAX: the help page and mistakes on the command line need not wait for it.
 
-
-def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> object:
-  """Runs the command of `--mode`; returns False if a signal stopped it before its end."""
-  workdir = Workdir(given.workdir)
-  config = _with_canvas(config, workdir, given)
-  commands = {
-    "train": lambda: train.run(config, workdir),
-    "eval": lambda: evaluate.run(config, workdir, given.split, given.checkpoint),
-    "predict": lambda: _predict(config, workdir, given),
-    "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
-    "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint),
-    "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
-  }
-  return commands[given.mode]()
-
-
-def _with_canvas(
-  config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues
-) -> ml_collections.ConfigDict:
-  """Returns the config with the canvas of the run, unless a flag gives another; a restart keeps it, too."""
-  goes_on = given.mode == "train" and not config.data.eval_size
-  if "data.eval_size" in config_flags.get_override_values(given["config"]):
-    return config
-  return with_trained_canvas(config, workdir, given.checkpoint) if given.mode in _INFERENCE_MODES or goes_on else config
-
-
-def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> object:
-  if given.images:
-    return predict.run(config, workdir, given.images, given.output, given.checkpoint)
-  return submission.run(config, workdir, given.submission, given.split, given.output, given.checkpoint)
-
-
-def _join(given: flags.FlagValues) -> int:
-  """Joins the processes of the run and returns the number of this one; a plan runs in one process."""
-  if given.mode == "plan":
-    jax.config.update("jax_platforms", "cpu")  # This machine's own chips are left alone.
-    return 0
-  return distributed.join(given.coordinator, given.num_processes, given.process_id, given.join_timeout)
-
-
-class _Formatter(logging.Formatter):
-  """Formats records as printable text: they name files and classes of the user."""
-
-  def format(self, record: logging.LogRecord) -> str:
-    return printable(super().format(record))
-
-
-def log_to_stderr(quiet: bool = False) -> None:
-  """Sends this package's log to stderr, only warnings if `quiet`, and the errors of absl's log, which Orbax uses."""
-  absl_logging.set_verbosity(absl_logging.ERROR)
-  handler = logging.StreamHandler()
-  handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-  logger = logging.getLogger("gcn_flax")
-  logger.handlers = [handler]
-  logger.setLevel(logging.WARNING if quiet else logging.INFO)
-  logger.propagate = False
-
-
-def _report(error: Exception, given: flags.FlagValues) -> int:
-  """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
-  # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
-  if isinstance(error, RuntimeError) or "gloo" in str(error):
-    if "RESOURCE_EXHAUSTED" in str(error):
-      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
-    if "Unable to initialize backend" not in str(error):
-      distributed.await_verdict()
-      raise error
-  full = getattr(error, "errno", None) == errno.ENOSPC
-  return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
-
-
-def _memory_fix(mode: str) -> str:
-  fix = "Lower --config.eval.batch_size, or use a sliding window, for instance --config.eval.tile='(512, 512)'"
-  if mode == "train":
-    fix = (
-      "Use --config.model.remat=True, raise --config.accumulate_steps or lower --config.batch_size; if it is "
-      f"evaluation that fails: {fix}"
-    )
-  return fix
-
-
-def _fail(text: str, status: int = 1) -> int:
-  line = f"error: {one_line(text)}"
-  print(line, file=sys.stderr, flush=True)
-  distributed.leave(line, status)
-  return status
+  return commands.run(config, given)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Text from outside, such as names of files and classes, as terminals, logs and pages can show it."""
 
 import re
+import sys
 
 # Control characters, separators of lines, overrides of the direction of writing, and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -25,3 +26,10 @@ def _escape(found: re.Match) -> str:
   if 0xDC80 <= code <= 0xDCFF:  # A byte that Python could not decode.
     return f"\\x{code - 0xDC00:02x}"
   return found[0].encode("unicode_escape").decode()
+
+
+def print_error(text: object) -> str:
+  """Prints `error: ...` in one line on stderr, and returns that line."""
+  line = f"error: {one_line(text)}"
+  print(line, file=sys.stderr, flush=True)
+  return line

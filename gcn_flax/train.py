@@ -9,6 +9,7 @@ import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, files, tasks
+from gcn_flax.config import is_classifier
 from gcn_flax.input_pipeline import loader
 from gcn_flax.preflight import preflight
 from gcn_flax.run_data import RunData
@@ -22,6 +23,7 @@ from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
 from gcn_flax.workdir.record import TrainingData, command, write_run_json
 from gcn_flax.workdir.restore import recover_metrics, restore_or_init
+from gcn_flax.workdir.samples import write_samples
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog, not_vital
 from gcn_flax.workdir.workdir import Workdir
@@ -99,6 +101,9 @@ def _begin(
   if jax.process_index() == 0:
     workdir.write("config.json", config.to_json(indent=2) + "\n")
     write_run_json(workdir, start, record | {"partial": partial})
+    if not is_classifier(config):
+      with not_vital("the samples"):
+        write_samples(workdir, data.eval_source(config.data.eval_split))
   return TrainingData(partial=partial)
 
 

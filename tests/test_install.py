@@ -83,7 +83,8 @@ def run(*command, cwd=None, status=0):
 
 def test_pip_installs_gcn_flax_alone(environment):
   (packages,) = environment.glob("lib/python*/site-packages")
-  assert sorted(path.name for path in packages.iterdir()) == ["borrowed.pth", "gcn_flax", f"gcn_flax-{__version__}.dist-info"]
+  names = sorted(path.name for path in packages.iterdir())
+  assert names == ["borrowed.pth", "gcn_flax", f"gcn_flax-{__version__}.dist-info"]
   files = {path.relative_to(ROOT) for path in (ROOT / "gcn_flax").rglob("*") if path.suffix not in (".pyc", "")}
   assert files <= {path.relative_to(packages) for path in packages.rglob("*")}
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gcn_flax import distributed, interrupts, main
+from gcn_flax import commands, distributed, interrupts, main
 from gcn_flax.workdir.writers import read_metrics
 from tests.environment import jax_environment
 from tests.test_main import ROOT, SMALL
@@ -74,8 +74,8 @@ def test_the_command_line_says_that_it_was_interrupted(monkeypatch, capsys):
     raise KeyboardInterrupt
 
   handler = signal.getsignal(signal.SIGINT)
-  monkeypatch.setattr(main, "run", interrupted)
-  monkeypatch.setattr(main, "log_to_stderr", lambda quiet: None)  # It would keep the stream of this test.
+  monkeypatch.setattr(commands, "dispatch", interrupted)
+  monkeypatch.setattr(commands, "log_to_stderr", lambda quiet: None)  # It would keep the stream of this test.
   try:
     arguments = ["--config=configs/camvid.py", "--workdir=nowhere", "--mode=eval"]
     assert main.main(["gcn_flax", *arguments]) == 130

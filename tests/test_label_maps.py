@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs import camvid
-from gcn_flax import command_line, evaluate, main, train
+from gcn_flax import command_line, commands, evaluate, main, train
 from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import open_source
 from gcn_flax.tasks import segmentation
@@ -76,8 +76,7 @@ def read_folder(folder, names):
 
 def test_every_mode_gives_the_same_label_maps(run, pictures, mixed_data_dir, tmp_path, monkeypatch, caplog):
   workdir, expected = run
-  monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
-  monkeypatch.setattr(main, "log_to_stderr", lambda quiet: None)
+  monkeypatch.setattr(commands, "log_to_stderr", lambda quiet: None)
   caplog.set_level(logging.INFO, "gcn_flax")
   sizes = [label.shape for label in expected.values()]
   assert len(sizes) == 5 and len(set(sizes)) == 3 and len(set(map(canvas_of, sizes))) == 2
@@ -117,10 +116,10 @@ def test_the_canvas_of_a_run_is_kept_and_another_one_is_named(run, pictures, mix
   assert seen == [(96, 128)] and "eval_size_of_training" not in result and result["num_canvases"] == 1
 
   config, given = command_line.parse(flags(mixed_data_dir, workdir))
-  assert main._with_canvas(config, Workdir(workdir), given).data.eval_size == (96, 128)
+  assert commands._with_canvas(config, Workdir(workdir), given).data.eval_size == (96, 128)
   own_size = "--config.data.eval_size=()"
   config, given = command_line.parse(flags(mixed_data_dir, workdir, own_size))
-  assert main._with_canvas(config, Workdir(workdir), given).data.eval_size == ()
+  assert commands._with_canvas(config, Workdir(workdir), given).data.eval_size == ()
   assert main.main(flags(mixed_data_dir, workdir, "--mode=eval", "--checkpoint=last", own_size)) == 0
   result = json.loads((workdir / "eval_validation.json").read_text())
   assert seen == [(96, 128), ()] and result["eval_size_of_training"] == [96, 128] and result["num_canvases"] == 2

@@ -14,8 +14,8 @@ FLOORS = {
   "config_checks": 3, "training": 3, "visualize": 3, "tasks": 4,
   "build": 5, "run_data": 5, "inference": 6, "workdir": 6,
   "reporting": 7, "preflight": 7, "planning": 7, "picture_files": 7,
-  "export": 8, "predict": 8, "submission": 8, "search_crf": 8, "evaluate": 8, "train": 9,
-  "command_line": 9, "main": 10, "__main__": 11, "__init__": 11,
+  "segmenter": 8, "export": 8, "predict": 9, "submission": 8, "search_crf": 8, "evaluate": 8, "train": 9,
+  "command_line": 9, "commands": 10, "main": 11, "__main__": 12, "__init__": 12,
 }  # fmt: skip
 ALLOWED = {  # Libraries that only these parts may import.
   "tensorflow": {"workdir"},
@@ -28,7 +28,7 @@ ALLOWED = {  # Libraries that only these parts may import.
     "config", "config_checks", "config_fields", "tasks", "build", "run_data", "inference", "workdir", "preflight",
     "reporting",
     "planning", "evaluate", "export", "predict", "submission", "search_crf", "train", "command_line", "flag_errors",
-    "main",
+    "commands", "segmenter",
   },
   "cv2": {"input_pipeline", "evaluation", "visualize"},
   "PIL": {"input_pipeline", "submission", "visualize"},

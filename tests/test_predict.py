@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from gcn_flax import predict
+from gcn_flax import predict, segmenter
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.pictures import read_picture
 from gcn_flax.labels import CAMVID
 from gcn_flax.picture_files import find_pictures
-from gcn_flax.predict import _batch, predict_pictures
+from gcn_flax.predict import predict_pictures
+from gcn_flax.segmenter import Segmenter, _batch
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.trained import Trained
 from tests.runs import build_setup
@@ -54,7 +55,7 @@ def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
   weights = setup.init(3).weights()
   targets = find_pictures([f"{folder}/*"], tmp_path / "out")
   with pytest.raises(ValueError, match="3 of 7 pictures were left out: .*cut.jpg is damaged or truncated") as error:
-    predict_pictures(config, Trained(setup, weights, 0, CAMVID, TrainingData()), targets)
+    predict_pictures(Segmenter(config, Trained(setup, weights, 0, CAMVID, TrainingData())), targets)
   assert "deep.png has 16 bits per channel" in str(error.value)
   assert "empty.png is damaged or truncated" in str(error.value)
   written = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -95,20 +96,21 @@ def test_whatever_a_decoder_raises_names_the_picture(folder, monkeypatch):
     read_picture(folder / "photo.jpg")
 
 
-def test_pictures_too_large_in_one_piece_are_told_to_use_tiles(folder, monkeypatch):
-  monkeypatch.setattr(predict, "_MAX_WHOLE", 70 * 100)
-  assert predict._read(folder / "photo.jpg", whole=False).shape == (70, 101, 3)
-  with pytest.raises(ValueError, match=r'photo.jpg is 70 x 101, .* Add --config.eval.tile="\(1024,1024\)".'):
-    predict._read(folder / "photo.jpg", whole=True)
+def test_pictures_too_large_in_one_piece_are_told_to_use_tiles(config, monkeypatch):
+  monkeypatch.setattr(segmenter, "MAX_WHOLE", 70 * 100)
+  model, image = Segmenter(config, types.SimpleNamespace(label_set=CAMVID)), np.zeros((70, 101, 3), np.uint8)
+  with pytest.raises(ValueError, match=r'photo.jpg is 70 x 101, .* Add --config.eval.tile="\(1024,1024\)";'):
+    model.pad(image, "photo.jpg")
+  config.eval.tile = (64, 64)
+  assert model.pad(image).shape == (96, 128, 3)
 
 
-def test_ten_unreadable_pictures_are_named_and_the_others_counted(config, tmp_path, monkeypatch):
-  monkeypatch.setattr(predict, "_outputs", lambda trained, batches: iter(list(batches)))
-  trained = types.SimpleNamespace(setup=types.SimpleNamespace(mesh=np.zeros(1)))
+def test_ten_unreadable_pictures_are_named_and_the_others_counted(config, tmp_path):
+  model = types.SimpleNamespace(config=config, label_set=CAMVID, outputs=lambda examples: iter(list(examples)))
   targets = {tmp_path / f"{index:02}.png": tmp_path / "out" / f"{index:02}.png" for index in range(12)}
   (tmp_path / "00.png").mkdir()
   with pytest.raises(ValueError, match="12 of 12 pictures were left out: .*00.png.*09.png.*; and 2 more") as error:
-    predict_pictures(config, trained, targets)
+    predict_pictures(model, targets)
   assert "10.png" not in str(error.value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.prepare import main as prepare
-from gcn_flax import main
+from gcn_flax import commands
 from gcn_flax.printable import one_line, printable
 from gcn_flax.visualize import charts, tables, text
 
@@ -34,9 +34,9 @@ def test_what_a_terminal_cannot_show_is_escaped(name, shown):
 
 def test_the_lines_of_a_program_are_printable(capsys):
   assert one_line(ValueError("a\n b\x1b")) == r"a b\x1b"
-  assert main._fail("a\x1b[31m\n.png: bad.") == 1
+  assert commands._fail("a\x1b[31m\n.png: bad.") == 1
   record = logging.LogRecord("gcn_flax", logging.INFO, "", 0, "skipped %s", ("a\x1b\udcff",), None)
-  assert main._Formatter("%(message)s").format(record) == r"skipped a\x1b\xff"
+  assert commands._Formatter("%(message)s").format(record) == r"skipped a\x1b\xff"
   assert capsys.readouterr().err == "error: a\\x1b[31m .png: bad.\n"
   print(tables.class_table(NAMES, [0.5] * len(NAMES), [0.1] * len(NAMES), {"mean_iou": 0.5}))
   assert "\x1b" not in capsys.readouterr().out

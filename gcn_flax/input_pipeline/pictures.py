@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import re
 import unicodedata
@@ -31,6 +32,42 @@ _PNG_DEPTH = 24  # Offset of the bit depth in the file (PNG specification, 11.2.
 # Pillow refuses more than twice as many pixels before it decodes any; it would warn from here on.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+Picture = np.ndarray | str | os.PathLike | Image.Image  # A picture as a user of the Python API has it.
+
+
+def is_picture(value: object) -> bool:
+  """Returns True for what `as_rgb` may take, False for what may be several of them."""
+  return isinstance(value, Picture)
+
+
+def as_rgb(picture: Picture) -> tuple[np.ndarray, str]:
+  """Returns a picture as RGB uint8 `[H, W, 3]`, and what to call it in messages.
+
+  Args:
+    picture: RGB uint8 `[H, W, 3]`; the path of a file, read by `read_picture`; or a Pillow image, whose EXIF
+      orientation is applied.
+
+  Raises:
+    ValueError: for anything else, and as `read_picture`.
+    OSError: if a file cannot be opened.
+  """
+  if isinstance(picture, Image.Image):
+    name = getattr(picture, "filename", "") or "the image"
+    if picture.mode not in _MODES:
+      raise ValueError(f"{name} has mode {picture.mode}. Convert it to 8-bit RGB.")
+    with _named(name):
+      picture = ImageOps.exif_transpose(picture)
+    return to_rgb(picture, name), name
+  if isinstance(picture, np.ndarray):
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+      raise ValueError(f"the image is {picture.dtype} {list(picture.shape)}: must be RGB uint8 [H, W, 3].")
+    return picture, "the image"
+  if isinstance(picture, str | os.PathLike):
+    path = pathlib.Path(picture).expanduser()
+    return read_picture(path), str(path)
+  raise ValueError(f"{type(picture).__name__} is no image. Use RGB uint8 [H, W, 3], a path, or a Pillow image.")
 
 
 def read_picture(path: pathlib.Path) -> np.ndarray:

@@ -74,14 +74,15 @@ def padding_pixel(config: ml_collections.ConfigDict) -> tuple[float, ...]:
   return tuple(map(float, np.round(FAMILIES[config.model.family].rgb_mean)))
 
 
-def inference(config: ml_collections.ConfigDict) -> Callable:
+def inference(config: ml_collections.ConfigDict, probabilities: bool = False) -> Callable:
   """Returns `(apply, images, sizes) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
 
   A device takes its images one by one: a prediction then depends on nothing but its image, while in a batch the order
   of sums, and so the class of a pixel with two nearly equal logits, would depend on the number of images. Predictions
-  are classes uint8 `[B, H, W]`, or probabilities float32 `[B, H, W, C]` if CRF post-processing follows.
+  are classes uint8 `[B, H, W]`; or probabilities float32 `[B, H, W, C]`, on demand and if CRF post-processing follows.
   """
   settings = config.eval
+  probabilities = probabilities or settings.crf.iterations > 0
 
   def infer_one(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
     tta = tiling.TTA(
@@ -91,9 +92,9 @@ def inference(config: ml_collections.ConfigDict) -> Callable:
       overlap=settings.overlap,
       pixel=padding_pixel(config),
     )
-    if tta.is_identity and not settings.crf.iterations:
+    if tta.is_identity and not probabilities:
       return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
-    find = tiling.mean_probabilities if settings.crf.iterations else tiling.classes
+    find = tiling.mean_probabilities if probabilities else tiling.classes
     return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
 
   def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:

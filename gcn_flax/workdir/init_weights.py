@@ -13,7 +13,8 @@ from gcn_flax.models import pretrained, torch_names
 from gcn_flax.training.checkpoint import DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
-from gcn_flax.workdir.record import TrainingData, exported_entry
+from gcn_flax.workdir.record import TrainingData
+from gcn_flax.workdir.stored_config import exported_entry
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 
-from gcn_flax import files, json_files
-from gcn_flax.models import weights_file
+from gcn_flax import files
+from gcn_flax.workdir.stored_config import exported_entry
 from gcn_flax.workdir.workdir import RECORD, Workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
@@ -67,15 +67,6 @@ class TrainingData:
   def to_json(self) -> dict[str, Any]:
     """Returns the data as an object for JSON; {} without classes."""
     return {"classes": self.classes, "palette": self.palette, "partial": self.partial} if self.classes else {}
-
-
-def exported_entry(path: files.Path, name: str, form: Any) -> dict[str, Any]:
-  """Returns a JSON entry of an exported file's metadata, `data` or `config`; {} if the file has none.
-
-  Raises ValueError if it is damaged, or not of the form of `json_files`.
-  """
-  text = weights_file.read_metadata(path).get(name, "{}")
-  return json_files.parse(text, form, f"{path}, metadata entry {name!r}", "Export the weights again, or delete it.")
 
 
 def write_run_json(workdir: Workdir, step: int, data: Mapping[str, Any]) -> None:

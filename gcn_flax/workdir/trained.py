@@ -57,9 +57,9 @@ def load_trained(
 
   Raises ValueError if there is no such checkpoint, and if first weights are not those of the whole network.
   """
-  label_set = label_set or _recorded_label_set(config, workdir)
-  setup = build.build(config, label_set.num_classes)
   source = _untrained_source(config, workdir, checkpoint)
+  label_set = label_set or _recorded_label_set(config, source or workdir.path)
+  setup = build.build(config, label_set.num_classes)
   if source is None:
     with open_checkpoints(workdir.path) as checkpoints:
       step = choose_step(checkpoints, checkpoint)
@@ -109,12 +109,12 @@ def _untrained_source(config: ml_collections.ConfigDict, workdir: Workdir, check
   return init_path(config) if checkpoint == "0" or (imports_classifier and checkpoint == "best") else None
 
 
-def _recorded_label_set(config: ml_collections.ConfigDict, workdir: Workdir) -> LabelSet:
-  """Returns the classes that the workdir, or the source of its first weights, records; else those of the data set."""
+def _recorded_label_set(config: ml_collections.ConfigDict, trained: files.Path) -> LabelSet:
+  """Returns the classes that a workdir or file records, or the source of its first weights; else the data set's."""
   data = config.data
   if data.dataset in LABELS:
     return LABELS[data.dataset]
-  recorded = TrainingData.read(workdir.path)
+  recorded = TrainingData.read(trained)
   recorded = recorded if recorded.classes else TrainingData.read(init_path(config))
   if not recorded.classes:
     return datasets.open_label_set(data.dataset, data.data_dir)

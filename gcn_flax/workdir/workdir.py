@@ -12,6 +12,7 @@ from gcn_flax.config import get_config
 # Names that a training writes besides those of its evaluations; those of folders end in a slash.
 TRAINING_FILES = (
   "config.json", "run.json", "metrics.jsonl", "lock", "checkpoints/", "checkpoints/scores.json", "tensorboard/",
+  "samples/",
 )  # fmt: skip
 
 # run.json, as far as it is read again.
@@ -88,7 +89,7 @@ class Workdir:
     """
     if not self.is_begun:
       return {}
-    form = _form_of(get_config().to_dict())
+    form = settings_form()
     return self._read("config.json", form) or self._settings_of_checkpoint(form)
 
   def _settings_of_checkpoint(self, form: Any) -> dict[str, Any]:
@@ -153,8 +154,12 @@ def evaluation_files(split: str) -> tuple[str, ...]:
   return f"eval_{split}.json", f"eval_{split}.png", "report.json", "report.html"
 
 
+def settings_form() -> dict[str, Any]:
+  """Returns the form of config.json for `json_files`; fields added by later versions may be missing."""
+  return _form_of(get_config().to_dict())
+
+
 def _form_of(defaults: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the form of config.json, from the default settings; fields added by later versions may be missing."""
   form = {}
   for name, value in defaults.items():
     key = name if name in _ALWAYS_WRITTEN else f"{name}?"
