@@ -36,11 +36,6 @@ def run_in_clone(command: str) -> str:
   return f"run: {command}" if in_clone() else f"run in a clone of gcn_flax: {command}"
 
 
-def pip_install(package: str) -> str:
-  """Returns the command that installs a package, in a clone the version that was tested."""
-  return f"pip install {package}{' -c constraints.txt' if in_clone() else ''}"
-
-
 def closest(value: Any, choices: Iterable[str]) -> str:
   """Returns the choice that is spelled most like `value`; "" if none is."""
   return next(iter(difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)), "")

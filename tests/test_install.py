@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 
 import cv2
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from gcn_flax import __version__, messages
 from gcn_flax.input_pipeline.datasets import Dataset
@@ -129,10 +131,22 @@ def test_a_system_without_file_locks_is_told_in_one_line(module, arguments):
   assert done.stderr == "error: gcn_flax needs Linux or macOS; on Windows use WSL.\n"
 
 
+@pytest.mark.parametrize("platform, extra", [("gpu", "cuda12"), ("tpu", "tpu")])
+def test_the_tested_versions_are_those_that_jax_needs_on_a_platform(platform, extra):
+  """Its packages for GPUs and TPUs are not installed here, so nothing else would notice."""
+  assert f"jax[{extra}]\n" in (ROOT / f"requirements-{platform}.txt").read_text()
+  tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+  needed = [requirement for requirement in map(Requirement, metadata.requires("jax")) if requirement.marker]
+  needed = [requirement for requirement in needed if requirement.marker.evaluate({"extra": extra})]
+  assert needed
+  for requirement in needed:
+    version = tested.get(requirement.name)
+    assert version is None or requirement.specifier.contains(version), requirement
+
+
 def test_messages_say_where_a_command_is_run(tmp_path, monkeypatch):
   monkeypatch.setattr(messages, "__file__", f"{tmp_path}/gcn_flax/messages.py")
   monkeypatch.chdir(tmp_path)
   command = rf"run in a clone of gcn_flax: python -m data.prepare --dataset=folder --data_dir={tmp_path}/D --manual_dir"
   with pytest.raises(ValueError, match=command):
     Dataset("folder", "D")
-  assert messages.pip_install("libtpu") == "pip install libtpu"

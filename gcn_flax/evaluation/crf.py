@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from gcn_flax.evaluation import confusion
-from gcn_flax.messages import pip_install
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ def check_installed() -> None:
   """Raises ValueError if pydensecrf is not installed."""
   if importlib.util.find_spec("pydensecrf") is None:
     raise ValueError(
-      f"CRF post-processing: pydensecrf is not installed. Run {pip_install('pydensecrf2')} (needs a C++ compiler), or "
+      "CRF post-processing: pydensecrf is not installed. Run pip install pydensecrf2 (needs a C++ compiler), or "
       "set config.eval.crf.iterations=0."
     )
 
