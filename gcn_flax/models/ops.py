@@ -51,7 +51,7 @@ class Ops:
 
   def head_block(self, channels: int, side: int) -> int:
     """Returns the block size along the kernel of a head's first k x 1 or 1 x k convolution, pixels; 1 for no block."""
-    if side < _MIN_HEAD_SIDE:
+    if not self.lanes or side < _MIN_HEAD_SIDE:  # Without lanes the side may be unknown, as in exported programs.
       return 1
     limit = min(self.lanes // channels, _MAX_HEAD_BLOCK)
     return max((pixels for pixels in range(1, limit + 1) if side % pixels == 0), default=1)
