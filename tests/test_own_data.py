@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -15,10 +17,23 @@ PAGE = (ROOT / "docs" / "OWN_DATA.md").read_text()
 
 
 def blocks():
-  """Yields (language, text) of each block of commands."""
+  """Yields the program and the text of each block of commands."""
   for language, text in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
-    if language == "python" or re.match(r"python3? ", text):
-      yield language or "bash", text
+    if language == "python":
+      yield ["python", "-c"], text
+    elif text.startswith("python "):
+      yield ["bash", "-ec"], text
+
+
+def check_page(process):
+  """Opens the page that a server announces, and stops the server with Ctrl-C."""
+  try:
+    address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+/", line)))
+    assert b"<html" in urllib.request.urlopen(address, timeout=30).read()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+  finally:
+    process.kill()
 
 
 @pytest.mark.slow
@@ -28,10 +43,14 @@ def test_the_page_can_be_followed(tmp_path):
     shutil.copytree(ROOT / name, tmp_path / name)
   environment = jax_environment(1)
   environment["PATH"] = f"{os.path.dirname(sys.executable)}:{environment['PATH']}"
-  for language, text in blocks():
-    text = re.sub(r"--config.total_steps=\d+ --config.optimizer.warmup_steps=\d+", "--config.total_steps=2 --config.optimizer.warmup_steps=0", text)
-    start = ["python", "-c"] if language == "python" else ["bash", "-ec"]
+  for start, text in blocks():
+    text = re.sub(r"total_steps=\d+ (\S+=)\d+", r"total_steps=2 \g<1>0", text)  # And no warm-up.
+    if "--mode=serve" in text:
+      command = [*start, f"exec {text} --port=0"]
+      with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        check_page(process)
+      continue
     done = subprocess.run([*start, text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{text}\n{done.stderr}"
-  for path in set(re.findall(r"runs/[\w/]+\.\w+", PAGE)) | {"runs/predictions/village_05_overlay.jpg"}:
+  for path in re.findall(r"`(runs/[\w/.]+)`", PAGE):
     assert (tmp_path / path).exists(), path
