@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 
 import ml_collections
@@ -9,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gcn_flax import config, files, flag_errors
-from gcn_flax.messages import flag, use_one_of
+from gcn_flax.messages import flag, in_clone, use_one_of
 from gcn_flax.workdir.stored_config import stored_config
 
 MODES = {
@@ -70,6 +71,7 @@ Semantic segmentation with large kernels (GCN, CVPR 2017) in JAX and Flax.
 
 usage: python -m gcn_flax --config=configs/NAME.py --workdir=DIR [flags]     trains a network
        python -m gcn_flax --mode=MODE --workdir=DIR [flags]                  uses one, with the settings of its run
+The command gcn_flax, which pip installs, is the same as python -m gcn_flax.
 
 Modes:
 {modes}
@@ -81,7 +83,7 @@ Config fields:
   Every field of a config is a flag, for instance --config.total_steps=500 --config.model.backbone=resnet50.
   All fields with their units and defaults: {fields}
 
-Examples:
+Examples{place}:
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --mode=eval --workdir=runs/quickstart --checkpoint=last
@@ -133,7 +135,8 @@ def help_page() -> str:
   for name, (valid, value, meaning) in _FLAGS.items():
     only = "" if valid == _EVERY else f" [{', '.join(valid)}]"
     lines.append(f"  {f'--{name}={value}':<{width}} {meaning}{only}")
-  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__)
+  place = "" if in_clone() else ", in a clone of gcn_flax, which holds data/ and configs/"
+  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__, place=place)
 
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
@@ -141,6 +144,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   recipe, rest = flag_errors.split_flag(argv, "config")
   stored = _stored_config(recipe, rest)
   if stored is None:
+    _let_import_neighbours(recipe)
     argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
   else:
     argv = rest
@@ -168,6 +172,13 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_exported(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _let_import_neighbours(recipe: str) -> None:
+  """Lets a recipe import those beside it, `from FOLDER import NAME`, from any working directory."""
+  above = os.path.dirname(os.path.dirname(os.path.abspath(recipe.partition(":")[0])))
+  if above not in sys.path:
+    sys.path.append(above)  # Last, so that nothing in it hides an installed package.
 
 
 def _stored_config(recipe: str | None, rest: Sequence[str]) -> ml_collections.ConfigDict | None:
