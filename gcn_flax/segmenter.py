@@ -1,14 +1,17 @@
 """A trained network for use in Python: `gcn_flax.load("runs/x").predict(image)`."""
 
 import collections
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
+from absl import logging as absl_logging
 
 from gcn_flax import build, files, inference
+from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
 from gcn_flax.flag_errors import closest_field
 from gcn_flax.input_pipeline import loader, pictures
@@ -176,8 +179,21 @@ def load(
   for field, value in (overrides or {}).items():
     _override(config, field, value)
   check_pixels(config, "gcn_flax.load")
-  preflight(config, Workdir(path))
-  return Segmenter(config, load_trained(config, Workdir(path), "0" if is_exported else str(checkpoint)))
+  skip_libtpu()
+  with _quiet_orbax():
+    preflight(config, Workdir(path))
+    return Segmenter(config, load_trained(config, Workdir(path), "0" if is_exported else str(checkpoint)))
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+  """Keeps Orbax from warning that checkpoints are only read."""
+  before = absl_logging.get_verbosity()
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  try:
+    yield
+  finally:
+    absl_logging.set_verbosity(before)
 
 
 def _override(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
