@@ -11,7 +11,6 @@ import numpy as np
 from absl import logging as absl_logging
 
 from gcn_flax import build, files, inference
-from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
 from gcn_flax.flag_errors import closest_field
 from gcn_flax.input_pipeline import loader, pictures
@@ -179,7 +178,6 @@ def load(
   for field, value in (overrides or {}).items():
     _override(config, field, value)
   check_pixels(config, "gcn_flax.load")
-  skip_libtpu()
   with _quiet_orbax():
     preflight(config, Workdir(path))
     return Segmenter(config, load_trained(config, Workdir(path), "0" if is_exported else str(checkpoint)))
