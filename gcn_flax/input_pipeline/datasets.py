@@ -208,7 +208,10 @@ def _find(dataset: str, data_dir: str) -> pathlib.Path:
   versions = _versions(dataset, data_dir)
   if not versions:
     command = _prepare_command(dataset, data_dir)
-    raise ValueError(f"data set {dataset!r} is not prepared in {data_dir!r}; {command} (see data/README.md).")
+    raise ValueError(
+      f"data set {dataset!r} is not prepared in {data_dir!r}. Set data_dir to the folder that holds it, or {command} "
+      "(see data/README.md)."
+    )
   return versions[-1]
 
 
