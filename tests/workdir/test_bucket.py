@@ -146,7 +146,16 @@ def test_a_run_in_a_bucket_is_trained_resumed_scored_and_exported(bucket, data_d
   output, errors = process.communicate(timeout=100)
   assert process.returncode == 0, errors
   assert output == "gs://bucket/run/export/network.safetensors: is in a bucket. Copy it to this machine.\n"
-  names = ["samples/1.png", "export/network.onnx", "export/README.md", "report.html", "eval_validation.json", "eval_validation.png", "export/encoder.safetensors", "config.json"]
+  names = [
+    "samples/1.png",
+    "export/network.onnx",
+    "export/README.md",
+    "report.html",
+    "eval_validation.json",
+    "eval_validation.png",
+    "export/encoder.safetensors",
+    "config.json",
+  ]
   process = python(bucket, CONTENT, *names, "lock", "tensorboard", "profile")
   output, errors = process.communicate(timeout=60)
   assert process.returncode == 0, errors
