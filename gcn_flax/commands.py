@@ -9,7 +9,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import distributed, evaluate, export, predict, search_crf, submission, train
+from gcn_flax import distributed, evaluate, predict, search_crf, submission, train
 from gcn_flax.interrupts import INTERRUPTED, MESSAGE
 from gcn_flax.planning import plan
 from gcn_flax.printable import print_error, printable
@@ -46,7 +46,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "predict": lambda: _predict(config, workdir, given),
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
+    "export": lambda: _export(config, workdir, given),
     "serve": lambda: _serve(config, workdir, given),
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
@@ -77,6 +77,12 @@ def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
 
 def _sides(text: str) -> tuple[int, ...]:
   return tuple(map(int, text.split(","))) if text else ()
+
+
+def _export(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
+  from gcn_flax import export  # Imports libraries that no other command needs.
+
+  export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size))
 
 
 def _serve(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
