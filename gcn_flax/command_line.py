@@ -1,6 +1,7 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import ml_collections
@@ -18,6 +19,9 @@ MODES = {
   "check": "read a submission back and check it",
   "search_crf": "search the parameters of CRF post-processing",
   "export": "write encoder and network as safetensors",
+  "explain": "what networks look at: receptive fields and predictions side by side, in WORKDIR/explain",
+  "label_errors": "find masks of a split that a confident network contradicts: label_errors_SPLIT.html",
+  "compare": "compare runs: settings, metrics, curves, classes and predictions in compare.html",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
 SERVERS = ("voc", "cityscapes")
@@ -33,16 +37,22 @@ _FLAGS = {
   "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict: also an exported network"),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export"),
+    ("eval", "predict", "search_crf", "export", "explain", "label_errors"),
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
   "split": (
-    ("eval", "predict", "check", "search_crf"),
+    ("eval", "predict", "check", "search_crf", "explain", "label_errors"),
     "SPLIT",
-    "default: config.data.eval_split; for --submission: test",
+    "default: config.data.eval_split; for --submission: test; for label_errors: the one trained on",
   ),
-  "images": (("predict",), "PATTERN", "pictures to predict: folder, file, or quoted 'a/*.jpg'; may be repeated"),
+  "images": (
+    ("predict", "explain"),
+    "PATTERN",
+    "pictures: folder, file, or quoted 'a/*.jpg'; may be repeated",
+  ),
+  "other": (("explain", "compare"), "DIR", "workdir of another run to put beside it; may be repeated"),
+  "pixel": (("explain",), "ROW,COLUMN", "pixel whose class score is explained; default: the centre"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
   "topology": (("plan",), "CHIPS", "chips to plan for: v5e:4x8, h100:8"),
@@ -98,10 +108,11 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   else:
     config_flags.DEFINE_config_dict("config", stored, options["config"]["help"], given, sys_argv=list(argv))
   flags.DEFINE_string("mode", "train", **options["mode"])
-  flags.DEFINE_multi_string("images", [], **options["images"])
+  for name in ("images", "other"):
+    flags.DEFINE_multi_string(name, [], **options[name])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "submission", "output", "topology", "batch", "coordinator"):
+  for name in ("workdir", "split", "submission", "output", "topology", "batch", "coordinator", "pixel"):
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])
@@ -201,7 +212,7 @@ def _check_combinations(given: flags.FlagValues) -> None:
   mode = given.mode
   if mode == "predict" and bool(given.images) == bool(given.submission):
     raise UserError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
-  if mode == "predict" and given.images and given.split:
+  if mode in ("predict", "explain") and given.images and given.split:
     raise UserError(f"--split={given.split} names a split of a data set, and --images is none. Leave it out.")
   if mode == "predict" and given.images and not given.output:
     raise UserError("--mode=predict needs a folder for the label maps, for instance --output=runs/predictions.")
@@ -209,5 +220,11 @@ def _check_combinations(given: flags.FlagValues) -> None:
     raise UserError(f"--output={given.output}: must be a local folder, for instance --output=runs/predictions.")
   if mode == "check" and not given.submission:
     raise UserError("--mode=check reads back a submission: say which, --submission=voc or cityscapes.")
+  if given.pixel and not re.fullmatch("[0-9]{1,9},[0-9]{1,9}", given.pixel):
+    raise UserError(
+      f"{flag('pixel', given.pixel)}: must be a row and a column from 0. Use for instance --pixel=100,150."
+    )
+  if mode == "compare" and not given.other:
+    raise UserError("--mode=compare needs another run to compare with, for instance --other=runs/second.")
   if mode == "plan" and not given.topology:
     raise UserError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")

@@ -28,8 +28,7 @@ def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib
     ValueError: if there is no picture; if a file would be written twice, beside its picture, or in place of a file
       that is no prediction.
   """
-  found = [path for pattern in patterns for path in _matches(pattern)]
-  targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(found)}
+  targets = {path: output / f"{path.stem}.png" for path in list_pictures(patterns)}
   if output.exists() and not output.is_dir():
     raise ValueError(f"--output={output} is a file. Use a folder.")
   owners = collections.defaultdict(list)
@@ -42,6 +41,11 @@ def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib
       raise ValueError(f"{paths[0]} and {paths[1]} would both become {target}. Predict them into separate folders.")
   _check_replaced(output, targets.values())
   return targets
+
+
+def list_pictures(patterns: Sequence[str]) -> list[pathlib.Path]:
+  """Returns the pictures that values of --images stand for, each once. Raises ValueError if there is none for one."""
+  return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern)))
 
 
 def overlay_path(target: pathlib.Path) -> pathlib.Path:

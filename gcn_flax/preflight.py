@@ -70,6 +70,12 @@ def check_pixels(config: ml_collections.ConfigDict, command: str) -> None:
     raise ValueError(f"config.model.head='classifier': {command} is for classes of pixels. Use a segmentation head.")
 
 
+def check_one_host(command: str) -> None:
+  """Raises ValueError in a run of several processes, if a command is for one."""
+  if jax.process_count() > 1:
+    raise ValueError(f"{command} runs in one process, not {jax.process_count()}. Start it on one host.")
+
+
 def check_libraries(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError if CRF post-processing is asked for and not installed."""
   if config.eval.crf.iterations:

@@ -78,6 +78,38 @@ def contact_sheet(
   return _sheet(("image", "ground truth", "prediction"), rows, names, label_set, width, void="void")
 
 
+def panel(
+  images: Sequence[np.ndarray],
+  predictions: Sequence[Sequence[np.ndarray]],
+  labels: Sequence[np.ndarray | None],
+  names: Sequence[str],
+  titles: Sequence[str],
+  label_set: LabelSet,
+  width: int = 300,
+) -> np.ndarray:
+  """Draws one row per example, the image beside the predictions of several networks and the ground truth (Figure 6).
+
+  Args:
+    images: RGB uint8 `[H, W, 3]` each.
+    predictions: for each image the label maps of the networks, uint8 `[H, W]`.
+    labels: ground truth uint8 `[H, W]` each; without any, the column is left out.
+    names: a caption for each row.
+    titles: a title for each network.
+    label_set: names and colours of the classes.
+    width: width of one picture on the sheet, pixels.
+
+  Returns:
+    RGB uint8 `[H', W', 3]`.
+  """
+  has_truth = any(label is not None for label in labels)
+  rows = []
+  for image, found, label in zip(images, predictions, labels, strict=True):
+    truth = [label] if has_truth else []
+    rows.append((image, *(overlay.blend(image, each, label_set) for each in (*found, *truth))))
+  columns = ("image", *titles, *(["ground truth"] if has_truth else []))
+  return _sheet(columns, rows, names, label_set, width, void="void")
+
+
 def class_sheet(
   images: Sequence[np.ndarray], captions: Sequence[str], title: str, width: int = 200, columns: int = 4
 ) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Text tables of an evaluation, and the titles of its metrics."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,31 @@ def accuracy_table(
   if len(present) > max_classes:
     lines.append(f"... and {len(present) - max_classes} classes with higher accuracy")
   lines += [f"{TITLES[name]:<{width}}  {_percent(value):>7}" for name, value in totals.items()]
+  return "\n".join(lines)
+
+
+def receptive_field_table(result: Mapping[str, Any]) -> str:
+  """Formats the content of `receptive_field.json`, see `gcn_flax.explain`."""
+  pixel = "the centre pixel" if result["pixel"] is None else "pixel {},{}".format(*result["pixel"])
+  rows = {printable(f"{name}  {each['network']}"): each for name, each in result["networks"].items()}
+  rows["every pixel alike"] = result["uniform"]
+  width = max(map(len, rows))
+  radii, shares = (list(result["uniform"][key]) for key in ("mass_outside_radius", "radius_of_mass"))
+  lines = [
+    f"effective receptive field of {pixel}, mean of {result['num_pictures']} pictures ({printable(result['pictures'])})",
+    f"{'':<{width}}  {'gradient outside, %':^{9 * len(radii) - 2}}  {'radius of gradient, px':^{9 * len(shares) + 3}}",
+    "  ".join(
+      [
+        f"{'network':<{width}}",
+        *(f"{radius + ' px':>7}" for radius in radii),
+        *(f"{100 * float(share):>7.0f} %" for share in shares),
+      ]
+    ),
+  ]
+  for name, each in rows.items():
+    outside = (f"{100 * each['mass_outside_radius'][radius]:>7.1f}" for radius in radii)
+    within = (f"{each['radius_of_mass'][share]:>9}" for share in shares)
+    lines.append("  ".join([f"{name:<{width}}", *outside, *within]))
   return "\n".join(lines)
 
 
