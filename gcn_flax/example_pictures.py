@@ -94,8 +94,8 @@ def find_examples(
   samples = sample_pictures(workdir)
   if not samples:
     raise ValueError(
-      f"{workdir}: there are no pictures to look at: {config.data.dataset} {config.data.eval_split!r} with the classes of "
-      f"the network is not in {config.data.data_dir}, and the workdir has no samples. Use --images='a/*.jpg'."
+      f"{workdir}: there are no pictures to look at: {config.data.dataset} {config.data.eval_split!r} with the classes "
+      f"of the network is not in {config.data.data_dir}, and the workdir has no samples. Use --images='a/*.jpg'."
     )
   return _of_files(f"{workdir}/samples", samples, count)
 

@@ -13,7 +13,7 @@ from gcn_flax.evaluation.receptive_field import Field, Pixel, cut_window, gradie
 from gcn_flax.example_pictures import ExamplePicture, ExamplePictures, find_examples
 from gcn_flax.inference import Progress
 from gcn_flax.messages import flag
-from gcn_flax.preflight import check_one_host, check_pixels, preflight
+from gcn_flax.preflight import check_one_host, check_page_libraries, check_pixels, preflight
 from gcn_flax.printable import printable
 from gcn_flax.segmenter import Segmenter, load
 from gcn_flax.training.steps import normalize
@@ -63,6 +63,7 @@ def run(
   """
   check_pixels(config, "explain")
   check_one_host("explain")
+  check_page_libraries()
   workdir = Workdir(workdir)
   preflight(config, workdir)
   workdir.check_writable(f"{FOLDER}/")
@@ -105,8 +106,8 @@ def _load_all(
     if network.classes != networks[0].classes:
       ours, theirs = (", ".join(map(printable, each.classes)) for each in (networks[0], network))
       raise ValueError(
-        f"{flag('other', other)}: its classes are {theirs}, those of --workdir={workdir} are {ours}. Compare networks of "
-        "the same data set."
+        f"{flag('other', other)}: its classes are {theirs}, those of --workdir={workdir} are {ours}. Compare networks "
+        "of the same data set."
       )
     networks.append(network)
   names = short_names([workdir.path, *map(files.path, others)])
@@ -146,8 +147,8 @@ def _place(example: ExamplePicture, pixel: Pixel | None) -> Pixel:
   row, column = pixel or (height // 2, width // 2)
   if row >= height or column >= width:
     raise ValueError(
-      f"--pixel={row},{column}: {printable(example.name)} has {height} x {width} pixels. Use a row below {height} and a "
-      f"column below {width}."
+      f"--pixel={row},{column}: {printable(example.name)} has {height} x {width} pixels. Use a row below {height} and "
+      f"a column below {width}."
     )
   return row, column
 
@@ -175,7 +176,6 @@ def _uniform(fields: Sequence[Field]) -> Field:
 def _draw(
   networks: Networks, fields: Mapping[str, Sequence[Field]], means: Mapping[str, Field], picture: np.ndarray
 ) -> bytes:
-  """Draws the receptive fields. Raises ValueError if matplotlib is not installed."""
   titles = [f"{name}\n{network_name(network.config.model)}" for name, network in networks.items()]
   singles = [each[0] for each in fields.values()]
   return receptive_fields.draw(titles, list(means.values()), singles, picture, len(_first(fields)))

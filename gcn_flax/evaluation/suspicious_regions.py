@@ -81,7 +81,7 @@ def find_regions(label: np.ndarray, probabilities: np.ndarray) -> list[Region]:
 
 
 def _components(pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray, int, int]]:
-  """Yields (pair, mask, top, left) of each connected region of one pair of classes; -1 is no pair, specks are left out."""
+  """Yields (pair, mask, top, left) of each connected region of one pair of classes but specks; -1 is no pair."""
   for pair in np.unique(pairs[pairs >= 0]).tolist():
     _, regions, stats, _ = cv2.connectedComponentsWithStats((pairs == pair).astype(np.uint8), connectivity=4)
     for index, (left, top, width, height, num_pixels) in enumerate(stats[1:].tolist(), 1):
