@@ -29,7 +29,7 @@ from gcn_flax.workdir.trained import with_trained_canvas
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_INFERENCE_MODES = ("eval", "predict", "search_crf", "export", "explain", "label_errors")
+_INFERENCE_MODES = ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve")
 
 
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
@@ -57,10 +57,11 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "predict": lambda: _predict(config, workdir, given),
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint),
+    "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
     "explain": lambda: _explain(config, workdir, given),
     "label_errors": lambda: label_errors.run(config, workdir, given.split, given.checkpoint),
     "compare": lambda: compare.run(config, workdir, given.other),
+    "serve": lambda: _serve(config, workdir, given),
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
   return commands[given.mode]()
@@ -91,6 +92,16 @@ def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
 def _explain(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> object:
   pixel = tuple(map(int, given.pixel.split(","))) if given.pixel else None
   return explain.run(config, workdir, given.other, given.images, given.split, pixel, given.checkpoint)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+  return tuple(map(int, text.split(","))) if text else ()
+
+
+def _serve(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
+  from gcn_flax.serving import server  # Imports libraries that no other command needs.
+
+  server.run(config, workdir, given.host, given.port, given.checkpoint)
 
 
 def _join(given: flags.FlagValues) -> int:

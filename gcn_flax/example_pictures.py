@@ -9,7 +9,7 @@ import numpy as np
 
 from gcn_flax import files
 from gcn_flax.input_pipeline import datasets, pictures
-from gcn_flax.picture_files import list_pictures
+from gcn_flax.picture_files import pictures_of
 from gcn_flax.run_data import RunData
 from gcn_flax.workdir import compatibility
 from gcn_flax.workdir.samples import sample_pictures
@@ -87,7 +87,7 @@ def find_examples(
     ValueError: if there is no picture, if the split cannot be opened, and if its classes are not those of the network.
   """
   if images:
-    return _of_files("--images", list_pictures(images), count)
+    return _of_files("--images", pictures_of(images), count)
   data = RunData(config)
   if split or _is_there(config, data, classes):
     return _of_split(config, workdir, data, split or config.data.eval_split, count)

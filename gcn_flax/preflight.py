@@ -166,7 +166,7 @@ def check_size(
 
 
 def check_training_data(config: ml_collections.ConfigDict, workdir: Workdir, data: RunData) -> None:
-  """Raises ValueError if the data differs from that of the workdir, or its classes from those of the first weights."""
+  """Raises ValueError if the data differs from the workdir's, or its classes from those of the initial weights."""
   if workdir.is_begun:
     compatibility.check_fingerprints(data.fingerprints(), workdir, config.data.data_dir)
   elif config.init_from:

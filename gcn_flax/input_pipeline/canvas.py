@@ -1,4 +1,4 @@
-"""The canvas of an image: the size that it is padded to for evaluation, prediction and submissions."""
+"""The canvas of an image: the size that `transforms.pad` fills for evaluation, prediction and submissions."""
 
 from collections.abc import Sequence
 

@@ -77,8 +77,12 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
     ValueError: as `decode`.
     OSError: if the file cannot be opened.
   """
-  name = str(path)
-  image, _ = decode(path.read_bytes(), name)
+  return decode_rgb(path.read_bytes(), str(path))
+
+
+def decode_rgb(data: bytes, name: str) -> np.ndarray:
+  """Decodes the content of a file as `read_picture` does, RGB uint8 `[H, W, 3]`. Raises ValueError as `decode`."""
+  image, _ = decode(data, name)
   with _named(name):
     upright = ImageOps.exif_transpose(image)
   return to_rgb(upright, name)

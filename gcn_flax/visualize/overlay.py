@@ -25,7 +25,12 @@ def save(path: files.Path, picture: np.ndarray) -> None:
 
 
 def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> None:
-  """Writes a predicted label map uint8 `[H, W]` as a PNG of one channel: indexed with the palette, grey without one."""
+  """Writes a predicted label map uint8 `[H, W]` as a PNG, see `encode_labels`."""
+  files.write(path, encode_labels(label, palette))
+
+
+def encode_labels(label: np.ndarray, palette: Sequence[Sequence[int]] = ()) -> bytes:
+  """Encodes a predicted label map uint8 `[H, W]` as a PNG: indexed with the palette, grey without one."""
   image = Image.fromarray(label)
   if palette:
     image.putpalette([channel for colour in palette for channel in colour])
@@ -33,7 +38,7 @@ def save_labels(path: files.Path, label: np.ndarray, palette: Sequence[Sequence[
   info.add_text("Software", _PREDICTED)
   content = io.BytesIO()
   image.save(content, "PNG", pnginfo=info)
-  files.write(path, content.getvalue())
+  return content.getvalue()
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:
