@@ -135,7 +135,8 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 def help_page() -> str:
   """Returns the help page: modes, flags with the modes they are valid in, examples."""
-  modes = "\n".join(f"  {name:<11} {meaning}" for name, meaning in MODES.items())
+  longest = max(map(len, MODES))
+  modes = "\n".join(f"  {name:<{longest}} {meaning}" for name, meaning in MODES.items())
   width = max(len(name) + len(value) for name, (_, value, _) in _FLAGS.items()) + 4
   lines = []
   for name, (valid, value, meaning) in _FLAGS.items():

@@ -13,22 +13,19 @@ from gcn_flax.evaluation.receptive_field import Field, Pixel, cut_window, gradie
 from gcn_flax.example_pictures import ExamplePicture, ExamplePictures, find_examples
 from gcn_flax.inference import Progress
 from gcn_flax.messages import flag
+from gcn_flax.panel import Networks, draw_panel
 from gcn_flax.preflight import check_one_host, check_page_libraries, check_pixels, preflight
 from gcn_flax.printable import printable
 from gcn_flax.segmenter import Segmenter, load
 from gcn_flax.training.steps import normalize
-from gcn_flax.visualize import overlay, receptive_fields, sheets, tables
+from gcn_flax.visualize import overlay, receptive_fields, tables
 from gcn_flax.workdir.run_names import network_name, short_names
 from gcn_flax.workdir.trained import load_trained
 from gcn_flax.workdir.workdir import Workdir
 
 FOLDER = "explain"
 _MAX_PICTURES = 32  # In the mean of the receptive fields.
-_MAX_ROWS = 6  # Of the panel.
-_ROW_WIDTH = 300  # Pixels, of a picture in the panel.
 _WINDOW = (1024, 1024)  # Largest part of a picture that gradients are computed on, pixels: memory grows with it.
-
-Networks = Mapping[str, Segmenter]  # By the name of the run.
 
 
 def run(
@@ -179,26 +176,3 @@ def _draw(
   titles = [f"{name}\n{network_name(network.config.model)}" for name, network in networks.items()]
   singles = [each[0] for each in fields.values()]
   return receptive_fields.draw(titles, list(means.values()), singles, picture, len(_first(fields)))
-
-
-def draw_panel(networks: Networks, examples: ExamplePictures) -> np.ndarray:
-  """Draws pictures beside the predictions of all networks and, if there is one, the ground truth (Figure 6).
-
-  Args:
-    networks: networks of the same classes.
-    examples: the pictures, of which up to six are shown.
-
-  Returns:
-    RGB uint8 `[H, W, 3]`.
-  """
-  shown = [examples[index] for index in examples.spread(_MAX_ROWS)]
-  predictions = [network.predict([example.image for example in shown]) for network in networks.values()]
-  return sheets.panel(
-    [example.image for example in shown],
-    list(zip(*predictions, strict=True)),
-    [example.label for example in shown],
-    [example.name for example in shown],
-    list(networks),
-    _first(networks).label_set,
-    _ROW_WIDTH,
-  )

@@ -36,7 +36,7 @@ def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
   """Returns the variables of the template."""
   result, run = content["scores"], content["run"]
   columns = {key: name for key, name in _COLUMNS.items() if key in result}
-  method = _prediction_method(content["config"]["eval"])
+  method = prediction_method(content["config"]["eval"])
   return {
     "title": f"{result['dataset']} {result['split']}",
     "subtitle": f"step {result['step']:,}, {result['num_images']:,} images, {content['time']}; {method}",
@@ -63,7 +63,7 @@ def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
   }
 
 
-def _prediction_method(settings: Mapping[str, Any]) -> str:
+def prediction_method(settings: Mapping[str, Any]) -> str:
   """Describes sliding window, test-time augmentation and CRF post-processing of `config.eval`."""
   tile, scales, flip = settings["tile"], settings["scales"], settings["flip"]
   parts = [f"sliding window of {tile[0]} x {tile[1]}" if tile else "whole images"]
