@@ -10,7 +10,7 @@ from gcn_flax import files
 from gcn_flax.config import is_classifier
 from gcn_flax.example_pictures import find_examples
 from gcn_flax.messages import flag
-from gcn_flax.panel import Networks, draw_panel
+from gcn_flax.panel import draw_panel
 from gcn_flax.preflight import check_one_host, check_page_libraries
 from gcn_flax.printable import printable
 from gcn_flax.reporting import comparison, comparison_page

@@ -1,4 +1,4 @@
-"""The page `label_errors_<split>.html`: regions whose labels may be wrong, each with its picture, mask and prediction."""
+"""The page `label_errors_<split>.html`: regions whose labels may be wrong, each with picture, mask and prediction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +29,10 @@ def render(result: Mapping[str, Any], crops: Sequence[Crop], label_set: LabelSet
     subtitle=f"step {result['step']:,}; {result['num_regions']:,} regions in {len(result['images']):,} of "
     f"{result['num_images']:,} images",
     limit=rendering.percent(result["max_label_probability"]),
-    regions=[_card(*pair, label_set, colours) for pair in zip(result["regions"], crops, strict=True)],
+    regions=[
+      {"number": number, **_card(*pair, label_set, colours)}
+      for number, pair in enumerate(zip(result["regions"], crops, strict=True), 1)
+    ],
     images=[each | {"score": f"{each['score']:,.0f}"} for each in result["images"][:_MAX_IMAGES]],
     num_images=len(result["images"]),
   )

@@ -1,13 +1,15 @@
 """The results of a run, as far as it has got: settings, metrics by step, the last evaluation."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from gcn_flax import files, json_files, tasks
-from gcn_flax.nested import flatten
+from gcn_flax.config import get_config
+from gcn_flax.nested import flatten, merge
 from gcn_flax.workdir.run_names import network_name
 from gcn_flax.workdir.stored_config import stored_config
 from gcn_flax.workdir.workdir import Workdir, settings_form
@@ -16,7 +18,7 @@ from gcn_flax.workdir.writers import read_metrics
 # eval_<split>.json, as far as it is read.
 _EVALUATION = {
   "step": int,
-  "eval": settings_form()["eval?"],
+  "eval?": settings_form()["eval?"],
   "iou?": {str: float | None},
   "accuracy?": {str: float | None},
 }
@@ -57,7 +59,7 @@ class RunResults:
       workdir,
       config,
       read_metrics(workdir / "metrics.jsonl"),
-      json_files.read(evaluation, _EVALUATION, fix) if evaluation.exists() else {},
+      _complete(json_files.read(evaluation, _EVALUATION, fix)) if evaluation.exists() else {},
       workdir.run_record(),
     )
 
@@ -93,3 +95,9 @@ class RunResults:
   def settings(self) -> dict[str, Any]:
     """Returns the settings by dotted name, such as `config.model.head`."""
     return flatten(self.config.to_dict(), "config")
+
+
+def _complete(evaluation: dict[str, Any]) -> dict[str, Any]:
+  """Returns the content of an `eval_<split>.json` with defaults for the fields of `eval` that it lacks."""
+  defaults = json.loads(get_config().eval.to_json())
+  return evaluation | {"eval": merge(defaults, evaluation.get("eval", {}))}
