@@ -101,13 +101,15 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
     tensors = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
   else:
     tensors = torch_names.to_tensors(weights)
+  # Runs of older versions record no classes or no palette.
+  data = dataclasses.replace(trained.data, classes=trained.label_set.classes, palette=trained.label_set.palette)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,
     "backbone": config.model.backbone,
     "step": str(trained.step),
     "config": json.dumps(training_settings(config, workdir)),
-    "data": json.dumps(trained.data.to_json()),
+    "data": json.dumps(data.to_json()),
   }
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
