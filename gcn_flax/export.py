@@ -102,7 +102,8 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
   else:
     tensors = torch_names.to_tensors(weights)
   # Runs of older versions record no classes or no palette.
-  data = dataclasses.replace(trained.data, classes=trained.label_set.classes, palette=trained.label_set.palette)
+  data, label_set = trained.data, trained.label_set
+  data = dataclasses.replace(data, classes=data.classes or label_set.classes, palette=data.palette or label_set.palette)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,
