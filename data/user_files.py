@@ -9,7 +9,20 @@ from collections.abc import Iterable
 from gcn_flax.printable import printable
 
 _ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
-SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
+_SPLITS = {"val": "validation", "valid": "validation"}  # Any other folder is a split of the same name.
+
+
+def split_of(folder: str) -> str:
+  """Returns the split that a folder's name stands for."""
+  return _SPLITS.get(folder, folder)
+
+
+def same_splits(top: pathlib.Path, folders: Iterable[str]) -> list[str]:
+  """Returns the fault of folders whose names stand for the same split, [] if there are none."""
+  names = [name for name in folders if split_of(name) == "validation"]
+  if len(names) < 2:
+    return []
+  return [f"{top} has both {' and '.join(names)}, which are the same split. Merge the folders."]
 
 
 def folders_in(root: pathlib.Path) -> list[pathlib.Path]:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 FLAGS = {
-  "data.prepare": ("--dataset", "--manual_dir", "--data_dir", "--partial", "--image_format"),
+  "data.prepare": ("--dataset", "--manual_dir", "--data_dir", "--partial", "--image_format", "--val_fraction"),
   "data.browse": ("--dataset", "--split", "--data_dir", "--count", "--output"),
   "data.silhouettes": ("--output",),
 }

@@ -162,10 +162,10 @@ def swap(root):
 
 def rename_val(root):
   for kind in ("images", "masks"):
-    (root / kind / "val").rename(root / kind / "valid")
+    (root / kind / "val").rename(root / kind / "dev")
 
 
-@pytest.mark.parametrize("change, begin", [(swap, "(cd "), (rename_val, "mv ")], ids=["levels", "valid"])
+@pytest.mark.parametrize("change, begin", [(swap, "(cd "), (rename_val, "mv ")], ids=["levels", "dev"])
 def test_splits_in_other_places_are_named_with_the_command_that_moves_them(tmp_path, capfd, change, begin):
   root = write_folder(tmp_path / "mine")
   change(root)
