@@ -45,6 +45,15 @@ def files_below(root: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path for path in found if path.is_file())
 
 
+def visible_files(root: pathlib.Path, suffixes: Iterable[str]) -> list[pathlib.Path]:
+  """Returns the files below a folder with one of some suffixes, sorted, without hidden ones."""
+  return [
+    path
+    for path in files_below(root)
+    if path.suffix.lower() in suffixes and not any(part[0] == "." for part in path.relative_to(root).parts)
+  ]
+
+
 def digest_of(root: pathlib.Path, files: Iterable[pathlib.Path], with_content: Iterable[pathlib.Path] = ()):
   """Returns a running digest of the names and sizes of files, and of the content of those in `with_content`."""
   digest, read = hashlib.blake2b(digest_size=16), set(with_content)

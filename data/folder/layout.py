@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
+from data.folder.other_files import draw_command
 from data.user_files import files_in, folders_in, same_splits, split_of
 from gcn_flax.input_pipeline.pictures import SUFFIXES
 
@@ -72,6 +73,8 @@ def _pictures_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def elsewhere(root: pathlib.Path) -> str:
   """Names the folder that has what `root` lacks, or what `root` contains."""
+  if not any(root.glob("*/masks")) and (draw := draw_command(root)):
+    return f" {draw}"
   folders = [folder for folder in folders_in(root) if folder.name != "masks"]
   for folder in folders:
     if (folder / "images").is_dir():
