@@ -132,7 +132,7 @@ CLASSIFIER_CONFLICTS = [
   ("data.random_crop", False, "classifiers are always trained on random resized crops. Use True."),
   ("data.random_scale", True, "classifiers are trained on random resized crops instead. Use False, and"),
   ("data.eval_resize", 200, "must be at least 224, the longer side of config.data.eval_size=(224, 224). Use 224"),
-  ("data.crop_size", (), "classifiers need the size of their crops. Use for instance --config.data.crop_size='(224, 224)'"),
+  ("data.crop_size", (), "classifiers need the size of their crops. Use for instance --config.data.crop_size='(224"),
   ("data.eval_size", (), "classifiers need the size of their centre crop. Use for instance --config.data.eval_size="),
   ("eval.flip", True, "is not available with config.model.head='classifier'. Use --config.eval.flip=False."),
   ("eval.scales", (0.5, 1.0), "is not available with config.model.head='classifier'. Use --config.eval.scales='(1.0"),

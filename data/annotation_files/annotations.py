@@ -1,6 +1,7 @@
 """Annotations of the images in a folder, and the masks drawn from them."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -125,20 +126,20 @@ class Pictures:
     Raises ValueError if there is none, or more than one.
     """
     name = name.replace("\\", "/")
-    beside = annotated_in.parent / name
-    if beside.suffix.lower() in SUFFIXES and beside.is_file():
+    beside = pathlib.Path(os.path.normpath(annotated_in.parent / name))
+    if beside.is_relative_to(self._root) and beside.suffix.lower() in SUFFIXES and beside.is_file():
       return beside
     found = self._named.get(pathlib.PurePosixPath(name).name, [])
-    exact = [path for path in found if path.as_posix().endswith(f"/{name}")] or found
+    found = [path for path in found if path.as_posix().endswith(f"/{name}")] or found
     split = split_of_parts(self._root, annotated_in)
-    exact = [path for path in exact if split and split_of_parts(self._root, path) == split] or exact
-    if len(exact) > 1:
+    found = [path for path in found if split and split_of_parts(self._root, path) == split] or found
+    if len(found) > 1:
       raise ValueError(
-        f"{annotated_in}: its image {name} may be {exact[0]} or {exact[1]}. Remove or rename one of them."
+        f"{annotated_in}: its image {name} may be {found[0]} or {found[1]}. Remove or rename one of them."
       )
-    if not exact:
+    if not found:
       raise ValueError(f"{annotated_in}: its image {name} is not in {self._root}. Put it beside the file.")
-    return exact[0]
+    return found[0]
 
 
 def split_of_parts(root: pathlib.Path, path: pathlib.Path) -> str:

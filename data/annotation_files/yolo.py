@@ -25,7 +25,7 @@ def read(root: pathlib.Path) -> Annotations:
   names = _read_names(root)
   images, faults, used = [], [], set()
   for path in Pictures(root).paths:
-    label = _label_of(path)
+    label = _label_of(root, path)
     used.add(label)
     try:
       regions = _read_regions(label, names) if label.is_file() else ()
@@ -33,7 +33,9 @@ def read(root: pathlib.Path) -> Annotations:
       faults.append(str(error))
       continue
     images.append(AnnotatedImage(path, split_of_parts(root, path), regions, str(label)))
-  others = [path for path in visible_files(root, (".txt",)) if _LABELS in path.parts and path not in used]
+  others = [
+    path for path in visible_files(root, (".txt",)) if _LABELS in path.relative_to(root).parts and path not in used
+  ]
   faults += [f"{path} has no image of the same name. Add the image, or remove the file." for path in others]
   faults += [] if images or faults else [f"{root} contains no image. Use the folder with images and labels."]
   images, more = _without_ground_truth(images)
@@ -54,12 +56,12 @@ def _read_names(root: pathlib.Path) -> dict[int, str]:
   raise ValueError(f"{root} contains no YAML file with names: of the classes. Put data.yaml there.")
 
 
-def _label_of(image: pathlib.Path) -> pathlib.Path:
+def _label_of(root: pathlib.Path, image: pathlib.Path) -> pathlib.Path:
   """Returns the label file of an image, by the rule of Ultralytics."""
-  parts = list(image.with_suffix(".txt").parts)
+  parts = list(image.with_suffix(".txt").relative_to(root).parts)
   if _IMAGES in parts:
     parts[len(parts) - 1 - parts[::-1].index(_IMAGES)] = _LABELS
-  return pathlib.Path(*parts)
+  return root.joinpath(*parts)
 
 
 def _read_regions(path: pathlib.Path, names: dict[int, str]) -> tuple[Region, ...]:

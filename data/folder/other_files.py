@@ -63,9 +63,9 @@ def draw_command(root: pathlib.Path, path: pathlib.Path | None = None) -> str:
     path: one of the annotation files in it; looked for if not given.
   """
   if path is None:
-    found = visible_files(root, (".json",)) or [file for file in visible_files(root, (".txt",)) if _is_label(file)]
-    path = found[0] if found else root
-  name = _format_of(path)
+    found = visible_files(root, (".json",)) or visible_files(root, (".txt",))
+    path = next((file for file in found if _format_of(root, file)), root)
+  name = _format_of(root, path)
   if not name:
     return ""
   output = shlex.quote(f"{root}_masks")
@@ -73,10 +73,10 @@ def draw_command(root: pathlib.Path, path: pathlib.Path | None = None) -> str:
   return f"Draw masks from the annotations ({path.name}): {command}. Then use --manual_dir={output}."
 
 
-def _format_of(path: pathlib.Path) -> str:
+def _format_of(root: pathlib.Path, path: pathlib.Path) -> str:
   """Returns the name that `data.annotations` has for the format of a file, "" if it reads no such files."""
   if path.suffix == ".txt":
-    return "yolo" if _is_label(path) else ""
+    return "yolo" if "labels" in path.relative_to(root).parent.parts else ""
   if path.suffix != ".json":
     return ""
   with open(path, encoding="utf-8", errors="replace") as file:
@@ -84,10 +84,6 @@ def _format_of(path: pathlib.Path) -> str:
   if re.search(r'"shapes"\s*:', head):
     return "labelme"
   return "coco" if re.search(r'"(images|annotations|categories)"\s*:', head) else ""
-
-
-def _is_label(path: pathlib.Path) -> bool:
-  return "labels" in path.parts
 
 
 def some(paths: Sequence[pathlib.Path]) -> str:

@@ -1,7 +1,11 @@
 """Masks drawn from labelme's, COCO's and Ultralytics' annotations are those that the annotations were traced from."""
 
+import importlib
 import json
+import logging
 import os
+import re
+import shlex
 
 import cv2
 import numpy as np
@@ -14,9 +18,11 @@ from data.prepare import prepare
 from gcn_flax.input_pipeline.datasets import Dataset, open_label_set
 from tests.data_sets.archives import png
 from tests.data_sets.checks import error_lines, files_in
+from tests.test_main import ROOT
 
 SIZE = (96, 128)
 CLASSES = ("disc", "leaf", "plate")
+FEW_STEPS = ("--config.total_steps=2", "--config.model.kernel_size=3", "--config.eval.num_pictures=0")
 _FINE = 8  # Contours run through the centres of pixels, COCO's polygons along their edges.
 
 
@@ -454,3 +460,25 @@ def test_preparing_annotations_names_the_command(tmp_path, capfd):
   assert prepare_main(["--dataset=folder", f"--manual_dir={root}", f"--data_dir={tmp_path / 'data'}"]) == 1
   (line,) = error_lines(capfd.readouterr().err)
   assert f"python -m data.annotations --format=labelme --input={root} --output={root}_masks. Then use" in line
+
+
+@pytest.mark.usefixtures("fast_runs")
+def test_forty_annotated_pictures_become_a_network_by_the_commands_of_the_documentation(tmp_path, monkeypatch):
+  """With a small network and few steps."""
+  page = (ROOT / "data/README.md").read_text()
+  (block,) = re.findall(r"^```\n(python -m data.annotations .*?)^```", page, re.MULTILINE | re.DOTALL)
+  write_labelme(tmp_path / "PHOTOS", 40)
+  monkeypatch.chdir(tmp_path)
+  logger = logging.getLogger("gcn_flax")
+  for name in ("propagate", "level", "handlers"):  # The command line sets them.
+    monkeypatch.setattr(logger, name, getattr(logger, name))
+  for command in block.splitlines():
+    _, _, module, *arguments = shlex.split(command)
+    if module == "gcn_flax.main":
+      arguments = ["gcn_flax", f"--config={ROOT}/configs/folder.py:resnet_tiny", *arguments[1:], *FEW_STEPS]
+    assert importlib.import_module(module).main(arguments) == 0, command
+  assert Dataset("folder", "DATA").splits == {"train": 32, "validation": 8}
+  workdir = tmp_path / "runs/folder"
+  assert json.loads((workdir / "config.json").read_text())["data"]["crop_size"] == list(SIZE)
+  scores = json.loads((workdir / "eval_validation.json").read_text())
+  assert scores["step"] == 2 and scores["classes"] == ["background", *CLASSES]

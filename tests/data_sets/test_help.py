@@ -11,6 +11,7 @@ FLAGS = {
   "data.prepare": ("--dataset", "--manual_dir", "--data_dir", "--partial", "--image_format", "--val_fraction"),
   "data.browse": ("--dataset", "--split", "--data_dir", "--count", "--output"),
   "data.silhouettes": ("--output",),
+  "data.annotations": ("--format", "--input", "--output", "--background"),
 }
 
 
