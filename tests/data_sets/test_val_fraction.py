@@ -36,6 +36,7 @@ def test_a_fraction_of_the_images_becomes_validation(tmp_path, images, masks, ca
   found = ids(tmp_path / "data")
   assert {split: len(names) for split, names in found.items()} == {"train": 7, "validation": 3}
   assert sorted(found["train"] + found["validation"]) == NAMES
+  assert found["validation"] not in (NAMES[:3], NAMES[-3:]), "neighbours may look alike"
   assert "3 of 10 images of train are kept for validation" in capsys.readouterr().out
 
 
