@@ -11,6 +11,7 @@ called train, val and test stay apart. Nothing is written unless every file can 
 
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,6 @@ from data.arguments import ArgumentParser
 from data.faults import raise_all
 from data.folder.classes import read_classes
 from data.user_files import plain_name
-from gcn_flax.input_pipeline.pictures import encoded_size
 from gcn_flax.interrupts import interruptible
 from gcn_flax.labels import IGNORE
 from gcn_flax.parallel import parallel_map
@@ -116,7 +116,7 @@ def _check_places(root: pathlib.Path, annotations: Annotations) -> None:
   raise_all(faults)
 
 
-def _class_values(names: Sequence[str], background: str) -> tuple[list[str], dict[str, int | None], int]:
+def _class_values(names: Sequence[str], background: str) -> tuple[list[str], dict[str, int], int]:
   """Returns the classes as `classes.txt` lists them, the value of each annotated name, and that of other pixels."""
   unlabelled = IGNORE if background in _VOID else 0
   special = dict.fromkeys((background, _LABELME_BACKGROUND), unlabelled) | dict.fromkeys(_VOID, IGNORE)
@@ -140,7 +140,7 @@ def _write_images(folder: pathlib.Path, annotations: Annotations, values: dict[s
 
   def write(image: AnnotatedImage) -> str:
     try:
-      size = _size_of(image.path)
+      size = pictures.decode_rgb(image.path.read_bytes(), str(image.path)).shape[:2]  # As data.prepare will read it.
       if image.regions is not None:
         mask = draw_mask(image, size, values, unlabelled, annotations.smaller_on_top)
         (masks := folder / "masks" / image.split).mkdir(parents=True, exist_ok=True)
@@ -156,13 +156,6 @@ def _write_images(folder: pathlib.Path, annotations: Annotations, values: dict[s
   raise_all([fault for fault in progress if fault])
 
 
-def _size_of(path: pathlib.Path) -> tuple[int, int]:
-  try:
-    return encoded_size(path.read_bytes())
-  except ValueError as error:
-    raise ValueError(f"{path}: {error}") from error
-
-
 def _print_summary(output: pathlib.Path, annotations: Annotations, classes: Sequence[str]) -> None:
   for note in annotations.notes:
     print(f"note: {printable(note)}")
@@ -172,7 +165,7 @@ def _print_summary(output: pathlib.Path, annotations: Annotations, classes: Sequ
   print(f"classes: {printable(', '.join(classes))}")
   has_validation = any(split.startswith("val") for split in counts)
   print(
-    f"next: python -m data.prepare --dataset=folder --manual_dir={printable(output)} --data_dir=DATA"
+    f"next: python -m data.prepare --dataset=folder --manual_dir={shlex.quote(printable(output))} --data_dir=DATA"
     + ("" if has_validation else " --val_fraction=0.2")
   )
 

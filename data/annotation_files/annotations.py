@@ -94,16 +94,23 @@ def draw_mask(
   drawn, faults = [], []
   for region in image.regions:
     try:
-      drawn.append((region.name, region.draw(size)))
+      drawn.append((region.name, *_cropped(region.draw(size))))
     except ValueError as error:
       faults.append(f"{region.place} {error}")
   raise_all(faults)
   if smaller_on_top:
-    drawn.sort(key=lambda pair: (pair[0] is None, -np.count_nonzero(pair[1])))
+    drawn.sort(key=lambda each: (each[0] is None, -np.count_nonzero(each[2])))
   mask = np.full(size, unlabelled, np.uint8)
-  for name, inside in drawn:
-    mask[inside] = IGNORE if name is None else values[name]
+  for name, window, inside in drawn:
+    mask[window][inside] = IGNORE if name is None else values[name]
   return mask
+
+
+def _cropped(inside: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+  """Returns the window that holds a region, and the region within it: large images may have hundreds of them."""
+  rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+  window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else np.s_[:0, :0]
+  return window, inside[window].copy()
 
 
 class Pictures:

@@ -269,6 +269,13 @@ def set_shape(root, **values):
   edit(root / "p1.json", lambda content: content["shapes"][1].update(values))
 
 
+def rotate(path):
+  """Turns a picture as phones do; labelme shows it as it was."""
+  image = Image.open(path).rotate(90, expand=True)
+  image.getexif()[0x0112] = 6
+  image.save(path, exif=image.getexif())
+
+
 def set_line(root, text):
   (root / "labels/p1.txt").write_text(text)
 
@@ -301,13 +308,14 @@ FAULTS = {  # Case -> (format, change of the folder, message).
   "labelme, damaged image": (
     "labelme",
     lambda root: (root / "p1.png").write_bytes(b"x"),
-    "{root}/p1.png: the picture is damaged",
+    "{root}/p1.png is damaged or truncated",
   ),
   "labelme, another size": (
     "labelme",
     lambda root: write(root / "p1.png", png(np.zeros((50, 60, 3), np.uint8))),
     "{root}/p1.json was drawn on an image of 96 x 128, but {root}/p1.png is 50 x 60. Put the image back",
   ),
+  "labelme, rotated": ("labelme", lambda root: rotate(root / "p1.png"), "{root}/p1.png has EXIF orientation 6, which"),
   "labelme, a line": (
     "labelme",
     lambda root: set_shape(root, shape_type="line"),
