@@ -67,7 +67,7 @@ class Builder(BaseBuilder):
     raise_all(faults)
     if self.val_fraction:
       splits["train"], splits["validation"] = split_off(splits["train"], self.val_fraction)
-    self._split_of = {str(image): split for split, pairs in splits.items() for image, _ in pairs}
+    self._split_by_image = {str(image): split for split, pairs in splits.items() for image, _ in pairs}
     label_set = self._classes.label_set
     return Plan(
       splits=splits,
@@ -122,7 +122,7 @@ class Builder(BaseBuilder):
       return image
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
-    if self._split_of[first] != self._split_of[example.image_name]:
+    if self._split_by_image[first] != self._split_by_image[example.image_name]:
       raise ValueError(f"{example.image_name} is the same image as {first} in another split. Remove one of them.")
     return image
 
