@@ -11,6 +11,7 @@ Canvas = tuple[int, int]
 # Padding changes predictions, so it is kept below one stride of the network. Large sides take coarser steps, so that
 # images of many sizes share few canvases, each of which is compiled once.
 _STEP, _LARGE, _LARGE_STEP = 32, 512, 128
+RULE = f"each side is rounded up to a multiple of {_STEP}, above {_LARGE} to a multiple of {_LARGE_STEP}"
 _MAX_CROP = 512  # Larger crops take much memory: choose them yourself.
 
 

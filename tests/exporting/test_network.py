@@ -279,6 +279,10 @@ FAULTS = {
     lambda content: rewritten(content, lambda header: header["refine0.conv1.bias"].update(shape=[-1, -5])),
     "damaged or not float32",
   ),
+  "numbers out of the header": (
+    lambda content: rewritten(content, lambda header: header["refine0.conv1.bias"].update(data_offsets=[-40, -20])),
+    r"damaged or not float32 \(refine0.conv1.bias is F32 \[5\] in bytes -40 to -20\)",
+  ),
   "a transposed tensor": (
     lambda content: rewritten(content, lambda header: header["encoder.conv1.weight"]["shape"].reverse()),
     "1 tensors are missing, unexpected or misshapen: encoder.conv1.weight. Export",
