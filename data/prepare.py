@@ -9,7 +9,6 @@ anything is written, and every bad file is listed. A data set that has been prep
 """
 
 import contextlib
-import fcntl
 import importlib
 import os
 import pathlib
@@ -22,7 +21,7 @@ from absl import logging as absl_logging
 
 from data.arguments import ArgumentParser
 from data.class_counts import ClassCounts, class_table
-from gcn_flax import json_files, labels
+from gcn_flax import file_locks, json_files, labels
 from gcn_flax.interrupts import interruptible
 from gcn_flax.printable import one_line, printable
 
@@ -68,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
   )
   args = parser.parse_args(argv)
   try:
+    file_locks.check_system()
     prepare(args.dataset, args.manual_dir, args.data_dir, args.partial, args.image_format)
   except (ValueError, OSError, ImportError) as error:
     for line in str(error).splitlines():
@@ -202,7 +202,7 @@ def _only_writer(folder: pathlib.Path):
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      file_locks.lock(descriptor)
     except BlockingIOError as error:
       raise ValueError(f"{folder}: another data.prepare is writing to it. Wait until it has finished.") from error
     except OSError:  # Some network file systems do not support locks.

@@ -1,6 +1,8 @@
 """Command-line flags: their meaning, the mode each belongs to, and the help page."""
 
 import os
+import re
+import sys
 from collections.abc import Sequence
 
 import ml_collections
@@ -8,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gcn_flax import config, files, flag_errors
-from gcn_flax.messages import flag, use_one_of
+from gcn_flax.messages import flag, in_clone, use_one_of
 from gcn_flax.workdir.stored_config import stored_config
 
 MODES = {
@@ -17,7 +19,10 @@ MODES = {
   "predict": "predict label maps of pictures, or a submission to a benchmark server",
   "check": "read a submission back and check it",
   "search_crf": "search the parameters of CRF post-processing",
-  "export": "write encoder and network as safetensors",
+  "export": "write the network as ONNX, StableHLO, PyTorch and safetensors",
+  "explain": "show what networks look at: receptive fields and predictions side by side, in WORKDIR/explain",
+  "label_errors": "find masks of a split that a confident network contradicts: label_errors_SPLIT.html",
+  "compare": "compare runs: settings, metrics, curves, classes and predictions, in compare.html",
   "serve": "serve a web page to try a network on, and its predictions over HTTP",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
@@ -34,16 +39,23 @@ _FLAGS = {
   "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network"),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export", "serve"),
+    ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve"),
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
   "split": (
-    ("eval", "predict", "check", "search_crf"),
+    ("eval", "predict", "check", "search_crf", "explain", "label_errors"),
     "SPLIT",
-    "default: config.data.eval_split; for --submission: test",
+    "default: config.data.eval_split; for --submission: test; for label_errors: the one trained on",
   ),
-  "images": (("predict",), "PATTERN", "pictures to predict: folder, file, or quoted 'a/*.jpg'; may be repeated"),
+  "images": (
+    ("predict", "export", "explain"),
+    "PATTERN",
+    "pictures to predict, explain, or compare exported files on: folder, file, or quoted 'a/*.jpg'; may be repeated",
+  ),
+  "other": (("explain", "compare"), "DIR", "workdir of another run to put beside it; may be repeated"),
+  "pixel": (("explain",), "ROW,COLUMN", "pixel whose class score is explained; default: the centre"),
+  "export_size": (("export",), "H,W", "fixes the input size of the StableHLO and ONNX files; default: any"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
   "host": (("serve",), "ADDRESS", "address to serve on; default: 127.0.0.1, which only this machine can reach"),
@@ -64,6 +76,7 @@ Semantic segmentation with large kernels (GCN, CVPR 2017) in JAX and Flax.
 
 usage: python -m gcn_flax --config=configs/NAME.py --workdir=DIR [flags]     trains a network
        python -m gcn_flax --mode=MODE --workdir=DIR [flags]                  uses one, with the settings of its run
+The command gcn_flax, which pip installs, is the same as python -m gcn_flax.
 
 Modes:
 {modes}
@@ -75,7 +88,7 @@ Config fields:
   Every field of a config is a flag, for instance --config.total_steps=500 --config.model.backbone=resnet50.
   All fields with their units and defaults: {fields}
 
-Examples:
+Examples{place}:
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax --config=configs/quickstart.py --workdir=runs/quickstart
   python -m gcn_flax --mode=eval --workdir=runs/quickstart --checkpoint=last
@@ -102,12 +115,13 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   else:
     config_flags.DEFINE_config_dict("config", stored, options["config"]["help"], given, sys_argv=list(argv))
   flags.DEFINE_string("mode", "train", **options["mode"])
-  flags.DEFINE_multi_string("images", [], **options["images"])
+  for name in ("images", "other"):
+    flags.DEFINE_multi_string(name, [], **options[name])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
   flags.DEFINE_string("host", "127.0.0.1", **options["host"])
   flags.DEFINE_integer("port", 8000, lower_bound=0, upper_bound=65535, **options["port"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "submission", "output", "topology", "batch", "coordinator"):
+  for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator", "pixel"):
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])
@@ -121,13 +135,15 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 def help_page() -> str:
   """Returns the help page: modes, flags with the modes they are valid in, examples."""
-  modes = "\n".join(f"  {name:<11} {meaning}" for name, meaning in MODES.items())
+  longest = max(map(len, MODES))
+  modes = "\n".join(f"  {name:<{longest}} {meaning}" for name, meaning in MODES.items())
   width = max(len(name) + len(value) for name, (_, value, _) in _FLAGS.items()) + 4
   lines = []
   for name, (valid, value, meaning) in _FLAGS.items():
     only = "" if valid == _EVERY else f" [{', '.join(valid)}]"
     lines.append(f"  {f'--{name}={value}':<{width}} {meaning}{only}")
-  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__)
+  place = "" if in_clone() else ", in a clone of gcn_flax, which holds data/ and configs/"
+  return _HELP.format(modes=modes, flags="\n".join(lines), fields=config.__file__, place=place)
 
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
@@ -135,6 +151,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   recipe, rest = flag_errors.split_flag(argv, "config")
   stored = _stored_config(recipe, rest)
   if stored is None:
+    _let_import_neighbours(recipe)
     argv = [rest[0], f"--config={recipe}", *rest[1:]]  # First, because overrides of its fields are parsed by it.
   else:
     argv = rest
@@ -162,6 +179,13 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_exported(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _let_import_neighbours(recipe: str) -> None:
+  """Lets a recipe import those beside it, `from FOLDER import NAME`, from any working directory."""
+  above = os.path.dirname(os.path.dirname(os.path.abspath(recipe.partition(":")[0])))
+  if above not in sys.path:
+    sys.path.append(above)  # Last, so that nothing in it hides an installed package.
 
 
 def _stored_config(recipe: str | None, rest: Sequence[str]) -> ml_collections.ConfigDict | None:
@@ -207,13 +231,19 @@ def _check_combinations(given: flags.FlagValues) -> None:
   mode = given.mode
   if mode == "predict" and bool(given.images) == bool(given.submission):
     raise UserError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
-  if mode == "predict" and given.images and given.split:
+  if given.images and given.split:
     raise UserError(f"--split={given.split} names a split of a data set, and --images is none. Leave it out.")
   if mode == "predict" and given.images and not given.output:
     raise UserError("--mode=predict needs a folder for the label maps, for instance --output=runs/predictions.")
+  if given.export_size and not re.fullmatch(r"[0-9]{1,6},[0-9]{1,6}", given.export_size):
+    raise UserError(f"{flag('export_size', given.export_size)}: must be H,W. Use for instance --export_size=512,512.")
   if "://" in given.output:
     raise UserError(f"--output={given.output}: must be a local folder, for instance --output=runs/predictions.")
   if mode == "check" and not given.submission:
     raise UserError("--mode=check reads back a submission: say which, --submission=voc or cityscapes.")
+  if given.pixel and not re.fullmatch("[0-9]{1,9},[0-9]{1,9}", given.pixel):
+    raise UserError(f"{flag('pixel', given.pixel)}: must be a row and a column. Use for instance --pixel=100,150.")
+  if mode == "compare" and not given.other:
+    raise UserError("--mode=compare needs another run to compare with, for instance --other=runs/second.")
   if mode == "plan" and not given.topology:
     raise UserError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")

@@ -7,7 +7,7 @@ import ml_collections
 from gcn_flax.config import ALL_ONCE, is_classifier
 from gcn_flax.config_fields import MAX_SIDE, are_numbers, check_fields, error, flag_of, get
 from gcn_flax.labels import CLASSIFICATION, DATASETS
-from gcn_flax.messages import use_one_of
+from gcn_flax.messages import run_in_clone, use_one_of
 from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
@@ -57,8 +57,8 @@ def _check_data(data: ml_collections.ConfigDict) -> None:
     raise error("data.random_scale", True, "makes images of any size", "Use --config.data.random_crop=True as well")
   if "://" in data.data_dir:
     problem = "must be a local path, records are not read from buckets (google/array_record#120)"
-    command = f"launch/data.sh mount {data.data_dir} DIR"
-    fix = f"Run {command}, or stage instead of mount, and set config.data.data_dir=DIR"
+    command = run_in_clone(f"launch/data.sh mount {data.data_dir} DIR")
+    fix = f"Mount it ({command}), or stage instead of mount, and set config.data.data_dir=DIR"
     raise error("data.data_dir", data.data_dir, problem, fix)
 
 

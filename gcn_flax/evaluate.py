@@ -38,7 +38,7 @@ def run(
     config: config of the network and the evaluation.
     workdir: workdir of the run.
     split: split of `config.data.dataset`; by default `config.data.eval_split`.
-    checkpoint: `best`, `last` or a step; `0` for first weights as they are.
+    checkpoint: `best`, `last` or a step; `0` for initial weights as they are.
 
   Raises ValueError for what `preflight` and `load_trained` reject.
   """

@@ -1,39 +1,90 @@
-"""Exports trained weights as safetensors files that PyTorch and this package read."""
+"""Exports a trained network: safetensors, StableHLO, ONNX and a PyTorch file, each compared with the network."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+import logging
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 import gcn_flax
+from gcn_flax import build, exporting, files
 from gcn_flax import config as config_lib
-from gcn_flax import files
+from gcn_flax.exporting import agreement, compared_pictures, onnx_graph, readme, stablehlo
+from gcn_flax.exporting.compared_pictures import ComparedPictures
+from gcn_flax.input_pipeline import canvas
 from gcn_flax.models import torch_names, weights_file
+from gcn_flax.models.ops import REFERENCE
+from gcn_flax.models.pretrained import FAMILIES
+from gcn_flax.picture_files import pictures_of
 from gcn_flax.preflight import preflight
 from gcn_flax.printable import printable
+from gcn_flax.rounding import round_up
+from gcn_flax.segmenter import MAX_WHOLE, Segmenter
+from gcn_flax.tasks import segmentation
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
+from gcn_flax.workdir.compatibility import training_settings
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
+_log = logging.getLogger(__name__)
+_ENCODER_FILE, _NETWORK_FILE = "encoder.safetensors", "network.safetensors"
+_FILES = (
+  _ENCODER_FILE, _NETWORK_FILE, "network.py", "network.stablehlo", "network.onnx", "network.json", "README.md",
+)  # fmt: skip
+_LIBRARIES = {"network.stablehlo": "jax", "network.onnx": "onnxruntime", "network.py": "torch"}
+_MIN_EQUAL_LABELS = 0.99  # In bfloat16 and on noise, a correct file may have less than 99.9 %.
+
 
 def run(
-  config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, checkpoint: str = "best"
+  config: ml_collections.ConfigDict,
+  workdir: Workdir | files.Path | str,
+  checkpoint: str = "best",
+  images: Sequence[str] = (),
+  size: Sequence[int] = (),
 ) -> Mapping[files.Path, int]:
-  """Exports a checkpoint of a workdir, and returns the files with their sizes in bytes; needs no data set.
+  """Exports a checkpoint of a workdir into its folder `export`; needs no data set.
 
-  Raises ValueError for what `preflight` and `load_trained` reject.
+  A classifier of whole images is exported as safetensors alone.
+
+  Args:
+    config: config of the network.
+    workdir: workdir of the run.
+    checkpoint: `best`, `last` or a step.
+    images: files, folders and patterns of pictures to compare the files on; by default up to six of the evaluation
+      split, else of those that training kept, else generated ones.
+    size: (H, W) of the input of the StableHLO and ONNX files, multiples of 32; () for any.
+
+  Returns:
+    The files with their sizes in bytes.
+
+  Raises:
+    ValueError: for what `preflight`, `load_trained` and `pictures_of` reject, for pictures that cannot be read, for
+      sides that are no multiples of 32 or too large, and on several hosts.
   """
   workdir = Workdir(workdir)
+  _check_size(size)
+  if jax.process_count() > 1:
+    raise ValueError(f"--mode=export: runs on one host, not {jax.process_count()}. Start it on one host.")
+  chosen = pictures_of(images)
   preflight(config, workdir)
-  workdir.check_writable("export/", "export/encoder.safetensors", "export/network.safetensors")
+  workdir.check_writable("export/", *(f"export/{name}" for name in _FILES))
+  is_classifier, canvas_size = config_lib.is_classifier(config), tuple(size) or tuple(config.data.eval_size)
+  shown = None if is_classifier else compared_pictures.find(config, workdir, chosen, canvas_size)
   trained = load_trained(config, workdir, checkpoint)
-  if jax.process_index() > 0:
-    return {}
   written = write_weights(config, workdir, trained)
-  for path, size in written.items():
-    print(f"wrote {printable(path)}  {size / 1e6:.1f} MB, step {trained.step}")
+  if shown is None:
+    _log.info("a classifier of whole images is exported as safetensors alone.")
+  else:
+    written |= _write_programs(config, workdir, trained, shown, tuple(size))
+  for path, num_bytes in written.items():
+    print(f"wrote {printable(path)}  {num_bytes / 1e6:.1f} MB, step {trained.step}")
   return written
 
 
@@ -41,25 +92,125 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
   """Writes `export/encoder.safetensors` and `export/network.safetensors`; returns their sizes in bytes.
 
   Tensors have PyTorch's layouts, and those of the encoder torchvision's names. `config.model.pretrained` takes the
-  encoder, `config.init_from` the network. The metadata of both holds the config, the family of the input
+  encoder, `config.init_from` the network. The metadata of both holds the settings of the run, the family of the input
   normalisation, the classes and the step, as JSON.
   """
   weights = jax.device_get({name: trained.weights[name] for name in COLLECTIONS})
   encoder = torch_names.to_tensors({name: weights[name][ENCODER] for name in COLLECTIONS})
   if config_lib.is_classifier(config):
-    network = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
+    tensors = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
   else:
-    network = torch_names.to_tensors(weights)
+    tensors = torch_names.to_tensors(weights)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,
     "backbone": config.model.backbone,
     "step": str(trained.step),
-    "config": config.to_json(),
+    "config": json.dumps(training_settings(config, workdir)),
     "data": json.dumps(trained.data.to_json()),
   }
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
-  paths = [folder / "encoder.safetensors", folder / "network.safetensors"]
-  parts = zip(paths, (encoder, network), strict=True)
-  return {path: weights_file.write(path, tensors, metadata) for path, tensors in parts}
+  parts = {folder / _ENCODER_FILE: encoder, folder / _NETWORK_FILE: tensors}
+  return {path: weights_file.write(path, part, metadata) for path, part in parts.items()}
+
+
+def _check_size(size: Sequence[int]) -> None:
+  """Raises ValueError for sides that are no multiples of 32, and for more pixels than are predicted whole."""
+  given = ",".join(map(str, size))
+  if any(side < 32 or side % 32 for side in size):
+    fix = ",".join(str(max(32, round_up(side, 32))) for side in size)
+    raise ValueError(f"--export_size={given}: sides must be multiples of 32. Use --export_size={fix}.")
+  if math.prod(size) > MAX_WHOLE:
+    raise ValueError(
+      f"--export_size={given}: more than the {MAX_WHOLE:,} pixels that are predicted whole. Use --export_size=512,512."
+    )
+
+
+def _write_programs(
+  config: ml_collections.ConfigDict, workdir: Workdir, trained: Trained, shown: ComparedPictures, size: tuple[int, ...]
+) -> dict[files.Path, int]:
+  """Writes the files that run the network, compares them with it, and writes what came out."""
+  model, folder = _one_view(config, trained, size), workdir / "export"
+  description = _describe(model, workdir)
+  metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in description.items()}
+  tensors = torch_names.to_tensors(jax.device_get({name: trained.weights[name] for name in COLLECTIONS}))
+  contents = {
+    "network.stablehlo": stablehlo.serialize(trained.setup.network.clone(ops=REFERENCE), trained.weights, size),
+    "network.onnx": onnx_graph.serialize(tensors, FAMILIES[config.model.family], metadata, size),
+    "network.py": pathlib.Path(exporting.__file__).with_name("network.py").read_bytes(),
+  }
+  for name, content in contents.items():
+    files.write(folder / name, content)
+  _log.info("comparing the files with the network on %s", shown.text)
+  description |= {"pictures": shown.text, "agreement": _compare(model, folder, shown.images)}
+  contents["network.json"] = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
+  contents["README.md"] = readme.render(description, size).encode()
+  for name in ("network.json", "README.md"):
+    files.write(folder / name, contents[name])
+  return {folder / name: len(content) for name, content in contents.items()}
+
+
+def _compare(model: Segmenter, folder: files.Path, images: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
+  """Compares the files in a folder with the network; prints the agreement of each, and returns it by name."""
+  runtimes = {
+    "network.stablehlo": agreement.stablehlo_runtime((folder / "network.stablehlo").read_bytes()),
+    "network.onnx": agreement.onnx_runtime((folder / "network.onnx").read_bytes()),
+    "network.py": agreement.torch_runtime(folder),
+  }
+  usable = {name: runtime for name, runtime in runtimes.items() if runtime}
+  compared = agreement.compare(usable, ((model.pad(image), model.probabilities(image)) for image in images))
+  for name in runtimes:
+    _print_agreement(name, compared.get(name))
+  return {
+    name: dataclasses.asdict(compared[name]) if name in usable else {"not_checked": f"not compared: no {library}"}
+    for name, library in _LIBRARIES.items()
+  }
+
+
+def _print_agreement(name: str, found: agreement.Agreement | None) -> None:
+  """Prints the agreement of a file with the network, and warns if it is bad; None for a file that was not compared."""
+  if found is None:
+    library = _LIBRARIES[name]
+    print(f"{name}: not compared with the network, {library} is not installed. pip install {library}, and export again")
+    return
+  print(
+    f"{name}: {100 * found.equal_labels:.3f} % equal labels, largest difference of a probability "
+    f"{found.largest_difference:.1e}"
+  )
+  if found.equal_labels < _MIN_EQUAL_LABELS:
+    _log.warning(
+      "WARNING: %s gives other labels than the network. Compare it on more pictures, --images=PICTURES, before you use "
+      "it.", name,
+    )  # fmt: skip
+
+
+def _one_view(config: ml_collections.ConfigDict, trained: Trained, size: tuple[int, ...]) -> Segmenter:
+  """Returns the network as the files compute it: each picture whole and once, without CRF."""
+  config = config.copy_and_resolve_references()
+  config.eval.scales, config.eval.flip, config.eval.tile, config.eval.crf.iterations = (1.0,), False, (), 0
+  config.data.eval_size = size or config.data.eval_size
+  setup = build.build(config, trained.label_set.num_classes)
+  return Segmenter(config, dataclasses.replace(trained, setup=setup))
+
+
+def _describe(model: Segmenter, workdir: Workdir) -> dict[str, Any]:
+  """Returns what programs need to know about the network, for `network.json` and the metadata of ONNX."""
+  config = model.config
+  family = FAMILIES[config.model.family]
+  settings = training_settings(config, workdir)
+  return {
+    "producer": f"gcn_flax {gcn_flax.__version__}",
+    "classes": list(model.classes),
+    "palette": [list(colour) for colour in model.palette],
+    "step": model.trained.step,
+    "dataset": config.data.dataset,
+    "backbone": config.model.backbone,
+    "dtype": config.model.dtype,
+    "pixel_mean": list(family.rgb_mean),
+    "pixel_std": list(family.std[::-1] if family.bgr else family.std),
+    "padding_pixel": [int(value) for value in segmentation.padding_pixel(config)],
+    "canvas": list(settings["data"]["eval_size"]),
+    "canvas_rule": canvas.RULE,
+    "settings": settings,
+  }

@@ -22,7 +22,7 @@ def path(name: str | Path) -> Path:
   if not name.startswith("gs://"):
     raise ValueError(f"{name!r}: unsupported storage. Use a local path or gs://BUCKET/...")
   if importlib.util.find_spec("gcsfs") is None:
-    raise ValueError(f"{name!r}: gcsfs is not installed. Run pip install gcsfs -c constraints.txt.")
+    raise ValueError(f"{name!r}: gcsfs is not installed. Run pip install gcsfs.")
   # Use gcsfs, which Orbax needs anyway; TensorFlow's own client has separate credentials.
   os.environ.setdefault("EPATH_USE_TF", "0")
   import fsspec  # Imported here, because local paths do not need it.

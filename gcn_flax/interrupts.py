@@ -1,4 +1,7 @@
-"""Ctrl-C (SIGINT): ends a command with one line and an exit status; a second one ends the process at once."""
+"""Ctrl-C (SIGINT): ends a command with one line and an exit status; a second one ends the process at once.
+
+A training stops cleanly instead, see `workdir/stop_signal.py`.
+"""
 
 import contextlib
 import functools

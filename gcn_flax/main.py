@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from gcn_flax import command_line
+from gcn_flax import command_line, file_locks
 from gcn_flax.interrupts import interruptible
 from gcn_flax.printable import print_error
 
@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(command_line.help_page())
     return 0
   try:
+    file_locks.check_system()
     config, given = command_line.parse(argv)
-  except command_line.UserError as error:
+  except ValueError as error:
     print_error(error)
     return 1
   from gcn_flax import commands  # Imports JAX: the help page and mistakes on the command line need not wait for it.

@@ -1,6 +1,7 @@
 """Parts of error messages: fixes as they are typed in a shell, and the closest of several choices."""
 
 import difflib
+import pathlib
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +24,16 @@ def python_command(script: str) -> str:
   """Returns the shell command that runs a line of Python."""
   quoted = shlex.quote(script) if any(character in script for character in '"$`\\!') else f'"{script}"'
   return f"python -c {quoted}"
+
+
+def in_clone() -> bool:
+  """Returns True if this package lies in a clone of the repository, beside `data/`; False if pip installed it."""
+  return (pathlib.Path(__file__).parents[1] / "data" / "prepare.py").is_file()
+
+
+def run_in_clone(command: str) -> str:
+  """Returns "run: COMMAND" for a script of the repository, and says where if this package lies outside of a clone."""
+  return f"run: {command}" if in_clone() else f"run in a clone of gcn_flax: {command}"
 
 
 def closest(value: Any, choices: Iterable[str]) -> str:

@@ -28,8 +28,7 @@ def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib
     ValueError: if there is no picture; if a file would be written twice, beside its picture, or in place of a file
       that is no prediction.
   """
-  found = [path for pattern in patterns for path in _matches(pattern)]
-  targets = {path: output / f"{path.stem}.png" for path in dict.fromkeys(found)}
+  targets = {path: output / f"{path.stem}.png" for path in pictures_of(patterns)}
   if output.exists() and not output.is_dir():
     raise ValueError(f"--output={output} is a file. Use a folder.")
   owners = collections.defaultdict(list)
@@ -44,13 +43,18 @@ def find_pictures(patterns: Sequence[str], output: pathlib.Path) -> dict[pathlib
   return targets
 
 
+def pictures_of(patterns: Sequence[str]) -> list[pathlib.Path]:
+  """Returns the pictures that values of `--images` stand for, each once. Raises ValueError for a value without any."""
+  return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern)))
+
+
 def overlay_path(target: pathlib.Path) -> pathlib.Path:
   """Returns the path of the overlay that belongs to a label map."""
   return target.with_name(f"{target.stem}_overlay.jpg")
 
 
 def _check_replaced(output: pathlib.Path, targets: Sequence[pathlib.Path]) -> None:
-  """Raises ValueError if a prediction would replace a file that is none, such as a true mask."""
+  """Raises ValueError if a prediction would overwrite a file that is not a prediction, such as a mask."""
   written = [path for target in targets for path in (target, overlay_path(target))]
   others = [path for path in written if os.path.lexists(path) and not overlay.is_predicted(path)]
   if others:

@@ -126,6 +126,7 @@ class Subset(Sequence):
 
   @property
   def sizes(self) -> np.ndarray:
+    """(Height, width) of each image in pixels, int32 `[N, 2]`."""
     return self._source.sizes[self._places]
 
   def __getitem__(self, index: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ one.
 import argparse
 import contextlib
 import ctypes
-import fcntl
 import json
 import pathlib
 import shlex
@@ -28,7 +27,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs import ablation  # noqa: E402
-from gcn_flax import files  # noqa: E402
+from gcn_flax import file_locks, files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from gcn_flax.interrupts import interruptible  # noqa: E402
 from gcn_flax.messages import flag  # noqa: E402
@@ -64,10 +63,10 @@ def _locked(workdir: pathlib.Path) -> Iterator[int]:
   workdir.mkdir(parents=True, exist_ok=True)
   with open(workdir / "ablation.lock", "w") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      file_locks.lock(file.fileno())
     except BlockingIOError:
       print(f"waiting for another process to leave {workdir}", flush=True)
-      fcntl.flock(file, fcntl.LOCK_EX)
+      file_locks.lock(file.fileno(), wait=True)
     yield file.fileno()
 
 

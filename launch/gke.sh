@@ -9,7 +9,7 @@
 #
 # cluster: creates a cluster with one slice of this type and the gcsfuse driver
 # data:    mounts the bucket as /data in every pod, with the volume in launch/gke_data.yaml
-# image:   builds launch/Dockerfile from this checkout and pushes it
+# image:   builds launch/docker/tpu.Dockerfile from this checkout and pushes it
 # submit:  starts training. FLAGS are those of gcn_flax.main, with a workdir in a bucket that the pods' service account
 #          (xpk-sa) can write to. Training restarts after exit status 75 (stopped by a signal) and after a lost node, up
 #          to --restarts times in all, but not after status 1.
@@ -35,7 +35,7 @@ data() {
 
 image() {
   need IMAGE
-  run docker build --file="$ROOT/launch/Dockerfile" --tag="$IMAGE" "$ROOT"
+  run docker build --file="$ROOT/launch/docker/tpu.Dockerfile" --tag="$IMAGE" "$ROOT"
   run docker push "$IMAGE"
 }
 

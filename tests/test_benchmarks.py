@@ -36,3 +36,15 @@ def test_the_tpu_benchmark_continues_where_it_stopped(tmp_path):
   if "changed" not in row["code"]["commit"]:
     again = subprocess.run([*command, "--batches=1"], capture_output=True, text=True)
     assert "1 of 1" not in again.stdout and "| resnet_tiny, k = 3, 1 x 64 on v5e |" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_exported_files(trained_run, tmp_path):
+  export = [sys.executable, "-m", "gcn_flax", "--mode=export", f"--workdir={trained_run}"]
+  subprocess.run(export, check=True, capture_output=True)
+  command = [sys.executable, "benchmarks/export.py", f"--workdir={trained_run}", "--pictures=3", "--size=64"]
+  done = subprocess.run([*command, "--repeats=1", f"--json={tmp_path}/found.json"], capture_output=True, text=True)
+  assert not done.returncode, done.stderr[-2000:]
+  network, *files = json.loads((tmp_path / "found.json").read_text())["rows"]
+  assert network["images_per_second"] > 0 and len(files) == 3
+  assert all(row["images_per_second"] > 0 and row["equal_labels"] > 0.999 for row in files)

@@ -237,7 +237,7 @@ def test_accumulation_alone_is_named_on_one_device():
 
 def test_a_bucket_of_records_is_rejected_with_the_command_that_mounts_it():
   config = with_fields(get_config(), {"data.data_dir": "gs://bucket/data"})
-  with pytest.raises(ValueError, match="Run launch/data.sh mount gs://bucket/data DIR, .* config.data.data_dir=DIR."):
+  with pytest.raises(ValueError, match=r"\(run: launch/data.sh mount gs://bucket/data DIR\), .*data.data_dir=DIR."):
     validate(config)
 
 

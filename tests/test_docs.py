@@ -37,8 +37,8 @@ FIELD_WORDS = (
 # Names of earlier versions.
 GONE = (
   "Forms", "of_platform", "PLAIN", "widen", "unstride", "by_parity", "of_scores", "_of_last", "_of_planes", "HostShare",
-  "on_each", "to_each", "of_this_host", "given_weights", "first_state", "first_weights", "open_trained",
-  "trained_weights", "data_facts", "OF_THE_WEIGHTS",
+  "on_each", "to_each", "of_this_host", "given_weights", "first_state", "first_weights", "first weights",
+  "open_trained", "trained_weights", "data_facts", "OF_THE_WEIGHTS",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The launchers: their help, the commands they run, and what they do when training stops or fails."""
 
+import fnmatch
 import os
 import pathlib
 import shlex
@@ -127,11 +128,24 @@ def test_the_gke_manifest_is_filled_in_and_valid():
     kubernetes_validate.validate(volume, "1.33", strict=True)
 
 
-def test_the_image_copies_files_that_exist():
-  lines = (LAUNCH / "Dockerfile").read_text().splitlines()
-  copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
-  assert copied == {"requirements.txt", "requirements-tpu.txt", "constraints.txt", "gcn_flax", "configs", "data"}
-  assert all((ROOT / name).exists() for name in copied)
+@pytest.mark.parametrize("path", sorted((LAUNCH / "docker").iterdir()), ids=lambda path: path.name)
+def test_an_image_copies_all_that_it_installs_and_runs(path):
+  lines = [line.split() for line in path.read_text().splitlines()]
+  copied = {word for line in lines if line[:1] == ["COPY"] for word in line[1:-1]}
+  (install,) = [line for line in lines if line[:3] == ["RUN", "pip", "install"]]
+  listed = {word for word in install if word.endswith(".txt")}
+  included = {line.split()[1] for name in listed for line in (ROOT / name).read_text().splitlines() if line[:2] == "-r"}
+  assert copied == listed | included | {"gcn_flax", "configs", "data"}
+  kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+  assert all((ROOT / name).exists() and any(fnmatch.fnmatch(name, pattern) for pattern in kept) for name in copied)
+  assert ["ENTRYPOINT", '["python",', '"-m",', '"gcn_flax"]'] in lines
+
+
+def test_hadolint_finds_nothing():
+  hadolint = pathlib.Path(sys.executable).parent / "hadolint"
+  files = sorted((LAUNCH / "docker").iterdir())
+  done = subprocess.run([hadolint, *files], capture_output=True, text=True)
+  assert done.returncode == 0 and [path.name for path in files] == ["gpu.Dockerfile", "tpu.Dockerfile"], done.stdout
 
 
 @pytest.mark.parametrize(

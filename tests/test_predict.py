@@ -138,5 +138,5 @@ def test_a_batch_has_one_canvas_and_few_pictures_wait():
 def test_without_the_library_a_crf_is_refused_at_once(config, folder, tmp_path, monkeypatch):
   config.eval.crf.iterations = 2
   monkeypatch.setattr(crf.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="pydensecrf is not installed. Run pip install -r requirements-crf.txt"):
+  with pytest.raises(ValueError, match="pydensecrf is not installed. Run pip install pydensecrf2"):
     predict.run(config, tmp_path / "run", [f"{folder}/photo*"], tmp_path)

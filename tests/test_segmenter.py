@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -238,3 +239,19 @@ def test_help_does_not_wait_for_jax(line):
   code = f"{line}; import sys; assert not {{'jax', 'tensorflow'}} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
   assert "load" in dir(gcn_flax) and isinstance(gcn_flax, types.ModuleType)
+
+
+def test_the_page_on_python_runs(run, pictures, tmp_path, monkeypatch, fast_runs):
+  """Every block of docs/PYTHON.md but the last, which trains; `runs/quickstart` is a smaller run."""
+  text = (ROOT / "docs" / "PYTHON.md").read_text()
+  *blocks, training = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  assert len(blocks) == 5 and "train.run(config" in training
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(run, tmp_path / "runs" / "quickstart")
+  shutil.copy(pictures[0], "photo.jpg")
+  names = {}
+  for block in blocks:
+    exec(block, names)
+  assert names["labels"].shape == names["confidence"].shape == SIZES[0] and len(names["maps"]) == 2
+  assert names["picture"].shape == names["colours"].shape == (*SIZES[0], 3)
+  assert sum(names["share"].values()) == pytest.approx(1) and names["logits"].shape == (1, 64, 64, 11)

@@ -115,6 +115,7 @@ def test_stop_during_the_last_evaluation_is_no_end(config, tmp_path):
 
 
 def test_stop_during_an_evaluation_breaks_it_off_and_saves(config, tmp_path):
+  (tmp_path / "samples").mkdir()  # Otherwise the samples are read from the stopping data, too.
   config.eval_every_steps, config.eval.batch_size = 2, 8
   train.run(config, tmp_path, StoppingData(config))
   with open_checkpoints(tmp_path) as checkpoints:

@@ -74,7 +74,7 @@ def _equation(place: str, line: str) -> Row:
 
 
 def _normalise(keys: str) -> str:
-  """Writes colours of hex digits, in brackets or with blanks after commas as "r,g,b", with a blank after each key."""
+  """Normalises colours to `r,g,b`, separated by blanks; takes hex digits, brackets and blanks around commas."""
   keys = re.sub(_HEX, lambda match: ",".join(map(str, bytes.fromhex(match[0][1:]))), keys)
   keys = re.sub(rf"[\[(]({_RGB})[\])]\s*,?", lambda match: _colour(match[1]) + " ", keys)
   return " ".join(re.sub(r"\s*,\s*", ",", keys).split())

@@ -38,8 +38,8 @@ def check_installed() -> None:
   """Raises ValueError if pydensecrf is not installed."""
   if importlib.util.find_spec("pydensecrf") is None:
     raise ValueError(
-      "CRF post-processing: pydensecrf is not installed. Run pip install -r requirements-crf.txt -c constraints.txt "
-      "(needs a C++ compiler), or set config.eval.crf.iterations=0."
+      "CRF post-processing: pydensecrf is not installed. Run pip install pydensecrf2 (needs a C++ compiler), or "
+      "set config.eval.crf.iterations=0."
     )
 
 

@@ -1,4 +1,4 @@
-"""The canvas of an image: the size that it is padded to for evaluation, prediction and submissions."""
+"""The canvas of an image: the size that `transforms.pad` fills for evaluation, prediction and submissions."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,7 @@ Canvas = tuple[int, int]
 # Padding changes predictions, so it is kept below one stride of the network. Large sides take coarser steps, so that
 # images of many sizes share few canvases, each of which is compiled once.
 _STEP, _LARGE, _LARGE_STEP = 32, 512, 128
+RULE = f"each side is rounded up to a multiple of {_STEP}, above {_LARGE} to a multiple of {_LARGE_STEP}"
 
 
 def canvas_of(size: Sequence[int], fixed: Sequence[int] = ()) -> Canvas:

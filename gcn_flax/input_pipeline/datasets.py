@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from gcn_flax import files, json_files, labels
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
-from gcn_flax.messages import flag, use_one_of
+from gcn_flax.messages import flag, in_clone, run_in_clone, use_one_of
 from gcn_flax.printable import one_line
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ class Dataset:
 
   def __init__(self, name: str, data_dir: str):
     self.name = name
-    folder, self._fix = _find(name, data_dir)
+    self._prepare = _prepare_command(name, data_dir)
+    folder = _find(name, data_dir)
+    self._fix = f"Remove {folder} and {self._prepare}."
     self._builder = _open_builder(folder, self._fix)
     self._sources: dict[str, Source] = {}
     self._metadata = _read_metadata(self._builder, folder, self._fix)
@@ -94,7 +96,8 @@ class Dataset:
 
   def _stored_sizes(self, split: str) -> np.ndarray | None:
     """Returns the sizes that `store_sizes` wrote; None if there are none, or not as many as examples."""
-    path, fix = self._folder / _SIZES, "Remove it, and run data.prepare again."
+    path = self._folder / _SIZES
+    fix = f"Remove it and {self._prepare}."
     try:
       stored = json_files.read(path, {name: [(range(1, 2**31),) * 2] for name in self._stored_here(split)}, fix)
       sizes = np.array([size for part in self._stored_here(split) for size in stored[part]], np.int32)
@@ -179,7 +182,8 @@ def dataset_folder(dataset: str, data_dir: str) -> pathlib.Path:
   labels.check_dataset(dataset)
   if "://" in data_dir:
     raise ValueError(
-      f"data_dir={data_dir!r}: records are read from local paths only. Run launch/data.sh mount {data_dir} DIR."
+      f"data_dir={data_dir!r}: records are read from local paths only; "
+      f"{run_in_clone(f'launch/data.sh mount {data_dir} DIR')}."
     )
   try:
     data_dir.encode()
@@ -199,13 +203,23 @@ def _versions(dataset: str, data_dir: str) -> list[pathlib.Path]:
   return sorted(path.parent for path in files)
 
 
-def _find(dataset: str, data_dir: str) -> tuple[pathlib.Path, str]:
-  """Returns the folder of a data set's newest version, and the fix if it is damaged, a sentence for errors."""
-  command = f"python -m data.prepare --dataset={dataset} {flag('data_dir', data_dir)} --manual_dir=DOWNLOADS"
+def _find(dataset: str, data_dir: str) -> pathlib.Path:
+  """Returns the folder of a data set's newest version. Raises ValueError if there is none."""
   versions = _versions(dataset, data_dir)
   if not versions:
-    raise ValueError(f"data set {dataset!r} is not prepared in {data_dir!r}; run: {command} (see data/README.md).")
-  return versions[-1], f"Remove {versions[-1]} and run: {command}."
+    command = _prepare_command(dataset, data_dir)
+    raise ValueError(
+      f"data set {dataset!r} is not prepared in {data_dir!r}. Set data_dir to the folder that holds it, or {command} "
+      "(see data/README.md)."
+    )
+  return versions[-1]
+
+
+def _prepare_command(dataset: str, data_dir: str) -> str:
+  """Returns how a data set is prepared, for error messages."""
+  if not in_clone():  # The command is run in another folder than this one.
+    data_dir = os.path.abspath(os.path.expanduser(data_dir))
+  return run_in_clone(f"python -m data.prepare --dataset={dataset} {flag('data_dir', data_dir)} --manual_dir=DOWNLOADS")
 
 
 def _open_builder(folder: pathlib.Path, fix: str) -> tfds.core.DatasetBuilder:
@@ -220,8 +234,8 @@ def _open_builder(folder: pathlib.Path, fix: str) -> tfds.core.DatasetBuilder:
     raise ValueError(f"{folder}: damaged ({one_line(error)[:200] or type(error).__name__}). {fix}") from error
   if file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ValueError(
-      f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. Prepare the data set "
-      "with data.prepare, or with TFDS and file_format='array_record'."
+      f"{builder.data_path} holds {builder.info.file_format.value}, which has no random access. {fix} Or "
+      "prepare it with TFDS and file_format='array_record'."
     )
   return builder
 

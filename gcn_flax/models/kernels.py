@@ -79,14 +79,14 @@ def strided_to_space_to_depth(kernel: jax.Array, stride: int) -> tuple[jax.Array
   Returns:
     The kernel `[k', l', stride * stride * I, O]` for blocks of `(stride, stride)`, and its padding.
   """
-  widening, padding = [], []
+  block_padding, padding = [], []
   for length in kernel.shape[:2]:
     before = -(length // 2) % stride  # Zero taps back to the start of a block.
     blocks = ceil_div(length + before, stride)
-    widening.append((before, blocks * stride - before - length))
+    block_padding.append((before, blocks * stride - before - length))
     reach = (length // 2 + before) // stride
     padding.append((reach, blocks - 1 - reach))
-  kernel = jnp.pad(kernel, (*widening, (0, 0), (0, 0)))
+  kernel = jnp.pad(kernel, (*block_padding, (0, 0), (0, 0)))
   height, width, inputs, outputs = kernel.shape
   kernel = kernel.reshape(height // stride, stride, width // stride, stride, inputs, outputs)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(height // stride, width // stride, -1, outputs)

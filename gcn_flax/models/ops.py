@@ -1,7 +1,10 @@
 """Decides for each platform (CPU, GPU, TPU) the implementation of operations, space-to-depth and channel padding.
 
+It also decides whether batch normalisation computes the exact variance, as on CPUs (`Ops.fast_variance`).
+
 All implementations give the same results up to rounding. The choice follows measurements on CPUs and the compiler's
-estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get the reference: no other ran on one.
+estimates for TPUs (nothing was run on one), see docs/PERFORMANCE.md. GPUs get `REFERENCE`, without channel padding: no
+other ran on one. `GPU = Ops(...)` and its row in `ops_for` is where one would be added.
 """
 
 import contextlib
@@ -51,7 +54,7 @@ class Ops:
 
   def head_block(self, channels: int, side: int) -> int:
     """Returns the block size along the kernel of a head's first k x 1 or 1 x k convolution, pixels; 1 for no block."""
-    if side < _MIN_HEAD_SIDE:
+    if not self.lanes or side < _MIN_HEAD_SIDE:  # Without lanes the side may be unknown, as in exported programs.
       return 1
     limit = min(self.lanes // channels, _MAX_HEAD_BLOCK)
     return max((pixels for pixels in range(1, limit + 1) if side % pixels == 0), default=1)

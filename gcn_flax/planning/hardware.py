@@ -84,6 +84,7 @@ class Target:
 
   @property
   def is_tpu(self) -> bool:
+    """Returns True for a TPU slice, False for GPUs."""
     return self.generation in TPUS
 
 

@@ -34,8 +34,7 @@ def devices(target: hardware.Target, chip: hardware.Tpu) -> list:
     os.environ.setdefault(name, value)
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError(
-      f"--topology={target.name!r}: needs libtpu, the TPU compiler, which is not installed. Run pip install libtpu -c "
-      "constraints.txt."
+      f"--topology={target.name!r}: needs libtpu, the TPU compiler, which is not installed. Run pip install libtpu."
     )
   options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
   cores = os.sched_getaffinity(0)

@@ -31,7 +31,7 @@ _ROUTES = "GET /, GET /health, GET /samples and POST /predict"
 
 
 class Service:
-  """What the server answers from; no request reads or writes a file.
+  """State of the server; no request reads or writes a file.
 
   Args:
     segmenter: the network.

@@ -74,7 +74,7 @@ def sgd(
 def update_average(average: Any, values: Any, step: jax.Array, decay: float) -> Any:
   """Returns the exponential moving average of a tree after update number `step` (from 0).
 
-  The decay rises from 0.1 to `decay` as `(1 + step) / (10 + step)`, so that the random first weights are soon
+  The decay rises from 0.1 to `decay` as `(1 + step) / (10 + step)`, so that the random initial weights are soon
   forgotten, as in TensorFlow's `ExponentialMovingAverage`.
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))

@@ -25,7 +25,7 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def init_path(config: ml_collections.ConfigDict) -> files.Path | None:
-  """Returns the workdir or file that gives the first weights; None for random weights."""
+  """Returns the workdir or file that gives the initial weights; None for random weights."""
   given = config.init_from or config.model.pretrained
   return files.path(given) if given else None
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 
 import jax
 
-from gcn_flax import distributed, files, json_files
+from gcn_flax import distributed, file_locks, files, json_files
 from gcn_flax.training import sharding
 from gcn_flax.workdir.workdir import Workdir
 
@@ -52,7 +51,7 @@ def _file_lock(path: pathlib.Path, who: str) -> Iterator[str]:
   """Yields '' if the lock was taken, else the description of its owner."""
   with open(path, "a+", errors="replace", opener=_open_no_link) as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # The system releases it when the process ends.
+      file_locks.lock(file.fileno())
     except BlockingIOError:
       file.seek(0)
       yield file.read() or "one that has just begun"

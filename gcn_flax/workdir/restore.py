@@ -1,4 +1,4 @@
-"""The state a run starts from: the newest whole checkpoint of its workdir, else first weights, else random weights."""
+"""The state a run starts from: its newest whole checkpoint, else the config's initial weights, else random weights."""
 
 import logging
 from typing import Any

@@ -55,7 +55,7 @@ def load_trained(
       workdir without a checkpoint gives `config.model.pretrained` untrained, too.
     label_set: the classes; by default those recorded with the weights, so that no data set is needed.
 
-  Raises ValueError if there is no such checkpoint, and if first weights are not those of the whole network.
+  Raises ValueError if there is no such checkpoint, and if initial weights are not those of the whole network.
   """
   source = _untrained_source(config, workdir, checkpoint)
   label_set = label_set or _recorded_label_set(config, source or workdir.path)
@@ -110,7 +110,7 @@ def _untrained_source(config: ml_collections.ConfigDict, workdir: Workdir, check
 
 
 def _recorded_label_set(config: ml_collections.ConfigDict, trained: files.Path) -> LabelSet:
-  """Returns the classes that a workdir or file records, or the source of its first weights; else the data set's."""
+  """Returns the classes that a workdir or file records, or the source of its initial weights; else the data set's."""
   data = config.data
   if data.dataset in LABELS:
     return LABELS[data.dataset]

@@ -55,11 +55,17 @@ def _main(*arguments: str, workdir: str = "run", **more) -> Command:
   return Command(("gcn_flax", *SETTINGS, f"--workdir={workdir}", *arguments), **more)
 
 
+def _predict_by(workdir: str) -> Command:
+  """Returns a prediction whose settings are those of a workdir or an exported file."""
+  arguments = ("--mode=predict", f"--workdir={workdir}", "--images=pictures/0.png", "--output=out")
+  return Command(("gcn_flax", *arguments), writes=("out", "out/*"))
+
+
 _EVALUATION = ("run/eval_*.json", "run/eval_*.png", "run/report.json", "run/report.html")
 _TRAINING = (
   "config.json", "run.json", "metrics.jsonl", "eval_*.json", "eval_*.png", "report.json", "report.html", "tensorboard*",
   "checkpoints", "checkpoints/scores.json*", "metrics.jsonl.damaged*", "checkpoints/3*", "checkpoints/damaged*",
-  "compiled*",
+  "compiled*", "samples*",
 )  # fmt: skip
 COMMANDS = {
   "train": _main(STEPS, writes=tuple(f"run/{name}" for name in _TRAINING), always_writes=("run/lock", "run/compiled*")),
@@ -69,6 +75,8 @@ COMMANDS = {
   ),
   "eval": _main("--mode=eval", writes=_EVALUATION),
   "predict": _main("--mode=predict", "--images=pictures/*.png", "--output=out", writes=("out", "out/*")),
+  "by workdir": _predict_by("run"),
+  "by file": _predict_by("run/export/network.safetensors"),
   "submission": _main("--mode=predict", "--submission=voc", "--output=sent", writes=("sent*",)),
   "check": _main("--mode=check", "--submission=voc"),
   "search_crf": _main("--mode=search_crf", writes=("run/crf_validation.json",)),
