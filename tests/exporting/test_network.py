@@ -44,7 +44,6 @@ VARIANTS |= {
 }
 QUICK = [name for name in VARIANTS if VARIANTS[name]["backbone"] == "resnet_tiny"] + [
   "resnet18-gcn",
-  "resnet50_gcn-stack",
   "caffe",
 ]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in QUICK]
