@@ -14,7 +14,6 @@ from gcn_flax import (
   distributed,
   evaluate,
   explain,
-  export,
   label_errors,
   predict,
   search_crf,
@@ -57,7 +56,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "predict": lambda: _predict(config, workdir, given),
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
+    "export": lambda: _export(config, workdir, given),
     "explain": lambda: _explain(config, workdir, given),
     "label_errors": lambda: label_errors.run(config, workdir, given.split, given.checkpoint),
     "compare": lambda: compare.run(config, workdir, given.other),
@@ -96,6 +95,12 @@ def _explain(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
 
 def _sides(text: str) -> tuple[int, ...]:
   return tuple(map(int, text.split(","))) if text else ()
+
+
+def _export(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
+  from gcn_flax import export  # Imports libraries that no other command needs.
+
+  export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size))
 
 
 def _serve(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:

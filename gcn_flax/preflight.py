@@ -8,6 +8,7 @@ import ml_collections
 
 from gcn_flax import config_checks
 from gcn_flax.config import is_classifier
+from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import stored_splits
@@ -47,6 +48,7 @@ def preflight(
 
   Raises ValueError naming the field or file, its value, the problem and the fix.
   """
+  skip_libtpu()
   data = data or RunData(config)
   config_checks.check_config(config, training)
   check_libraries(config)

@@ -92,8 +92,9 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
       overlap=settings.overlap,
       pixel=padding_pixel(config),
     )
-    if tta.is_identity and not probabilities:
-      return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
+    if tta.is_identity:
+      logits = apply(images)  # Softmax keeps the order, except for logits closer than its rounding.
+      return jax.nn.softmax(logits.plain().astype(jnp.float32)) if probabilities else logits.argmax()
     find = tiling.mean_probabilities if probabilities else tiling.classes
     return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
 
