@@ -19,7 +19,7 @@ from gcn_flax.printable import printable
 from gcn_flax.segmenter import Segmenter, load
 from gcn_flax.training.steps import normalize
 from gcn_flax.visualize import overlay, receptive_fields, tables
-from gcn_flax.workdir.run_names import network_name, short_names
+from gcn_flax.workdir.run_names import name_runs, network_name
 from gcn_flax.workdir.trained import load_trained
 from gcn_flax.workdir.workdir import Workdir
 
@@ -96,19 +96,18 @@ def _first(mapping: Mapping[str, Any]) -> Any:
 def _load_all(
   config: ml_collections.ConfigDict, workdir: Workdir, others: Sequence[files.Path | str], checkpoint: str
 ) -> Networks:
-  """Loads the networks of all runs. Raises ValueError if one has other classes than the first."""
-  networks = [Segmenter(config, load_trained(config, workdir, checkpoint))]
-  for other in others:
-    network = load(other, checkpoint)
-    if network.classes != networks[0].classes:
-      ours, theirs = (", ".join(map(printable, each.classes)) for each in (networks[0], network))
+  """Loads the networks of all runs. Raises ValueError if a run is given twice, or has other classes than the first."""
+  first, *rest = name_runs(workdir.path, others)
+  networks = {first: Segmenter(config, load_trained(config, workdir, checkpoint))}
+  for name, other in zip(rest, others, strict=True):
+    networks[name] = load(other, checkpoint)
+    ours, theirs = (", ".join(map(printable, networks[each].classes)) for each in (first, name))
+    if networks[name].classes != networks[first].classes:
       raise ValueError(
-        f"{flag('other', other)}: its classes are {theirs}, those of --workdir={workdir} are {ours}. Compare networks "
-        "of the same data set."
+        f"{flag('other', other)}: its classes are {theirs}, those of {flag('workdir', workdir)} are {ours}. Use "
+        "networks of the same data set."
       )
-    networks.append(network)
-  names = short_names([workdir.path, *map(files.path, others)])
-  return dict(zip(names, networks, strict=True))
+  return networks
 
 
 def find_fields(

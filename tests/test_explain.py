@@ -122,6 +122,7 @@ def test_pictures_of_all_sizes_are_taken(trained_run, tmp_path, monkeypatch):
     (["--pixel=64,1"], r"--pixel=64,1: val\d has 64 x 96 pixels. Use a row below 64 and a column below 96."),
     (["--pixel=1;2"], "--pixel='1;2': must be a row and a column. Use for instance --pixel=100,150."),
     (["--pixel=-1,2"], "--pixel=-1,2: must be a row and a column."),
+    (["--other=WORKDIR"], "WORKDIR: is given twice. Use each run once."),
     (["--other=nowhere"], "nowhere: has no checkpoint"),
     (["--images=nowhere"], "--images='nowhere' matches no picture"),
     (["--images=a.png", "--split=train"], "--split=train names a split of a data set, and --images is none"),
@@ -129,8 +130,9 @@ def test_pictures_of_all_sizes_are_taken(trained_run, tmp_path, monkeypatch):
   ],
 )
 def test_mistakes_are_named_in_one_line(trained_run, capsys, arguments, message):
+  arguments = [argument.replace("WORKDIR", str(trained_run)) for argument in arguments]
   assert main.main(["gcn_flax", "--mode=explain", f"--workdir={trained_run}", *arguments]) == 1
-  error = capsys.readouterr().err.splitlines()[-1]
+  error = capsys.readouterr().err.splitlines()[-1].replace(str(trained_run), "WORKDIR")
   assert re.search(message, error), error
   assert not (trained_run / "explain").exists()
 

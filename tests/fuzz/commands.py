@@ -81,6 +81,11 @@ COMMANDS = {
   "check": _main("--mode=check", "--submission=voc"),
   "search_crf": _main("--mode=search_crf", writes=("run/crf_validation.json",)),
   "export": _main("--mode=export", writes=("run/export", "run/export/*")),
+  "explain": _main(
+    "--mode=explain", "--other=other", writes=("run/explain", "run/explain/*"),
+  ),
+  "label_errors": _main("--mode=label_errors", writes=("run/label_errors_train.*",)),
+  "compare": _main("--mode=compare", "--other=other", writes=("run/compare.html",)),
   "plan": _main("--mode=plan", "--topology=h100:8", writes=("run/plan.json",)),
   "browse": Command(
     ("data.browse", "--dataset=voc_segmentation", "--data_dir=data", "--output=sheet.png"), writes=("sheet.png",)
