@@ -27,7 +27,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "flax": {"models", "training", "build"},
   "ml_collections": {
     "config", "config_checks", "config_fields", "tasks", "build", "run_data", "inference", "workdir", "preflight",
-    "reporting", "exporting",
+    "reporting",
     "planning", "evaluate", "export", "predict", "submission", "search_crf", "train", "command_line", "flag_errors",
     "commands", "segmenter", "explain", "compare", "label_errors", "example_pictures", "serving",
   },
