@@ -79,12 +79,13 @@ def run(
     },
     "uniform": _uniform(_first(fields)).measure(),
   }
-  print(tables.receptive_field_table(result), flush=True)
   picture, _ = cut_window(examples[0].image, _place(examples[0], pixel), window)
+  drawn, panel = _draw(networks, fields, means, picture), draw_panel(networks, examples)
+  print(tables.receptive_field_table(result), flush=True)
   (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
   workdir.write_json(f"{FOLDER}/receptive_field.json", result)
-  workdir.write(f"{FOLDER}/receptive_field.png", _draw(networks, fields, means, picture))
-  overlay.save(workdir / FOLDER / "panel.png", draw_panel(networks, examples))
+  workdir.write(f"{FOLDER}/receptive_field.png", drawn)
+  overlay.save(workdir / FOLDER / "panel.png", panel)
   print(f"wrote receptive_field.png, receptive_field.json and panel.png to {printable(workdir / FOLDER)}")
   return result
 
