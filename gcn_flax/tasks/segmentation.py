@@ -102,12 +102,11 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
       predictions = jax.nn.softmax(logits.plain().astype(jnp.float32)) if probabilities else logits.argmax()
     else:
       mean = tiling.mean_probabilities(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
-      # The softmax of logarithms of probabilities gives them back.
-      logits = FeatureMap.of(jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)))
-      predictions = mean if probabilities else FeatureMap.of(mean).argmax()
+      logits, predictions = None, mean if probabilities else FeatureMap.of(mean).argmax()
     if labels is None:
       return predictions
-    return predictions, jnp.stack(losses.segmentation_loss(logits, labels))[None]
+    loss = _loss_of_probabilities(mean, labels) if logits is None else losses.segmentation_loss(logits, labels)
+    return predictions, jnp.stack(loss)[None]
 
   def infer(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None = None):
     def infer_example(example):
@@ -117,6 +116,15 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
     return jax.lax.map(infer_example, (images, sizes, labels))
 
   return infer
+
+
+def _loss_of_probabilities(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the sum of the valid pixels' cross-entropies, and their number, without another map of all classes."""
+  valid = labels != IGNORE
+  index = jnp.where(valid, labels, 0).astype(jnp.int32)[..., None]
+  chosen = jnp.take_along_axis(probabilities, index, -1)[..., 0]
+  terms = -jnp.log(jnp.maximum(chosen, jnp.finfo(jnp.float32).tiny))
+  return jnp.where(valid, terms, 0).sum(), valid.sum().astype(jnp.float32)
 
 
 def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
