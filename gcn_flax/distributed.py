@@ -167,9 +167,12 @@ def _report_and_leave(kind: type, error: BaseException, trace) -> None:
 
 
 def await_verdict() -> None:
-  """Waits, after a failed exchange with the other processes, until the watching thread has ended this process."""
+  """Waits, after a failed exchange with the other processes, until the watching thread has ended this process.
+
+  Returns after twice the time that the thread needs if all processes are alive.
+  """
   if distributed.global_state.client is not None:
-    time.sleep(HEARTBEAT_TIMEOUT + 5 * _HEARTBEAT_PERIOD)
+    time.sleep(2 * HEARTBEAT_TIMEOUT)
 
 
 def _stop(watcher: threading.Thread) -> None:
