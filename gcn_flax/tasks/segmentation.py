@@ -79,7 +79,7 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
   """Returns `(apply, images, sizes, labels) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
 
   If `labels`, uint8 `[B, H, W]`, are not None, it returns `(predictions, losses)`: losses are float32 `[B, 2]`, the
-  sum and weight of `losses.segmentation_loss` of each image, from the raw logits. With TTA they are those of the mean
+  sum and weight of `losses.evaluation_loss` of each image, from the raw logits. With TTA they are those of the mean
   probabilities, at most 87.3 nats a pixel. CRF post-processing comes later and does not change them.
 
   A device takes its images one by one: a prediction then depends on nothing but its image, while in a batch the order
@@ -100,14 +100,12 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
     if tta.is_identity:
       logits = apply(images)  # Softmax keeps the order, except for logits closer than its rounding.
       predictions = jax.nn.softmax(logits.plain().astype(jnp.float32)) if probabilities else logits.argmax()
+      loss_of = functools.partial(losses.evaluation_loss, logits)
     else:
       mean = tiling.mean_probabilities(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
-      # The softmax of logarithms of probabilities gives them back.
-      logits = FeatureMap.of(jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)))
       predictions = mean if probabilities else FeatureMap.of(mean).argmax()
-    if labels is None:
-      return predictions
-    return predictions, jnp.stack(losses.segmentation_loss(logits, labels))[None]
+      loss_of = functools.partial(losses.cross_entropy_of_probabilities, mean)
+    return predictions if labels is None else (predictions, jnp.stack(loss_of(labels))[None])
 
   def infer(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None = None):
     def infer_example(example):
