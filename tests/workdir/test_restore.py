@@ -66,7 +66,7 @@ def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
   weights.unlink()
   config.total_steps = 2
   train.run(config, tmp_path / "run")
-  with pytest.raises(ValueError, match="weights.safetensors' not found"):
+  with pytest.raises(ValueError, match="weights.safetensors': not found"):
     train.run(config, tmp_path / "other")
   assert not (tmp_path / "other").exists()
 
