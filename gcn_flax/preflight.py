@@ -1,5 +1,6 @@
 """The checks before slow work: settings, libraries, storage, workdir, data, devices; cheap ones first, none twice."""
 
+import importlib.util
 import logging
 
 import jax
@@ -70,6 +71,19 @@ def check_pixels(config: ml_collections.ConfigDict, command: str) -> None:
   """Raises ValueError for a classifier, if a command is for classes of pixels."""
   if is_classifier(config):
     raise ValueError(f"config.model.head='classifier': {command} is for classes of pixels. Use a segmentation head.")
+
+
+def check_one_host(command: str) -> None:
+  """Raises ValueError in a run of several processes, if a command is for one."""
+  if jax.process_count() > 1:
+    raise ValueError(f"{command} runs in one process, not {jax.process_count()}. Start it on one host.")
+
+
+def check_page_libraries() -> None:
+  """Raises ValueError if a library that draws pages and charts is not installed."""
+  for name in ("jinja2", "matplotlib"):
+    if importlib.util.find_spec(name) is None:
+      raise ValueError(f"{name} is not installed. Run pip install {name} -c constraints.txt.")
 
 
 def check_libraries(config: ml_collections.ConfigDict) -> None:

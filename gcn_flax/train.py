@@ -22,6 +22,7 @@ from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.compatibility import log_schedule_change
 from gcn_flax.workdir.compilation_cache import cache_compilations
+from gcn_flax.workdir.crop_size import with_crop_size
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
@@ -52,8 +53,10 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     ValueError: for settings that do not fit each other, the data or the workdir.
     FloatingPointError: if loss, gradient or weights stop being finite.
   """
-  workdir = Workdir(workdir)
-  data = preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
+  workdir, data = Workdir(workdir), data or RunData(config)
+  config = with_crop_size(config, workdir, data)
+  data = data.with_config(config)
+  preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
   config = fit_intervals(config)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config, data.label_set.num_classes)

@@ -3,14 +3,11 @@
 import dataclasses
 import json
 import logging
-import os
-import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from gcn_flax.evaluate import write_metrics
 from gcn_flax.input_pipeline.sources import open_source
@@ -22,35 +19,7 @@ from gcn_flax.tasks.metrics import Row
 from gcn_flax.workdir.compatibility import training_settings
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
-
-
-@pytest.fixture(scope="module")
-def browser():
-  names = ("chromium", "chromium-browser", "google-chrome")
-  installed = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-  with sync_playwright() as playwright:
-    # Without an installed browser, the one that `playwright install chromium` downloaded.
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    started = playwright.chromium.launch(executable_path=installed, args=options)
-    yield started
-    started.close()
-
-
-def open_page(browser, path):
-  """Opens a page, checks that it loads every picture without console messages or requests, and returns their names."""
-  opened = browser.new_page(viewport={"width": 1240, "height": 900})
-  messages, requests = [], []
-  opened.on("console", lambda message: messages.append(message.text))
-  opened.on("pageerror", lambda error: messages.append(str(error)))
-  opened.on("request", lambda request: requests.append(request.url))
-  opened.goto(path.as_uri(), wait_until="load")
-  pictures = opened.evaluate(
-    "Array.from(document.images).map(image => [image.alt, image.complete && image.naturalWidth])"
-  )
-  assert all(width > 0 for _, width in pictures), pictures
-  assert messages == []
-  assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
-  return opened, [name for name, _ in pictures]
+from tests.reporting.pages import open_page
 
 
 def shifted_scores(label_set, examples):
@@ -171,7 +140,7 @@ def test_page_of_a_classifier(class_config, tmp_path, browser):
 )  # fmt: skip
 def test_prediction_method_is_described(tile, scales, flip, iterations, method):
   settings = {"tile": tile, "scales": scales, "flip": flip, "crf": {"iterations": iterations}}
-  assert page._prediction_method(settings) == method
+  assert page.prediction_method(settings) == method
 
 
 def test_training_settings_of_an_older_version_are_completed_with_defaults(config, tmp_path):
