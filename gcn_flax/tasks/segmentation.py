@@ -79,7 +79,7 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
   """Returns `(apply, images, sizes, labels) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
 
   If `labels`, uint8 `[B, H, W]`, are not None, it returns `(predictions, losses)`: losses are float32 `[B, 2]`, the
-  sum and weight of `losses.segmentation_loss` of each image, from the raw logits. With TTA they are those of the mean
+  sum and weight of `losses.evaluation_loss` of each image, from the raw logits. With TTA they are those of the mean
   probabilities, at most 87.3 nats a pixel. CRF post-processing comes later and does not change them.
 
   A device takes its images one by one: a prediction then depends on nothing but its image, while in a batch the order
@@ -100,13 +100,12 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
     if tta.is_identity:
       logits = apply(images)  # Softmax keeps the order, except for logits closer than its rounding.
       predictions = jax.nn.softmax(logits.plain().astype(jnp.float32)) if probabilities else logits.argmax()
+      loss_of = functools.partial(losses.evaluation_loss, logits)
     else:
       mean = tiling.mean_probabilities(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
-      logits, predictions = None, mean if probabilities else FeatureMap.of(mean).argmax()
-    if labels is None:
-      return predictions
-    loss = _loss_of_probabilities(mean, labels) if logits is None else losses.segmentation_loss(logits, labels)
-    return predictions, jnp.stack(loss)[None]
+      predictions = mean if probabilities else FeatureMap.of(mean).argmax()
+      loss_of = functools.partial(losses.cross_entropy_of_probabilities, mean)
+    return predictions if labels is None else (predictions, jnp.stack(loss_of(labels))[None])
 
   def infer(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None = None):
     def infer_example(example):
@@ -116,15 +115,6 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
     return jax.lax.map(infer_example, (images, sizes, labels))
 
   return infer
-
-
-def _loss_of_probabilities(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the sum of the valid pixels' cross-entropies, and their number, without another map of all classes."""
-  valid = labels != IGNORE
-  index = jnp.where(valid, labels, 0).astype(jnp.int32)[..., None]
-  chosen = jnp.take_along_axis(probabilities, index, -1)[..., 0]
-  terms = -jnp.log(jnp.maximum(chosen, jnp.finfo(jnp.float32).tiny))
-  return jnp.where(valid, terms, 0).sum(), valid.sum().astype(jnp.float32)
 
 
 def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from gcn_flax.labels import IGNORE
 from gcn_flax.models.layout import FeatureMap, label_planes
 
+_STRIP = 32  # Rows of an image whose losses are summed at once; sides of evaluated images are multiples of it.
+
 
 def segmentation_loss(logits: FeatureMap, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
   """Returns `cross_entropy` of a map of logits in any layout.
@@ -26,6 +28,24 @@ def segmentation_loss(logits: FeatureMap, labels: jax.Array, **options) -> tuple
   if layout.in_blocks:
     return cross_entropy(logits.planes(), label_planes(labels, layout.block), axis=3, **options)
   return cross_entropy(logits.array[..., : layout.channels], labels, **options)
+
+
+def evaluation_loss(logits: FeatureMap, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns `segmentation_loss` without options, summed over strips of rows so that no second map is stored.
+
+  On a CPU this takes a quarter of the time, too: strips fit into its caches. It has no use for training, whose gradient
+  needs the whole map. Arguments are those of `segmentation_loss`, H a multiple of 32.
+  """
+
+  def split(array: jax.Array) -> jax.Array:
+    count = labels.shape[1] // _STRIP
+    return jnp.moveaxis(array.reshape(array.shape[0], count, -1, *array.shape[2:]), 1, 0)
+
+  def loss_of(strip: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return segmentation_loss(FeatureMap(strip[0], logits.layout), strip[1])
+
+  totals, weights = jax.lax.map(loss_of, (split(logits.array), split(labels)))
+  return jnp.sum(totals), jnp.sum(weights)
 
 
 def cross_entropy(
@@ -79,6 +99,23 @@ def cross_entropy(
     valid = hardest(jax.lax.stop_gradient(unweighted), valid & (weights > 0), ohem_fraction, ohem_threshold)
   # Ones are summed as integers: float32 stops counting at 2 ** 24, which eight images of 1024 x 2048 reach.
   return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(jnp.where(valid, weights, 0)).astype(jnp.float32)
+
+
+def cross_entropy_of_probabilities(
+  probabilities: jax.Array, labels: jax.Array, ignore: int = IGNORE
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the sum and the weight of the cross-entropy, as `cross_entropy`, of probabilities instead of logits.
+
+  Args:
+    probabilities: float32 `[..., C]`, 0 to 1; 0 counts as the smallest normal number, 87.3 nats.
+    labels: `[...]` whole numbers of any dtype, 0 to C - 1 or `ignore`.
+    ignore: label of void pixels.
+  """
+  # A gather, because XLA's CPU backend would store a product with one-hot labels, a second map of all classes.
+  true = jnp.take_along_axis(probabilities, labels[..., None].astype(jnp.int32), -1, mode="clip")[..., 0]
+  losses = -jnp.log(jnp.maximum(true, jnp.finfo(jnp.float32).tiny))
+  valid = labels != ignore
+  return jnp.sum(jnp.where(valid, losses, 0.0)), jnp.sum(valid.astype(jnp.int32)).astype(jnp.float32)
 
 
 def _along(table: jax.Array, axis: int, ndim: int) -> jax.Array:

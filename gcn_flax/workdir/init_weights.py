@@ -76,9 +76,8 @@ def _hint(config: ml_collections.ConfigDict) -> str:
 def _missing(config: ml_collections.ConfigDict, path: files.Path) -> ValueError:
   """Returns the error for `config.model.pretrained` that names neither a file nor a workdir, such as `resnet50`."""
   problem = "is neither a file of weights nor a workdir with a checkpoint" if path.suffix == "" else "not found"
-  return ValueError(
-    f"config.model.pretrained={config.model.pretrained!r}: {problem}. {public_weights.advice(config.model.backbone)}"
-  )
+  advice = public_weights.advice(config.model.backbone)
+  return ValueError(f"config.model.pretrained={config.model.pretrained!r}: {problem}. {advice}")
 
 
 def _may_have_classes(path: files.Path, classes: tuple[str, ...]) -> bool:

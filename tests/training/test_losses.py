@@ -7,7 +7,13 @@ from torch.nn import functional as F
 
 from gcn_flax.models.layout import FeatureMap, Layout
 from gcn_flax.training import sharding
-from gcn_flax.training.losses import cross_entropy, hardest, segmentation_loss
+from gcn_flax.training.losses import (
+  cross_entropy,
+  cross_entropy_of_probabilities,
+  evaluation_loss,
+  hardest,
+  segmentation_loss,
+)
 from tests.models.comparison import assert_close, quick_jit, random_array, random_labels
 
 CLASSES = 6
@@ -43,6 +49,21 @@ def test_loss_and_gradient_equal_torch(scale):
 def test_another_ignore_label():
   logits, labels = example(void_share=0)
   np.testing.assert_allclose(cross_entropy_sum(logits, labels, ignore=2), torch_loss(logits, labels, 2)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 2)])
+def test_the_loss_of_an_evaluation_sums_all_strips(block):
+  logits, labels = random_array(2, 96, 64, CLASSES), random_labels(2, 96, 64, num_classes=CLASSES, void=0.3)
+  found = evaluation_loss(FeatureMap.of(logits).to(Layout(CLASSES, block, width=40)), labels)
+  np.testing.assert_allclose(found, (torch_loss(logits, labels)[0], (labels != 255).sum()), rtol=1e-5)
+
+
+def test_the_loss_of_probabilities_is_that_of_their_logits():
+  logits, labels = example()
+  found = cross_entropy_of_probabilities(jax.nn.softmax(logits), labels)
+  np.testing.assert_allclose(found, cross_entropy(logits, labels), rtol=1e-5)
+  impossible = jnp.zeros((1, 1, 1, CLASSES)), np.zeros((1, 1, 1), np.uint8)
+  np.testing.assert_allclose(cross_entropy_of_probabilities(*impossible), (87.3, 1), atol=0.1)
 
 
 def test_bfloat16_logits_are_summed_in_float32():
