@@ -5,6 +5,7 @@ from tests.environment import initialize_jax
 initialize_jax(devices=8)
 
 import logging  # noqa: E402
+import os  # noqa: E402
 import pathlib  # noqa: E402
 import shutil  # noqa: E402
 
@@ -167,6 +168,20 @@ def _logger_of_the_command_line():
   yield
   logger = logging.getLogger("gcn_flax")
   logger.propagate, logger.level, logger.handlers = True, logging.NOTSET, []
+
+
+@pytest.fixture(scope="module")  # While it lives, no other event loop can run in this thread.
+def browser():
+  """Chromium: the installed one, or the one that `playwright install chromium` downloaded."""
+  from playwright.sync_api import sync_playwright
+
+  names = ("chromium", "chromium-browser", "google-chrome")
+  installed = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+  with sync_playwright() as playwright:
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    started = playwright.chromium.launch(executable_path=installed, args=options)
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ class Service:
     model = self._segmenter.config.model
     return JSONResponse({
       "status": "ok",
+      "waiting": self.turns.taken,
       "step": int(self._segmenter.trained.step),
       "classes": self._classes,
       "network": f"{model.backbone}, {model.head}, k = {model.kernel_size}",

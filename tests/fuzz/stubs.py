@@ -112,7 +112,9 @@ def _eval_step(config, num_classes, mesh, weights, batch):
     outputs = images[..., 0] % np.uint8(num_classes)
     if config.eval.crf.iterations:
       outputs = np.eye(num_classes, dtype=np.float32)[outputs]
-  return sharding.shard_eval_batch({"image": outputs, "size": batch["size"]}, mesh)["image"]
+  losses = np.ones((len(images), 2), np.float32)
+  sharded = sharding.shard_eval_batch({"image": outputs, "size": batch["size"], "label": losses}, mesh, with_label=True)
+  return (sharded["image"], sharded["label"]) if "label" in batch else sharded["image"]
 
 
 def _with_probabilities(config, setup):
