@@ -55,7 +55,10 @@ class Field:
     """Returns the field of a `gradient_magnitude`. Raises ValueError if it is 0 everywhere, or not finite."""
     total = magnitude.sum(dtype=np.float64)
     if not 0 < total < np.inf:
-      raise ValueError(f"the gradient of the class score at pixel {pixel[0]},{pixel[1]} has the sum {total}.")
+      raise ValueError(
+        f"the gradient of the class score at pixel {pixel[0]},{pixel[1]} has the sum {total}: there is no receptive field. "
+        "Use another checkpoint."
+      )
     return cls(magnitude / total, pixel)
 
   @classmethod

@@ -128,4 +128,5 @@ def _setting(value: Any) -> str:
 def _with_difference(value: float | None, first: float | None) -> str:
   if value is None or first is None:
     return percent(value)
-  return f"{percent(value)} ({100 * (value - first):+.1f})"
+  difference = round(100 * (value - first), 1) + 0.0  # Without the sign of -0.0.
+  return f"{percent(value)} ({difference:+.1f})"

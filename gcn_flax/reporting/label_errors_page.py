@@ -28,7 +28,7 @@ def render(result: Mapping[str, Any], crops: Sequence[Crop], label_set: LabelSet
     title=f"Possible label errors: {result['dataset']} {result['split']}",
     subtitle=f"step {result['step']:,}; {result['num_regions']:,} regions in {len(result['images']):,} of "
     f"{result['num_images']:,} images",
-    limit=rendering.percent(result["max_label_probability"]),
+    limit=f"{100 * result['max_label_probability']:.0f}",
     regions=[
       {"number": number, **_card(*pair, label_set, colours)}
       for number, pair in enumerate(zip(result["regions"], crops, strict=True), 1)

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from configs import quickstart
 from data.prepare import prepare
+from docs.figures import planted_errors
 from gcn_flax import label_errors, main, train
 from gcn_flax.input_pipeline.sources import open_source
 from gcn_flax.workdir.stored_config import stored_config
@@ -159,3 +161,20 @@ def test_a_missing_library_is_named_before_any_work(run, monkeypatch, name):
   monkeypatch.setattr(importlib.util, "find_spec", lambda each, *args: None if each == name else find(each, *args))
   with pytest.raises(ValueError, match=f"{name} is not installed. Run pip install {name}"):
     label_errors.run(stored_config(run), run, "validation")
+
+
+@pytest.mark.slow
+def test_errors_in_the_training_data_are_found(tmp_path):
+  """Of the scenes of docs/EXPLAIN.md, by a network that was trained on the wrong masks, too."""
+  scenes = tmp_path / "scenes"
+  planted_errors.write(scenes, planted_errors.COUNTS)
+  prepare("folder", str(scenes), str(tmp_path / "data"))
+  config = quickstart.get_config()
+  config.data.dataset, config.data.data_dir = "folder", str(tmp_path / "data")
+  config.data.train_mix = (("folder", "train", "all once"),)
+  config.total_steps, config.batch_size = 400, 8
+  config.eval_every_steps = config.checkpoint_every_steps = 400
+  train.run(config, tmp_path / "run")
+  found = label_errors.run(config, tmp_path / "run")
+  planted = {planted_errors.SWAPPED, planted_errors.REMOVED, planted_errors.SHIFTED}
+  assert {each.image_id for each in found[:5]} >= planted
