@@ -86,8 +86,8 @@ _RULE = """\
 # Each side is rounded up to a multiple of 32, above 512 to one of 128.
 rows, columns = (-(-side // step) * step for side in (height, width) for step in [32 if side <= 512 else 128])"""
 _NOTE = """
-The network was trained and is evaluated in bfloat16. The ONNX and PyTorch files compute in float32, so labels of pixels
-with two nearly equal probabilities differ.
+The network was trained and is evaluated in bfloat16. The ONNX and PyTorch files compute in float32, and the StableHLO
+file may round in another order, so labels of pixels with two nearly equal probabilities differ.
 """
 
 
