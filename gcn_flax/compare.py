@@ -9,13 +9,12 @@ import numpy as np
 from gcn_flax import files
 from gcn_flax.config import is_classifier
 from gcn_flax.example_pictures import find_examples
-from gcn_flax.messages import flag
 from gcn_flax.panel import draw_panel
 from gcn_flax.preflight import check_one_host, check_page_libraries
 from gcn_flax.printable import printable
 from gcn_flax.reporting import comparison, comparison_page
 from gcn_flax.segmenter import load
-from gcn_flax.workdir.run_names import short_names
+from gcn_flax.workdir.run_names import name_runs
 from gcn_flax.workdir.run_results import RunResults
 from gcn_flax.workdir.workdir import Workdir
 
@@ -47,11 +46,7 @@ def run(
   check_page_libraries()
   workdir = Workdir(workdir)
   workdir.check_writable(_PAGE)
-  paths = [workdir.path, *map(files.path, others)]
-  for path, other in zip(paths[1:], others, strict=True):
-    if paths.count(path) > 1:
-      raise ValueError(f"{flag('other', other)}: is given twice. Compare different runs.")
-  runs = dict(zip(short_names(paths), map(RunResults.read, paths), strict=True))
+  runs = {name: RunResults.read(path) for name, path in name_runs(workdir.path, others).items()}
   print(comparison.text(runs), flush=True)
   workdir.write(_PAGE, comparison_page.render(runs, _draw_predictions(config, workdir, runs)))
   print(f"wrote {_PAGE} to {printable(workdir)}")

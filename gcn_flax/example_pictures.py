@@ -97,7 +97,7 @@ def find_examples(
       f"{workdir}: there are no pictures to look at: {config.data.dataset} {config.data.eval_split!r} with the classes "
       f"of the network is not in {config.data.data_dir}, and the workdir has no samples. Use --images='a/*.jpg'."
     )
-  return _of_files(f"{workdir}/samples", samples, count)
+  return _of_files("the samples that training kept", samples, count)
 
 
 def _is_there(config: ml_collections.ConfigDict, data: RunData, classes: Sequence[str]) -> bool:

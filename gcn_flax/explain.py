@@ -19,7 +19,7 @@ from gcn_flax.printable import printable
 from gcn_flax.segmenter import Segmenter, load
 from gcn_flax.training.steps import normalize
 from gcn_flax.visualize import overlay, receptive_fields, tables
-from gcn_flax.workdir.run_names import network_name, short_names
+from gcn_flax.workdir.run_names import name_runs, network_name
 from gcn_flax.workdir.trained import load_trained
 from gcn_flax.workdir.workdir import Workdir
 
@@ -79,12 +79,13 @@ def run(
     },
     "uniform": _uniform(_first(fields)).measure(),
   }
-  print(tables.receptive_field_table(result), flush=True)
   picture, _ = cut_window(examples[0].image, _place(examples[0], pixel), window)
+  drawn, panel = _draw(networks, fields, means, picture), draw_panel(networks, examples)
+  print(tables.receptive_field_table(result), flush=True)
   (workdir / FOLDER).mkdir(parents=True, exist_ok=True)
   workdir.write_json(f"{FOLDER}/receptive_field.json", result)
-  workdir.write(f"{FOLDER}/receptive_field.png", _draw(networks, fields, means, picture))
-  overlay.save(workdir / FOLDER / "panel.png", draw_panel(networks, examples))
+  workdir.write(f"{FOLDER}/receptive_field.png", drawn)
+  overlay.save(workdir / FOLDER / "panel.png", panel)
   print(f"wrote receptive_field.png, receptive_field.json and panel.png to {printable(workdir / FOLDER)}")
   return result
 
@@ -96,19 +97,18 @@ def _first(mapping: Mapping[str, Any]) -> Any:
 def _load_all(
   config: ml_collections.ConfigDict, workdir: Workdir, others: Sequence[files.Path | str], checkpoint: str
 ) -> Networks:
-  """Loads the networks of all runs. Raises ValueError if one has other classes than the first."""
-  networks = [Segmenter(config, load_trained(config, workdir, checkpoint))]
-  for other in others:
-    network = load(other, checkpoint)
-    if network.classes != networks[0].classes:
-      ours, theirs = (", ".join(map(printable, each.classes)) for each in (networks[0], network))
+  """Loads the networks of all runs. Raises ValueError if a run is given twice, or has other classes than the first."""
+  first, *rest = name_runs(workdir.path, others)
+  networks = {first: Segmenter(config, load_trained(config, workdir, checkpoint))}
+  for name, other in zip(rest, others, strict=True):
+    networks[name] = load(other, checkpoint)
+    ours, theirs = (", ".join(map(printable, networks[each].classes)) for each in (first, name))
+    if networks[name].classes != networks[first].classes:
       raise ValueError(
-        f"{flag('other', other)}: its classes are {theirs}, those of --workdir={workdir} are {ours}. Compare networks "
-        "of the same data set."
+        f"{flag('other', other)}: its classes are {theirs}, those of {flag('workdir', workdir)} are {ours}. Use "
+        "networks of the same data set."
       )
-    networks.append(network)
-  names = short_names([workdir.path, *map(files.path, others)])
-  return dict(zip(names, networks, strict=True))
+  return networks
 
 
 def find_fields(

@@ -15,8 +15,8 @@ import numpy as np
 import gcn_flax
 from gcn_flax import build, exporting, files
 from gcn_flax import config as config_lib
-from gcn_flax.exporting import agreement, compared_pictures, onnx_graph, readme, stablehlo
-from gcn_flax.exporting.compared_pictures import ComparedPictures
+from gcn_flax.example_pictures import find_examples
+from gcn_flax.exporting import agreement, onnx_graph, readme, stablehlo
 from gcn_flax.input_pipeline import canvas
 from gcn_flax.models import torch_names, weights_file
 from gcn_flax.models.ops import REFERENCE
@@ -39,6 +39,9 @@ _FILES = (
   _ENCODER_FILE, _NETWORK_FILE, "network.py", "network.stablehlo", "network.onnx", "network.json", "README.md",
 )  # fmt: skip
 _LIBRARIES = {"network.stablehlo": "jax", "network.onnx": "onnxruntime", "network.py": "torch"}
+_NUM_PICTURES = 6  # Unless --images chooses others.
+_MAX_SIDES = (1024, 1024)  # (H, W) that larger pictures are cut to: whole photos would take gigabytes of memory.
+_NOISE = (192, 256)  # (H, W) of generated pictures.
 _MIN_EQUAL_LABELS = 0.99  # In bfloat16 and on noise, a correct file may have less than 99.9 %.
 
 
@@ -72,17 +75,17 @@ def run(
   _check_size(size)
   if jax.process_count() > 1:
     raise ValueError(f"--mode=export: runs on one host, not {jax.process_count()}. Start it on one host.")
-  chosen = pictures_of(images)
+  pictures_of(images)  # Raises its errors now.
   preflight(config, workdir)
   workdir.check_writable("export/", *(f"export/{name}" for name in _FILES))
-  is_classifier, canvas_size = config_lib.is_classifier(config), tuple(size) or tuple(config.data.eval_size)
-  shown = None if is_classifier else compared_pictures.find(config, workdir, chosen, canvas_size)
   trained = load_trained(config, workdir, checkpoint)
-  written = write_weights(config, workdir, trained)
-  if shown is None:
+  if config_lib.is_classifier(config):
     _log.info("a classifier of whole images is exported as safetensors alone.")
+    written = write_weights(config, workdir, trained)
   else:
-    written |= _write_programs(config, workdir, trained, shown, tuple(size))
+    model = _one_view(config, trained, tuple(size))
+    pictures = _find_pictures(model, workdir, images)
+    written = write_weights(config, workdir, trained) | _write_programs(model, workdir, pictures, tuple(size))
   for path, num_bytes in written.items():
     print(f"wrote {printable(path)}  {num_bytes / 1e6:.1f} MB, step {trained.step}")
   return written
@@ -101,13 +104,16 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
     tensors = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
   else:
     tensors = torch_names.to_tensors(weights)
+  # Runs of older versions record no classes or no palette.
+  data, label_set = trained.data, trained.label_set
+  data = dataclasses.replace(data, classes=data.classes or label_set.classes, palette=data.palette or label_set.palette)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,
     "backbone": config.model.backbone,
     "step": str(trained.step),
     "config": json.dumps(training_settings(config, workdir)),
-    "data": json.dumps(trained.data.to_json()),
+    "data": json.dumps(data.to_json()),
   }
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
@@ -127,23 +133,53 @@ def _check_size(size: Sequence[int]) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+  """Pictures to compare files on.
+
+  Attributes:
+    images: RGB uint8 `[H, W, 3]`.
+    text: their number, and where they come from.
+  """
+
+  images: list[np.ndarray]
+  text: str
+
+
+def _find_pictures(model: Segmenter, workdir: Workdir, images: Sequence[str]) -> _Pictures:
+  """Returns the pictures of `images`, else those of `find_examples`, else noise; larger than the canvas are cut."""
+  height, width = tuple(model.config.data.eval_size) or _MAX_SIDES
+  count = len(pictures_of(images)) or _NUM_PICTURES
+  try:
+    found = find_examples(model.config, workdir, model.classes, count, images)
+    origin, full = found.origin, (example.image for example in found)
+    cut = [image[:height, :width].copy() for image in full]  # A view would keep the whole picture in memory.
+  except ValueError as error:
+    if images:
+      raise
+    _log.warning("WARNING: exported files are compared on noise. %s", error)
+    origin, rng = "noise", np.random.default_rng(0)
+    cut = [rng.integers(0, 256, (*_NOISE, 3)).astype(np.uint8)[:height, :width] for _ in range(count)]
+  return _Pictures(cut, f"{len(cut)} pictures of {origin}, at most {height} x {width} pixels of each")
+
+
 def _write_programs(
-  config: ml_collections.ConfigDict, workdir: Workdir, trained: Trained, shown: ComparedPictures, size: tuple[int, ...]
+  model: Segmenter, workdir: Workdir, pictures: _Pictures, size: tuple[int, ...]
 ) -> dict[files.Path, int]:
   """Writes the files that run the network, compares them with it, and writes what came out."""
-  model, folder = _one_view(config, trained, size), workdir / "export"
+  folder, network, weights = workdir / "export", model.trained.setup.network, model.trained.weights
   description = _describe(model, workdir)
   metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in description.items()}
-  tensors = torch_names.to_tensors(jax.device_get({name: trained.weights[name] for name in COLLECTIONS}))
+  tensors = torch_names.to_tensors(jax.device_get({name: weights[name] for name in COLLECTIONS}))
   contents = {
-    "network.stablehlo": stablehlo.serialize(trained.setup.network.clone(ops=REFERENCE), trained.weights, size),
-    "network.onnx": onnx_graph.serialize(tensors, FAMILIES[config.model.family], metadata, size),
+    "network.stablehlo": stablehlo.serialize(network.clone(ops=REFERENCE), weights, size),
+    "network.onnx": onnx_graph.serialize(tensors, FAMILIES[model.config.model.family], metadata, size),
     "network.py": pathlib.Path(exporting.__file__).with_name("network.py").read_bytes(),
   }
   for name, content in contents.items():
     files.write(folder / name, content)
-  _log.info("comparing the files with the network on %s", shown.text)
-  description |= {"pictures": shown.text, "agreement": _compare(model, folder, shown.images)}
+  _log.info("comparing the files with the network on %s", pictures.text)
+  description |= {"pictures": pictures.text, "agreement": _compare(model, folder, pictures.images)}
   contents["network.json"] = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
   contents["README.md"] = readme.render(description, size).encode()
   for name in ("network.json", "README.md"):

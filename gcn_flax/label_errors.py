@@ -87,10 +87,10 @@ def run(
   trained = load_trained(config, workdir, checkpoint, data.label_set)
   ranking = rank(config, trained, data.eval_source(split))
   result = {"dataset": config.data.dataset, "split": split, "step": trained.step, **ranking.to_json()}
+  page = label_errors_page.render(result, [finding.crop for finding in ranking.findings()], data.label_set)
   print(tables.label_errors_table(result, _MAX_PRINTED), flush=True)
   workdir.write_json(f"label_errors_{split}.json", result)
-  crops = [finding.crop for finding in ranking.findings()]
-  workdir.write(f"label_errors_{split}.html", label_errors_page.render(result, crops, data.label_set))
+  workdir.write(f"label_errors_{split}.html", page)
   print(f"wrote label_errors_{split}.json and label_errors_{split}.html to {printable(workdir)}")
   return ranking.findings()
 

@@ -16,7 +16,7 @@ from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import check_path
 from gcn_flax.workdir import compatibility
-from gcn_flax.workdir.init_weights import init_path
+from gcn_flax.workdir.init_weights import encoder_alone, init_path
 from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
 _log = logging.getLogger(__name__)
@@ -172,4 +172,5 @@ def check_training_data(config: ml_collections.ConfigDict, workdir: Workdir, dat
   if workdir.is_begun:
     compatibility.check_fingerprints(data.fingerprints(), workdir, config.data.data_dir)
   elif config.init_from:
-    compatibility.check_classes(config, data.label_set.classes, init_path(config))
+    source = init_path(config)
+    compatibility.check_classes(config, data.label_set.classes, source, encoder_alone(source))

@@ -4,6 +4,7 @@ from tests.environment import initialize_jax
 
 initialize_jax(devices=8)
 
+import logging  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import shutil  # noqa: E402
@@ -159,6 +160,14 @@ def fast_runs(monkeypatch):
 
 
 _SETUPS = {}
+
+
+@pytest.fixture(autouse=True)
+def _logger_of_the_command_line():
+  """Undoes what commands do to the logger: it would go on writing to the captured stderr of an earlier test."""
+  yield
+  logger = logging.getLogger("gcn_flax")
+  logger.propagate, logger.level, logger.handlers = True, logging.NOTSET, []
 
 
 @pytest.fixture(scope="module")  # While it lives, no other event loop can run in this thread.

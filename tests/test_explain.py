@@ -96,7 +96,7 @@ def test_without_the_data_set_it_is_the_samples(trained_run, capsys):
   arguments = ["gcn_flax", "--mode=explain", f"--workdir={trained_run}", "--config.data.data_dir=gone"]
   assert main.main([*arguments, "--pixel=10,90"]) == 0
   result = explained(trained_run)
-  assert result["pictures"] == f"{trained_run}/samples" and result["pixel"] == [10, 90]
+  assert result["pictures"] == "the samples that training kept" and result["pixel"] == [10, 90]
   assert "receptive field of pixel 10,90, mean of 5 pictures" in capsys.readouterr().out
   assert picture_size(trained_run / "explain" / "panel.png")[1] == 2 * 308 + 8  # No ground truth.
   shutil.rmtree(trained_run / "samples")
@@ -122,6 +122,7 @@ def test_pictures_of_all_sizes_are_taken(trained_run, tmp_path, monkeypatch):
     (["--pixel=64,1"], r"--pixel=64,1: val\d has 64 x 96 pixels. Use a row below 64 and a column below 96."),
     (["--pixel=1;2"], "--pixel='1;2': must be a row and a column. Use for instance --pixel=100,150."),
     (["--pixel=-1,2"], "--pixel=-1,2: must be a row and a column."),
+    (["--other=WORKDIR"], "WORKDIR: is given twice. Use each run once."),
     (["--other=nowhere"], "nowhere: has no checkpoint"),
     (["--images=nowhere"], "--images='nowhere' matches no picture"),
     (["--images=a.png", "--split=train"], "--split=train names a split of a data set, and --images is none"),
@@ -129,8 +130,9 @@ def test_pictures_of_all_sizes_are_taken(trained_run, tmp_path, monkeypatch):
   ],
 )
 def test_mistakes_are_named_in_one_line(trained_run, capsys, arguments, message):
+  arguments = [argument.replace("WORKDIR", str(trained_run)) for argument in arguments]
   assert main.main(["gcn_flax", "--mode=explain", f"--workdir={trained_run}", *arguments]) == 1
-  error = capsys.readouterr().err.splitlines()[-1]
+  error = capsys.readouterr().err.splitlines()[-1].replace(str(trained_run), "WORKDIR")
   assert re.search(message, error), error
   assert not (trained_run / "explain").exists()
 

@@ -34,7 +34,7 @@ def render(runs: comparison.Runs, panel: np.ndarray | None) -> str:
 
 
 def _curves(runs: comparison.Runs) -> list[tuple[str, str]]:
-  """Returns (title, source) of each chart that there is data for."""
+  """Returns (title, source) of each chart in which a run has more than one point."""
   found = [
     ("Training loss", "loss", {name: run.series("loss") for name, run in runs.items()}),
     ("Learning rate", "learning rate", {name: run.series("learning_rate") for name, run in runs.items()}),
@@ -46,5 +46,5 @@ def _curves(runs: comparison.Runs) -> list[tuple[str, str]]:
   return [
     (title, rendering.svg_source(charts.lines(series, "step", label)))
     for title, label, series in found
-    if any(steps for steps, _ in series.values())
+    if any(len(steps) > 1 for steps, _ in series.values())
   ]

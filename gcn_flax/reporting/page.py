@@ -42,6 +42,7 @@ def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
     "subtitle": f"step {result['step']:,}, {result['num_images']:,} images, {content['time']}; {method}",
     "partial": [f"{dataset} {', '.join(lacks)}" for dataset, lacks in result["partial"].items()],
     "metrics": [(TITLES[name], percent(value)) for name, value in metrics.scalars.items()],
+    "loss": "-" if result["loss"] is None else f"{result['loss']:.4f}",
     "has_iou": "iou" in result,
     "columns": columns.values(),
     "classes": _class_rows(result, columns, metrics),
@@ -99,9 +100,10 @@ def _charts(content: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str
 def _training_charts(content: Mapping[str, Any], metric: str) -> Iterator[tuple[str, str, str]]:
   """Yields (title, note, SVG) of the curves in `metrics.jsonl`."""
   split, title = content["scores"]["split"], TITLES[metric]
-  loss = _series(content["metrics"], "loss", 1)
-  if len(loss[0]) > 1:
-    yield "training loss", "", charts.lines({"loss": loss}, "step", "loss")
+  losses = {"training": _series(content["metrics"], "loss", 1), split: _series(content["metrics"], f"{split}/loss", 1)}
+  losses = {name: points for name, points in losses.items() if len(points[0]) > 1}
+  if losses:
+    yield "loss during training", "", charts.lines(losses, "step", "loss")
   curve = _series(content["metrics"], f"{split}/{metric}", 100)
   if len(curve[0]) > 1:
     yield f"{title} on {split} during training", "", charts.lines({title: curve}, "step", f"{title}, %")

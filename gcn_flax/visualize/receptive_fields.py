@@ -11,7 +11,7 @@ from gcn_flax.evaluation.receptive_field import SHARES, Field
 from gcn_flax.printable import printable
 from gcn_flax.visualize import charts
 
-_DECADES = 2.5  # Of the colour scale: lower values are black.
+_DECADES = 3.5  # Of the colour scale: lower values are black.
 _BRIGHTEST = 99.8  # Percentile of the values that gets the brightest colour: single pixels are far above the others.
 _BLUR = 1.5  # Standard deviation of the smoothing of the maps, pixels: gradients change from pixel to pixel.
 
@@ -19,7 +19,7 @@ _BLUR = 1.5  # Standard deviation of the smoothing of the maps, pixels: gradient
 def draw(
   titles: Sequence[str], means: Sequence[Field], singles: Sequence[Field], picture: np.ndarray, num_pictures: int
 ) -> bytes:
-  """Draws fields of several networks side by side: on one picture, as the mean over all, and as mass by radius.
+  """Draws fields of several networks side by side: on one picture, the mean over several, and their mass by radius.
 
   Args:
     titles: title of each network; may have several lines.
@@ -38,17 +38,19 @@ def draw(
   from matplotlib.figure import Figure
 
   titles = ["\n".join(map(printable, title.split("\n"))) for title in titles]
+  rows = [("the picture" if num_pictures == 1 else "one picture", singles, 0.7 * picture / 255)]
+  rows += [(f"mean of {num_pictures} pictures", means, np.zeros((1, 1, 3)))] if num_pictures > 1 else []
   with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
-    figure = Figure(figsize=(max(6.5, 2.6 * len(titles) + 0.4), 8.4), layout="constrained", dpi=110)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.9, 1))
-    axes = upper.subplots(2, len(titles), squeeze=False)
-    _show_row(axes[0], singles, 0.7 * picture / 255)
-    _show_row(axes[1], means, np.zeros((1, 1, 3)))
+    size = max(6.5, 2.6 * len(titles) + 0.4), 2.7 * len(rows) + 3
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.7 * len(rows) + 0.2, 2.8))
+    axes = upper.subplots(len(rows), len(titles), squeeze=False)
+    for row, (label, fields, backdrop) in zip(axes, rows, strict=True):
+      _show_row(row, fields, backdrop)
+      row[0].set_ylabel(label)
     for column, (title, mean) in enumerate(zip(titles, means, strict=True)):
       axes[0, column].set_title(title, fontsize=10)
-      _draw_circles(axes[1, column], mean)
-    axes[0, 0].set_ylabel("one picture")
-    axes[1, 0].set_ylabel(f"mean of {num_pictures} pictures")
+      _draw_circles(axes[-1, column], mean)
     _draw_curves(lower.subplots(), titles, means)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
@@ -70,22 +72,19 @@ def _show_row(axes: Sequence[Any], fields: Sequence[Field], backdrop: np.ndarray
 
 
 def _draw_circles(ax: Any, field: Field) -> None:
-  """Draws the circles that hold `SHARES` of the mass."""
+  """Draws the circles that hold `SHARES` of the mass, and writes their radii below."""
   from matplotlib.patches import Circle
 
-  for share in SHARES:
-    radius = field.radius_of(share)
+  radii = {share: field.radius_of(share) for share in SHARES}
+  for radius in radii.values():
     ax.add_patch(Circle(field.pixel[::-1], radius, fill=False, color="white", linewidth=1, linestyle="--"))
-    row = max(field.mass.shape[0] // 25, field.pixel[0] - radius)
-    ax.text(
-      field.pixel[1], row, f"{100 * share:.0f} %: {radius} px", color="white", fontsize=8, ha="center", va="center"
-    )
+  ax.set_xlabel(", ".join(f"{100 * share:.0f} % within {radius} px" for share, radius in radii.items()))
 
 
 def _draw_curves(ax: Any, titles: Sequence[str], fields: Sequence[Field]) -> None:
   """Draws the share of the mass outside of each radius, one line for each field."""
   for title, field, colour in zip(titles, fields, charts.colours(len(titles)), strict=True):
-    ax.plot(100 * (1 - field.mass_by_radius()), color=colour, linewidth=1.8, label=" ".join(title.split("\n")))
+    ax.plot(100 * (1 - field.mass_by_radius()), color=colour, linewidth=1.8, label=title.replace("\n", ": "))
   ax.set(xlabel="radius around the pixel, pixels", ylabel="gradient outside the radius, %", ylim=(0, 100))
   ax.margins(x=0)
   ax.grid(alpha=0.25)

@@ -83,7 +83,8 @@ def receptive_field_table(result: Mapping[str, Any]) -> str:
   rows = [header]
   for name, each in measured.items():
     rows.append([name, *(f"{100 * share:.1f}" for share in each[outside].values()), *map(str, each[radii].values())])
-  title = f"receptive field of {pixel}, mean of {result['num_pictures']} pictures ({result['pictures']}):"
+  count = result["num_pictures"]
+  title = f"receptive field of {pixel}, mean of {count} picture{'s' if count > 1 else ''} ({result['pictures']}):"
   note = "share of the gradient outside of a radius, in %; then the radius that holds a share of it, in pixels"
   return "\n".join([printable(title), note, aligned(rows)])
 

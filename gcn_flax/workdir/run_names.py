@@ -4,8 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gcn_flax import files
+from gcn_flax.messages import flag
 
 _HEADS = {"pointwise": "1 x 1", "gcn": "GCN, k = {k}", "trivial": "{k} x {k} conv", "stack": "stack of 3 x 3, k = {k}"}
+
+
+def name_runs(workdir: files.Path, others: Sequence[files.Path | str]) -> dict[str, files.Path]:
+  """Returns the paths of a workdir and of others by their short names. Raises ValueError if one is given twice."""
+  paths = [workdir, *map(files.path, others)]
+  for path, other in zip(paths[1:], others, strict=True):
+    if paths.count(path) > 1:
+      raise ValueError(f"{flag('other', other)}: is given twice. Use each run once.")
+  return dict(zip(short_names(paths), paths, strict=True))
 
 
 def short_names(paths: Sequence[files.Path]) -> list[str]:

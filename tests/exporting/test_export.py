@@ -18,7 +18,7 @@ from PIL import Image
 
 import gcn_flax
 from gcn_flax import export, main
-from gcn_flax.exporting import agreement, compared_pictures, onnx_graph
+from gcn_flax.exporting import agreement, onnx_graph
 from gcn_flax.input_pipeline import canvas
 from gcn_flax.models import torch_names
 from gcn_flax.models.gcn import GCN, HEADS
@@ -54,7 +54,7 @@ def description(workdir):
 
 def test_every_file_agrees_with_the_network(run):
   found = description(run)
-  assert found["pictures"] == "5 pictures that training kept, at most 1024 x 1024 pixels of each"
+  assert found["pictures"] == "5 pictures of the samples that training kept, at most 1024 x 1024 pixels of each"
   assert set(found["agreement"]) == {"network.onnx", "network.stablehlo", "network.py"}
   assert {path.name for path in (run / "export").iterdir()} == set(export._FILES)
   for each in found["agreement"].values():
@@ -138,22 +138,24 @@ def test_a_size_can_be_fixed_and_pictures_chosen(_trained_run, tmp_path, images,
   assert "network.onnx: 100.000 % equal labels, largest difference of a probability" in capsys.readouterr().out
 
 
-def test_pictures_are_those_of_the_data_set_or_generated(trained_run, config):
-  text = compared_pictures.find(config, Workdir(trained_run), []).text
-  assert text.startswith("5 pictures of camvid validation")
+def test_pictures_are_those_of_the_data_set_or_generated(trained_run, data_dir, monkeypatch, caplog):
+  monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
+  model = gcn_flax.load(trained_run, overrides={"data.data_dir": data_dir})
+  found = export._find_pictures(model, Workdir(trained_run), [])
+  assert found.text.startswith("5 pictures of camvid validation") and len(found.images) == 5
   shutil.rmtree(trained_run / "samples")
-  config.data.data_dir = "gone"
-  found = compared_pictures.find(config, Workdir(trained_run), [])
+  model = gcn_flax.load(trained_run, overrides={"data.data_dir": "gone"})
+  found = export._find_pictures(model, Workdir(trained_run), [])
   assert found.text.startswith("6 pictures of noise") and len(found.images) == 6
+  assert "WARNING: exported files are compared on noise. " in caplog.text
 
 
-def test_large_pictures_are_cut(config, tmp_path):
+def test_large_pictures_are_cut(run, tmp_path):
   Image.new("RGB", (40, 1100)).save(tmp_path / "tall.png")
-  shapes = [
-    compared_pictures.find(config, Workdir("none"), [tmp_path / "tall.png"], size).images[0].shape
-    for size in ((), (64, 32))
-  ]
-  assert shapes == [(1024, 40, 3), (64, 32, 3)]
+  for canvas_size, expected in (((), (1024, 40, 3)), ((64, 32), (64, 32, 3))):
+    model = gcn_flax.load(run, overrides={"data.eval_size": canvas_size})
+    (image,) = export._find_pictures(model, Workdir(run), [f"{tmp_path}/tall.png"]).images
+    assert image.shape == expected
 
 
 def test_a_picture_that_cannot_be_read_stops_it_before_anything_is_written(_trained_run, tmp_path, capsys):

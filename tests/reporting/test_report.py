@@ -28,7 +28,8 @@ def shifted_scores(label_set, examples):
   counts, rows = [], []
   for number, example in enumerate(examples):
     prediction = np.roll(np.where(example["label"] == IGNORE, 0, example["label"]), 3, 1)
-    counts.append(segmentation.count(source, number, example["label"], prediction))
+    loss = {"loss": np.array([1.0, 2.0])}
+    counts.append(segmentation.count(source, number, example["label"], prediction) | loss)
     score = segmentation.image_metric(counts[-1])
     rows.append(Row(example["image"], example["label"], prediction, f"image {number}", score))
   total = {name: sum(each[name] for each in counts) for name in counts[0]}
@@ -38,13 +39,13 @@ def shifted_scores(label_set, examples):
 
 def test_page_of_an_evaluation(config, tmp_path, browser):
   lines = [{"step": step, "loss": 1 / step} for step in (1, 2)]
-  lines += [{"step": step, "validation/mean_iou": 0.1 * step} for step in (1, 2)]
+  lines += [{"step": step, "validation/mean_iou": 0.1 * step, "validation/loss": 0.9} for step in (1, 2)]
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   scores = shifted_scores(CAMVID, list(open_source("camvid", "validation", config.data.data_dir)))
   write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 4, scores, TrainingData())
   opened, pictures = open_page(browser, tmp_path / "report.html")
   assert pictures == [
-    "confusion matrix", "Training loss", "Mean IoU on validation during training", "Accuracy near boundaries",
+    "confusion matrix", "Loss during training", "Mean IoU on validation during training", "Accuracy near boundaries",
     "Mean IoU by image", "Worst", "Best", "Evenly spaced over the split",
   ]  # fmt: skip
   text = opened.inner_text("body")
@@ -54,6 +55,7 @@ def test_page_of_an_evaluation(config, tmp_path, browser):
   content = json.loads((tmp_path / "report.json").read_text())
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert content["scores"] == result and len(content["image_scores"]) == 5
+  assert result["loss"] == 0.5 and "0.5000" in text
   assert f"{100 * result['mean_iou']:.1f}" in text and f"{100 * result['iou']['sky']:.1f}" in text
 
 
@@ -114,7 +116,7 @@ def test_a_record_without_devices_or_commit_is_shown_as_far_as_it_goes():
 
 
 def test_page_of_a_classifier(class_config, tmp_path, browser):
-  counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]])}
+  counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]]), "loss": np.zeros(2)}
   row = Row(np.zeros((64, 64, 3), np.uint8), np.int32(0), np.array([1, 0, 2]), "a", 0.0)
   label_set = image_labels(("blue", "green", "red"), {})
   scores = classification.Metrics(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])

@@ -29,7 +29,7 @@ def gated(run, tmp_path_factory):
 
 @pytest.fixture
 def closed(gated):
-  """The same, with its gate closed."""
+  """A server whose gate is closed."""
   gated.gate.touch()
   yield gated
   gated.gate.unlink(missing_ok=True)

@@ -141,7 +141,10 @@ def test_a_run_in_a_bucket_is_trained_resumed_scored_and_exported(bucket, data_d
   again = run("--config.total_steps=3")
   assert "resuming from step 2 of 3" in again.stderr
   run("--mode=eval")
-  assert "wrote gs://bucket/run/export/network.safetensors" in run("--mode=export").stdout
+  exported = run("--mode=export", "--config.data.data_dir=gone").stdout  # It compares files on the samples of the run.
+  assert "wrote gs://bucket/run/export/network.safetensors" in exported
+  for name in ("network.stablehlo", "network.onnx", "network.py"):
+    assert f"{name}: 100.000 % equal labels" in exported
   process = python(bucket, LOADED)
   output, errors = process.communicate(timeout=100)
   assert process.returncode == 0, errors
