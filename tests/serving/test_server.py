@@ -20,6 +20,7 @@ from gcn_flax import command_line, main
 from gcn_flax.serving import server as server_lib
 from gcn_flax.workdir.workdir import Workdir
 from tests.serving.processes import encoded, png, serving, snapshot, until
+from tests.test_main import ROOT
 
 JSON = {"Accept": "application/json"}
 
@@ -275,6 +276,15 @@ def test_an_exported_network_is_served(run, model, tmp_path):
     label = Image.open(io.BytesIO(server.ask("predict", png(64, 96))[2]))
     np.testing.assert_array_equal(label, model.predict(np.asarray(Image.open(io.BytesIO(png(64, 96))))))
     assert json.loads(server.ask("samples")[2]) == []
+
+
+def test_the_python_client_of_the_documentation_works(server, tmp_path, monkeypatch, capsys):
+  (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "SERVE.md").read_text(), re.MULTILINE | re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "photo.jpg").write_bytes(JPEG)
+  exec(code.replace("http://127.0.0.1:8000/", server.address), {})
+  assert "sky " in capsys.readouterr().out
+  assert (tmp_path / "labels.png").read_bytes() == server.ask("predict", JPEG)[2]
 
 
 def test_a_port_in_use_is_named_before_slow_work(tmp_path, run, capsys, monkeypatch):
