@@ -45,6 +45,9 @@ def test_shares_and_radii_by_hand():
   assert [field.mass_outside(radius) for radius in (0, 2, 3, 4.9, 5)] == pytest.approx([0.4, 0.4, 0.1, 0.1, 0])
   np.testing.assert_allclose(field.mass_by_radius(), [0.6, 0.6, 0.6, 0.9, 0.9, 1])
   assert [field.radius_of(share) for share in (0.5, 0.6, 0.7, 0.9, 0.95, 1)] == [0, 0, 3, 3, 5, 5]
+  magnitude[4, 5] = 10  # At a distance of 1.4.
+  np.testing.assert_allclose(Field.of(magnitude, (3, 4)).mass_by_radius(), [0.3, 0.3, 0.8, 0.95, 0.95, 1])
+  magnitude[4, 5] = 0
   measure = Field.of(np.pad(magnitude, 100), (103, 104)).measure()
   assert measure["radius_of_mass"] == {"0.5": 0, "0.9": 3}
   assert measure["mass_outside_radius"] == {"32": 0, "64": 0, "96": 0}

@@ -83,7 +83,7 @@ COMMANDS = {
   "search_crf": _main("--mode=search_crf", writes=("run/crf_validation.json",)),
   "export": _main("--mode=export", writes=("run/export", "run/export/*")),
   "explain": _main("--mode=explain", "--other=other", writes=("run/explain", "run/explain/*")),
-  "label_errors": _main("--mode=label_errors", writes=("run/label_errors_train.*",)),
+  "label_errors": _main("--mode=label_errors", writes=("run/label_errors_*",)),
   "compare": _main("--mode=compare", "--other=other", writes=("run/compare.html",)),
   "plan": _main("--mode=plan", "--topology=h100:8", writes=("run/plan.json",)),
   "browse": Command(
