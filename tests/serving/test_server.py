@@ -17,6 +17,7 @@ from PIL import Image
 
 import gcn_flax
 from gcn_flax import command_line, main
+from gcn_flax.serving import app
 from gcn_flax.serving import server as server_lib
 from gcn_flax.workdir.workdir import Workdir
 from tests.serving.processes import encoded, png, serving, snapshot, until
@@ -316,6 +317,17 @@ def test_a_host_that_others_can_reach_causes_a_warning(run, host, warns, monkeyp
   with caplog.at_level("WARNING", "gcn_flax"):
     server_lib.run(config, Workdir(run), host, 0)
   assert ("there is no password" in caplog.text) == warns and ("127.0.0.1" in names) != warns
+
+
+def test_only_so_many_compiled_programs_are_kept(model, monkeypatch):
+  monkeypatch.setattr(app, "_MAX_PROGRAMS", 2)
+  service, compiled = app.Service(model), model.trained.setup.eval_step
+  compiled.clear_cache()
+  found = []
+  for width in (32, 64, 64, 96, 32):
+    service._predict(png(32, width))
+    found.append(compiled._cache_size())
+  assert found == [1, 2, 2, 1, 2]
 
 
 def test_a_classifier_is_refused(class_config, tmp_path):
