@@ -70,11 +70,11 @@ chaos: $(VENV)/product  ## Kill a training run thirty times and compare it with 
 clean:  ## Remove the environment and the caches of tests and linter.
 	rm -rf $(VENV) .pytest_cache .ruff_cache
 
-# The tests of the report need Chromium: the system's, Debian's package, or one downloaded by Playwright.
+# The tests of pages need Chromium: the system's, Debian's package, or one downloaded by Playwright.
 $(VENV)/browser: $(VENV)/dev
 	for name in chromium chromium-browser google-chrome; do command -v $$name && exit; done; \
 	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qqy --no-install-recommends chromium; } >/dev/null || \
-	  $(RUN) -m playwright install chromium || echo "no browser found or installed: tests/reporting will fail"
+	  $(RUN) -m playwright install chromium || echo "no browser found or installed: tests of pages will fail"
 	touch $@
 
 $(VENV)/bin/python:

@@ -125,12 +125,12 @@ class Service:
     return {"height": label.shape[0], "width": label.shape[1], "classes": classes}
 
 
-def _refuse(_: Request, error: HTTPException) -> Response:
+async def _refuse(_: Request, error: HTTPException) -> Response:
   known = {404: f"there is no such page. Use {_ROUTES}.", 405: f"the method is not allowed here. Use {_ROUTES}."}
   return error_response(error.status_code, known.get(error.status_code, error.detail), error.headers)
 
 
-def _fail(_: Request, error: Exception) -> Response:
+async def _fail(_: Request, error: Exception) -> Response:
   return error_response(500, f"{type(error).__name__} on the server; its log says more. Try another picture.")
 
 

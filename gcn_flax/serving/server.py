@@ -90,7 +90,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(service: Service, listener: socket.socket, names: tuple[str, ...] = ()) -> None:
-  """Serves until SIGINT or SIGTERM, or until the socket is closed. Waiting requests are then dropped."""
+  """Serves until SIGINT or SIGTERM; requests under way then have `_STOP_SECONDS` left.
+
+  Args:
+    service: what to serve.
+    listener: a listening socket; it is closed at the end.
+    names: names that the server may be called by; () for any.
+  """
   logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # RequestLog has all that matters.
   config = uvicorn.Config(
     service.app(names),

@@ -20,8 +20,9 @@ DROP = """async ([name, numbers]) => {
 # Colour and opacity of the classes at a pixel, as shares of the width and height of what is shown.
 PIXEL = """([x, y]) => {
   const canvas = document.getElementById("classes");
-  const place = [Math.floor(x * canvas.width), Math.floor(y * canvas.height)];
-  return Array.from(canvas.getContext("2d").getImageData(...place, 1, 1).data);
+  const copy = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, -Math.floor(x * canvas.width), -Math.floor(y * canvas.height));
+  return Array.from(copy.getImageData(0, 0, 1, 1).data);
 }"""
 
 

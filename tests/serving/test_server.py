@@ -17,9 +17,11 @@ from PIL import Image
 
 import gcn_flax
 from gcn_flax import command_line, main
+from gcn_flax.serving import app
 from gcn_flax.serving import server as server_lib
 from gcn_flax.workdir.workdir import Workdir
 from tests.serving.processes import encoded, png, serving, snapshot, until
+from tests.test_main import ROOT
 
 JSON = {"Accept": "application/json"}
 
@@ -277,6 +279,15 @@ def test_an_exported_network_is_served(run, model, tmp_path):
     assert json.loads(server.ask("samples")[2]) == []
 
 
+def test_the_python_client_of_the_documentation_works(server, tmp_path, monkeypatch, capsys):
+  (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "SERVE.md").read_text(), re.MULTILINE | re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "photo.jpg").write_bytes(JPEG)
+  exec(code.replace("http://127.0.0.1:8000/", server.address), {})
+  assert "sky " in capsys.readouterr().out
+  assert (tmp_path / "labels.png").read_bytes() == server.ask("predict", JPEG)[2]
+
+
 def test_a_port_in_use_is_named_before_slow_work(tmp_path, run, capsys, monkeypatch):
   monkeypatch.setattr(server_lib, "load_trained", None)
   with server_lib.listen("127.0.0.1", 0) as taken:
@@ -306,6 +317,17 @@ def test_a_host_that_others_can_reach_causes_a_warning(run, host, warns, monkeyp
   with caplog.at_level("WARNING", "gcn_flax"):
     server_lib.run(config, Workdir(run), host, 0)
   assert ("there is no password" in caplog.text) == warns and ("127.0.0.1" in names) != warns
+
+
+def test_only_so_many_compiled_programs_are_kept(model, monkeypatch):
+  monkeypatch.setattr(app, "_MAX_PROGRAMS", 2)
+  service, compiled = app.Service(model), model.trained.setup.eval_step
+  compiled.clear_cache()
+  found = []
+  for width in (32, 64, 64, 96, 32):
+    service._predict(png(32, width))
+    found.append(compiled._cache_size())
+  assert found == [1, 2, 2, 1, 2]
 
 
 def test_a_classifier_is_refused(class_config, tmp_path):
