@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   | model.norm | frozen (ours: batches of one leave no choice) | sync |
   | model.dtype | float32 | bfloat16 |
   | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
+  | model.init | small_heads (ours) | small_heads |
   | optimizer.momentum | 0.99 | 0.9 |
   | optimizer.weight_decay | 0.0005 | 0.0005 |
   | optimizer.decayed | kernels (ours) | kernels |
@@ -100,6 +101,10 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernel_size = 15  # k of the GCN heads, odd. At stride 32, 15 spans a 512 x 512 input, 25 one of 800 x 800.
   model.stack_width = 0  # Hidden channels of the head `stack`; 0 = its number of input channels (Table 3).
   model.boundary_refine = True  # Use the Boundary Refinement (BR) blocks.
+  # Random initial weights, drawn before the first step only. lecun = LeCun normal throughout; small_heads = the last
+  # convolutions of each head at a tenth of it and BR as the identity, so that the first loss is near ln(number of
+  # classes). Ours, the paper does not say.
+  model.init = "small_heads"
   # Batch normalisation: sync = statistics of the global batch (SyncBN); frozen = running statistics.
   model.norm = "sync"
   model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 network, float32 weights and loss.

@@ -15,6 +15,7 @@ CHOICES = {
   ),
   "model.family": ("torchvision", "timm", "caffe"),
   "model.head": ("gcn", "trivial", "stack", "pointwise", "classifier"),
+  "model.init": ("small_heads", "lecun"),
   "model.norm": ("sync", "frozen"),
   "model.dtype": ("float32", "bfloat16"),
   "optimizer.schedule": ("poly", "cosine"),

@@ -69,6 +69,7 @@ REJECTED = [
   ("eval.scales", (20.0,), "must be scale factors from 0.1 to 10. Use for instance --config.eval.scales='(0.75"),
   ("model.backbone", "vgg16", "unknown. Use one of resnet_tiny"),
   ("model.head", "aspp", "unknown. Use one of gcn, trivial, stack, pointwise, classifier."),
+  ("model.init", "he", "unknown. Use one of small_heads, lecun."),
   ("model.kernel_size", 14, "must be odd. Use 13 or 15."),
   ("model.norm", "group", "unknown. Use one of sync, frozen."),
   ("model.dtype", "float16", "unknown. Use one of float32, bfloat16 (did you mean --config.model.dtype=bfloat16?)."),
@@ -285,7 +286,14 @@ def test_an_unknown_field_cannot_be_set():
 
 @pytest.mark.parametrize(
   "field, value",
-  [("total_steps", 7), ("eval_every_steps", 7), ("data.data_dir", "x"), ("eval.batch_size", 7), ("mesh.spatial", 2)],
+  [
+    ("total_steps", 7),
+    ("eval_every_steps", 7),
+    ("data.data_dir", "x"),
+    ("eval.batch_size", 7),
+    ("mesh.spatial", 2),
+    ("model.init", "lecun"),
+  ],
 )
 def test_these_fields_may_change_between_restarts(field, value):
   check_unchanged(get_config().to_dict(), with_fields(get_config(), {field: value}).to_dict())

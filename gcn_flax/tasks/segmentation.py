@@ -40,6 +40,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     ops=ops_for(platform),
     remat=model.remat,
+    small_heads=model.init == "small_heads",
   )
 
 
