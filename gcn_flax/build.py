@@ -98,8 +98,9 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
   settings, schedule = config.optimizer, make_schedule(config)
-  tx = optimizer.sgd(
+  tx = optimizer.make_optimizer(
     schedule,
+    kind=settings.kind,
     momentum=settings.momentum,
     weight_decay=settings.weight_decay,
     clip_norm=settings.clip_norm,

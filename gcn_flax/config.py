@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   | model.dtype | float32 | bfloat16 |
   | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
   | model.init | small_heads (ours) | small_heads |
+  | optimizer.kind | sgd | sgd |
   | optimizer.momentum | 0.99 | 0.9 |
   | optimizer.weight_decay | 0.0005 | 0.0005 |
   | optimizer.decayed | kernels (ours) | kernels |
@@ -123,7 +124,10 @@ def get_config() -> ml_collections.ConfigDict:
   loss.ohem_fraction = 1.0  # 1 = off.
   loss.ohem_threshold = 0.0  # OHEM: keep every pixel whose true class has a lower probability than this, too.
 
-  config.optimizer = optimizer = ml_collections.ConfigDict()  # SGD with momentum.
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  # sgd = SGD with momentum; adamw = AdamW (ours), with b1 = momentum, b2 = 0.999. AdamW needs lower rates, for instance
+  # learning_rate 0.001, and a higher weight_decay, for instance 0.01.
+  optimizer.kind = "sgd"
   optimizer.learning_rate = 0.01  # Peak learning rate, after the warmup. Ours.
   optimizer.momentum = 0.9  # The paper's: 0.99, with batches of one image.
   optimizer.weight_decay = 5e-4  # The paper's.

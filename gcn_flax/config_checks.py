@@ -31,6 +31,7 @@ def check_config(config: ml_collections.ConfigDict, training: bool = True) -> No
   _check_model(config)
   _check_task(config)
   _check_loss(config.loss)
+  _check_optimizer(config.optimizer)
   _check_mesh(config, training)
 
 
@@ -170,6 +171,12 @@ def _check_loss(loss: ml_collections.ConfigDict) -> None:
     problem = "has no effect with config.loss.ohem_fraction=1, which keeps every pixel"
     fix = "Set config.loss.ohem_fraction to the smallest share of pixels to keep, for instance 0.1"
     raise error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
+
+
+def _check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
+  if optimizer.kind == "adamw" and optimizer.momentum == 1:
+    problem = "must be less than 1 with config.optimizer.kind='adamw', whose b1 it is"
+    raise error("optimizer.momentum", optimizer.momentum, problem, "Use for instance 0.9")
 
 
 def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:

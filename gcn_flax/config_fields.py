@@ -18,6 +18,7 @@ CHOICES = {
   "model.init": ("small_heads", "lecun"),
   "model.norm": ("sync", "frozen"),
   "model.dtype": ("float32", "bfloat16"),
+  "optimizer.kind": ("sgd", "adamw"),
   "optimizer.schedule": ("poly", "cosine"),
   "optimizer.decayed": ("kernels", "all"),
 }  # fmt: skip

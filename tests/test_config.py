@@ -83,6 +83,7 @@ REJECTED = [
   ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. Use for instance 1.0."),
   ("loss.ohem_threshold", 0.7, "has no effect with config.loss.ohem_fraction=1, which keeps every pixel. Set"),
   ("loss.ohem_threshold", 1.1, "must be from 0.0 to 1.0."),
+  ("optimizer.kind", "adam", "unknown. Use one of sgd, adamw"),
   ("optimizer.schedule", "step", "unknown. Use one of poly, cosine."),
   ("optimizer.decayed", "none", "unknown. Use one of kernels, all."),
   ("optimizer.encoder_lr_factor", -1.0, "must be from 0.0 to 1000000.0. Use for instance 1.0."),
@@ -118,6 +119,10 @@ CONFLICTS = {
   "stack of no layer": (
     {"model.head": "stack", "model.kernel_size": 1},
     "config.model.kernel_size=1: leaves config.model.head='stack' without a layer. Use 3 or more, or",
+  ),
+  "Adam that never forgets": (
+    {"optimizer.kind": "adamw", "optimizer.momentum": 1.0},
+    "config.optimizer.momentum=1.0: must be less than 1 with config.optimizer.kind='adamw', whose b1 it is. Use for",
   ),
   "two origins of the initial weights": (
     {"init_from": "runs/a", "model.pretrained": "b.pth"},
