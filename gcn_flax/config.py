@@ -31,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
   | optimizer.clip_norm | 0 | 5 |
   | optimizer.ema_decay | 0 (off) | 0 (off) |
   | loss.class_weights, label_smoothing, ohem_fraction | (), 0, 1 (all off) | (), 0, 1 (all off) |
+  | loss.focal_gamma, dice_weight | 0, 0 (off) | 0, 0 (off) |
   """
   config = ml_collections.ConfigDict()
   config.seed = 0  # Seed of the initial weights, the order of examples and augmentation.
@@ -120,6 +121,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.loss = loss = ml_collections.ConfigDict()
   loss.class_weights = ()  # One weight >= 0 per class, in the order of the train ids; () = equal weights.
   loss.label_smoothing = 0.0  # Share of the target distribution that is spread over all classes.
+  # Focal loss: multiply each pixel's loss by (1 - probability of its true class) ** focal_gamma, usually 2. 0 = off.
+  loss.focal_gamma = 0.0
+  # Add this many times the soft Dice loss of the batch, in which each class that occurs counts alike; usually 1. Class
+  # weights do not change it. With accumulate_steps it is the mean of the micro-batches' Dice losses. 0 = off.
+  loss.dice_weight = 0.0
   # Online hard example mining (OHEM): train on this share of the valid pixels only, the ones with the highest loss.
   loss.ohem_fraction = 1.0  # 1 = off.
   loss.ohem_threshold = 0.0  # OHEM: keep every pixel whose true class has a lower probability than this, too.

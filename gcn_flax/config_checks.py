@@ -142,6 +142,9 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
         "is not available with config.model.head='classifier'",
         f"Use {flag_of(f'eval.{field}', default)}",
       )
+  if config.loss.dice_weight:
+    problem = "is not available with config.model.head='classifier', it measures the overlap of regions"
+    raise error("loss.dice_weight", config.loss.dice_weight, problem, "Use 0")
   if config.data.random_scale:
     fix = "Use False, and config.data.crop_area for the range of sizes"
     raise error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)

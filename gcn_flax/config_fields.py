@@ -36,6 +36,7 @@ _RANGES = {
   "eval.crf.search_images": (1, _MAX_STEPS), "eval.crf.smooth_weight": (0.0, _MAX_FACTOR),
   "eval.crf.smooth_xy": (0.1, _MAX_FACTOR), "eval.crf.color_weight": (0.0, _MAX_FACTOR),
   "eval.crf.color_xy": (0.1, _MAX_FACTOR), "eval.crf.color_rgb": (0.1, _MAX_FACTOR),
+  "loss.focal_gamma": (0.0, 10.0), "loss.dice_weight": (0.0, _MAX_FACTOR),
   "loss.label_smoothing": (0.0, 0.999), "loss.ohem_fraction": (1e-6, 1.0), "loss.ohem_threshold": (0.0, 1.0),
   "model.kernel_size": (1, 1001), "model.stack_width": (0, MAX_SIDE),
   "optimizer.learning_rate": (0.0, _MAX_FACTOR), "optimizer.encoder_lr_factor": (0.0, _MAX_FACTOR),

@@ -80,6 +80,8 @@ REJECTED = [
   ("loss.class_weights", (0.0, 0.0), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
   ("loss.class_weights", ("a",), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
   ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. Use at most 0.999."),
+  ("loss.focal_gamma", -1.0, "must be from 0.0 to 10.0. Use for instance 0.0."),
+  ("loss.dice_weight", -1.0, "must be from 0.0 to 1000000.0. Use for instance 0.0."),
   ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. Use for instance 1.0."),
   ("loss.ohem_threshold", 0.7, "has no effect with config.loss.ohem_fraction=1, which keeps every pixel. Set"),
   ("loss.ohem_threshold", 1.1, "must be from 0.0 to 1.0."),
@@ -142,6 +144,7 @@ CLASSIFIER_CONFLICTS = [
   ("eval.flip", True, "is not available with config.model.head='classifier'. Use --config.eval.flip=False."),
   ("eval.scales", (0.5, 1.0), "is not available with config.model.head='classifier'. Use --config.eval.scales='(1.0"),
   ("eval.crf.iterations", 10, "is not available with config.model.head='classifier'. Use --config.eval.crf.it"),
+  ("loss.dice_weight", 1.0, "is not available with config.model.head='classifier', it measures the overlap"),
   ("mesh.spatial", 2, "splits the rows of label maps, config.model.head='classifier' has none. Use 1."),
 ]  # fmt: skip
 

@@ -55,6 +55,7 @@ def test_one_device_equals_eight(config, variant):
     config.loss.class_weights = tuple(range(1, 12))
     config.loss.label_smoothing = 0.1
     config.loss.ohem_fraction = 0.5
+    config.loss.focal_gamma, config.loss.dice_weight = 2.0, 0.5
     config.optimizer.ema_decay = 0.9
   values, state, predictions = run(config, jax.devices()[:1])
   other_values, other_state, other_predictions = run(config, jax.devices())
