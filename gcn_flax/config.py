@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   | model.dtype | float32 | bfloat16 |
   | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
   | model.init | small_heads (ours) | small_heads |
+  | data.rotation, vertical_flip, blur | 0, False, 0 (off) | 0, False, 0 (off) |
   | optimizer.kind | sgd | sgd |
   | optimizer.momentum | 0.99 | 0.9 |
   | optimizer.weight_decay | 0.0005 | 0.0005 |
@@ -66,6 +67,11 @@ def get_config() -> ml_collections.ConfigDict:
   data.random_scale = False  # Random rescaling before the crop. The paper uses none.
   data.scales = (0.5, 2.0)  # (min, max) factor of random_scale.
   data.color_jitter = 0.0  # Max relative change of brightness, contrast and saturation; hue: 1/5 of it, turns. 0 = off.
+  # Random rotation of the whole image by up to this many degrees to either side, before the crop; what lies outside of
+  # it is void. 0 = off.
+  data.rotation = 0.0
+  data.vertical_flip = False  # Random vertical flip, for pictures without an up and a down.
+  data.blur = 0.0  # Random Gaussian blur: max standard deviation, pixels; each image's is drawn from 0 to it. 0 = off.
   data.crop_area = (0.08, 1.0)  # Classifiers: (min, max) share of the image's area in a random resized crop.
   data.eval_resize = 256  # Classifiers: pixels of the shorter side before the centre crop of eval_size.
   # Replace damaged training examples by others of their data set; they are counted as `skipped` in metrics.jsonl and

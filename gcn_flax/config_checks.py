@@ -4,7 +4,7 @@ import math
 
 import ml_collections
 
-from gcn_flax.config import ALL_ONCE, is_classifier
+from gcn_flax.config import ALL_ONCE, get_config, is_classifier
 from gcn_flax.config_fields import MAX_SIDE, are_numbers, check_fields, error, flag_of, get
 from gcn_flax.labels import CLASSIFICATION, DATASETS
 from gcn_flax.messages import run_in_clone, use_one_of
@@ -12,6 +12,11 @@ from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
 _MAX_PIXELS = 2**28  # Of crops, canvases and tiles.
+# Fields that a classifier leaves at their defaults.
+_ONLY_FOR_PIXELS = (
+  "eval.tile", "eval.scales", "eval.flip", "eval.crf.iterations", "data.rotation", "data.vertical_flip", "data.blur",
+  "loss.dice_weight",
+)  # fmt: skip
 
 
 def check_config(config: ml_collections.ConfigDict, training: bool = True) -> None:
@@ -132,19 +137,12 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
       raise error("model.head", config.model.head, problem, f"Use {head!r}, or another data set")
   if not is_classifier(config):
     return
-  for field, default in (("tile", ()), ("scales", (1.0,)), ("flip", False), ("crf.iterations", 0)):
-    value = get(config.eval, field)
+  for field in _ONLY_FOR_PIXELS:
+    value, default = get(config, field), get(get_config(), field)
     value = tuple(value) if isinstance(value, list) else value  # Configs read from JSON have lists.
     if value != default:
-      raise error(
-        f"eval.{field}",
-        value,
-        "is not available with config.model.head='classifier'",
-        f"Use {flag_of(f'eval.{field}', default)}",
-      )
-  if config.loss.dice_weight:
-    problem = "is not available with config.model.head='classifier', it measures the overlap of regions"
-    raise error("loss.dice_weight", config.loss.dice_weight, problem, "Use 0")
+      problem = "is not available with config.model.head='classifier'"
+      raise error(field, value, problem, f"Use {flag_of(field, default)}")
   if config.data.random_scale:
     fix = "Use False, and config.data.crop_area for the range of sizes"
     raise error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)

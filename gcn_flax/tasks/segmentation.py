@@ -55,6 +55,9 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
     crop=data.random_crop,
     flip=data.random_flip,
     jitter=data.color_jitter,
+    rotation=data.rotation,
+    vertical_flip=data.vertical_flip,
+    blur=data.blur,
   )
 
 
