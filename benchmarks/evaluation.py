@@ -111,7 +111,8 @@ def measure(case: str, args: argparse.Namespace) -> dict[str, float]:
   example = source[0]
   size = np.array([SIZE] * jax.device_count(), np.int32)
   batch = {"image": np.stack([example["image"]] * jax.device_count()), "size": size}
-  inputs = sharding.shard_eval_batch(batch, setup.mesh)
+  batch["label"] = np.stack([example["label"]] * jax.device_count())
+  inputs = sharding.shard_eval_batch(batch, setup.mesh, with_label=True)
   prediction = np.roll(np.where(example["label"] == 255, 0, example["label"]), 5, 1)
   figures = {
     "images_per_second": args.images / seconds,

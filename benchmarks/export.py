@@ -64,13 +64,12 @@ def run(args: argparse.Namespace) -> list[dict]:
   """Returns a row for the network and for each file: agreement and images a second."""
   workdir = Workdir(args.workdir)
   model, runtimes = gcn_flax.load(workdir.path, overrides=ONE_VIEW), open_runtimes(workdir / "export")
-  cuts = cut([pictures.as_rgb(path)[0] for path in sample_pictures(workdir)], args.pictures)
-  padded, expected = [model.pad(image) for image in cuts], model.probabilities(cuts)
+  cuts = cut(list(map(pictures.read_picture, sample_pictures(workdir))), args.pictures)
   times = timing.summarize(timing.interleave(rivals(model, runtimes, args.size), args.repeats))
+  found = agreement.compare(runtimes, ((model.pad(image), model.probabilities(image)) for image in cuts))
   rows = [{"name": "gcn_flax", "images_per_second": 1 / times["gcn_flax_s"]}]
-  for name, runtime in runtimes.items():
-    found = agreement.compare(runtime, padded, expected)
-    rows.append({"name": name, "images_per_second": 1 / times[f"{name}_s"], **vars(found)})
+  for name in runtimes:
+    rows.append({"name": name, "images_per_second": 1 / times[f"{name}_s"], **vars(found[name])})
   return rows
 
 

@@ -6,8 +6,9 @@
 
 MY_DATA contains images/{train,val}/, masks/{train,val}/ and classes.txt, see data/README.md. The argument names the
 encoder: the default, `resnet50`, needs a GPU, `configs/folder.py:resnet_tiny` trains on a CPU. To start from ImageNet
-weights, add --config.model.pretrained=PATH (docs/WEIGHTS.md). Training uses crops of 512 x 512 after a random scale.
-Whole images are evaluated, each at its own size. The recipe is ours, a starting point for your own.
+weights, add --config.model.pretrained=PATH (docs/WEIGHTS.md). Training uses crops after a random scale, of a size
+chosen from your images: at most 512 x 512, and no larger than most of them. Whole images are evaluated, each at its own
+size. The recipe is ours, a starting point for your own.
 """
 
 from gcn_flax import config as config_lib
@@ -25,7 +26,7 @@ def get_config(backbone: str = "resnet50"):
 
   config.data.dataset = "folder"
   config.data.train_mix = (("folder", "train", config_lib.ALL_ONCE),)
-  config.data.crop_size = (512, 512)
+  config.data.crop_size = ()
   config.data.random_scale = True
   config.data.color_jitter = 0.4
 

@@ -83,10 +83,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       and EXIF orientations are accepted.
     has_instances: if True, records contain instance ids.
     void_cure: what to do about a split whose masks are void.
+    takes_val_fraction: if True, `val_fraction` can be set.
+    val_fraction: share of the images of train to keep for validation; None if the user's files have that split.
   """
 
   published_pictures = False
   has_instances = False
+  takes_val_fraction = False
+  val_fraction: float | None = None
   void_cure = "Replace the masks"
   _plan: Plan | None = None
 

@@ -39,6 +39,7 @@ _METADATA = {
   "published": {str: int},
   "class_counts?": {"pixels": {str: [int]}, "images": {str: [int]}},
   "warnings?": [str],
+  "val_fraction?": float,
 }
 IMAGE_FORMATS = ("original", "jpeg")
 
@@ -57,6 +58,13 @@ def main(argv: Sequence[str]) -> int:
     metavar="DIR",
     help="folder for prepared data sets, a local path (default: %(default)s)",
   )
+  parser.add_argument(
+    "--val_fraction",
+    type=float,
+    metavar="F",
+    help="folder: share of the images of train, above 0 and below 1, to keep for validation if there is no folder val; "
+    "chosen by their names, the same ones every time",
+  )
   parser.add_argument("--partial", action="store_true", help="accept counts that differ from the published ones")
   parser.add_argument(
     "--image_format",
@@ -68,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   try:
     file_locks.check_system()
-    prepare(args.dataset, args.manual_dir, args.data_dir, args.partial, args.image_format)
+    prepare(args.dataset, args.manual_dir, args.data_dir, args.partial, args.image_format, args.val_fraction)
   except (ValueError, OSError, ImportError) as error:
     for line in str(error).splitlines():
       print(f"error: {printable(line)}", file=sys.stderr)
@@ -77,7 +85,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepare(
-  dataset: str, manual_dir: str, data_dir: str, partial: bool = False, image_format: str = IMAGE_FORMATS[0]
+  dataset: str,
+  manual_dir: str,
+  data_dir: str,
+  partial: bool = False,
+  image_format: str = IMAGE_FORMATS[0],
+  val_fraction: float | None = None,
 ) -> None:
   """Checks the files in `manual_dir` and writes the data set to `data_dir` in array_record format.
 
@@ -87,6 +100,8 @@ def prepare(
     data_dir: folder for prepared data sets, a local path.
     partial: accept counts that differ from the published ones; the data set records the difference.
     image_format: `original`, or `jpeg` to store PNG images as JPEG.
+    val_fraction: share of the training images to keep for validation, above 0 and below 1; None if the files have that
+      split.
 
   Raises:
     ValueError: for an unknown data set; for missing or faulty files, one per line; for counts that differ from the
@@ -103,11 +118,16 @@ def prepare(
   if any(character in "*?[" or "\ud800" <= character <= "\udfff" for character in data_dir):
     # TFDS takes it for a pattern, and a data set in a folder that matches it for this one.
     raise ValueError(f"--data_dir={data_dir!r}: may not contain * ? [ and must be UTF-8. Use another folder.")
+  if val_fraction is not None and not 0 < val_fraction < 1:
+    raise ValueError(f"--val_fraction={val_fraction}: must be above 0 and below 1. Use for instance 0.2.")
   builder = _builder(dataset, data_dir)
+  if val_fraction is not None and not builder.takes_val_fraction:
+    raise ValueError(f"--val_fraction={val_fraction}: {dataset} has splits of its own. Leave it out.")
   if builder.is_prepared():
-    _check_same(builder, manual_dir, image_format)
+    _check_same(builder, manual_dir, image_format, val_fraction)
     print(f"{dataset} is already prepared: {printable(builder.data_path)}")
   else:
+    builder.val_fraction = val_fraction
     plan = builder.plan(_root(dataset, manual_dir))
     for note in plan.notes:
       print(f"note: {printable(note)}", flush=True)
@@ -127,6 +147,7 @@ def prepare(
       "counts": plan.counts,
       "published": plan.published,
       "partial": different,
+      **({"val_fraction": val_fraction} if val_fraction else {}),
     }
     _write(builder, plan, metadata)
     print(f"wrote {printable(builder.data_path)}")
@@ -170,12 +191,17 @@ def _root(dataset: str, manual_dir: str) -> pathlib.Path:
   return root
 
 
-def _check_same(builder, manual_dir: str, image_format: str) -> None:
-  """Raises ValueError if the data set was prepared from other files or in another format."""
+def _check_same(builder, manual_dir: str, image_format: str, val_fraction: float | None) -> None:
+  """Raises ValueError if the data set was prepared from other files, in another format, or split in another way."""
   metadata = _read_metadata(builder)
   if metadata["image_format"] != image_format:
     raise ValueError(
       f"--image_format={image_format}: {builder.data_path} was prepared with {metadata['image_format']}. "
+      "Remove that folder, or use another --data_dir."
+    )
+  if val_fraction not in (None, metadata.get("val_fraction")):
+    raise ValueError(
+      f"--val_fraction={val_fraction}: {builder.data_path} was prepared with {metadata.get('val_fraction', 'none')}. "
       "Remove that folder, or use another --data_dir."
     )
   root = pathlib.Path(manual_dir).expanduser()

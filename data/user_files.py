@@ -9,7 +9,20 @@ from collections.abc import Iterable
 from gcn_flax.printable import printable
 
 _ADDED = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # By Windows, Macs and network disks.
-SPLITS = {"val": "validation"}  # Any other folder is a split of the same name.
+_SPLITS = {"val": "validation", "valid": "validation"}  # Any other folder is a split of the same name.
+
+
+def split_of(folder: str) -> str:
+  """Returns the split that a folder's name stands for."""
+  return _SPLITS.get(folder, folder)
+
+
+def same_splits(top: pathlib.Path, folders: Iterable[str]) -> list[str]:
+  """Returns the fault of folders whose names stand for the same split, [] if there are none."""
+  names = [name for name in folders if split_of(name) == "validation"]
+  if len(names) < 2:
+    return []
+  return [f"{top} has both {' and '.join(names)}, which are the same split. Merge the folders."]
 
 
 def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
@@ -30,6 +43,15 @@ def files_below(root: pathlib.Path) -> list[pathlib.Path]:
     subfolders[:] = [name for name in subfolders if not real.is_relative_to(pathlib.Path(folder, name).resolve())]
     found += [pathlib.Path(folder, name) for name in names]
   return sorted(path for path in found if path.is_file())
+
+
+def visible_files(root: pathlib.Path, suffixes: Iterable[str]) -> list[pathlib.Path]:
+  """Returns the files below a folder with one of some suffixes, sorted, without hidden ones."""
+  return [
+    path
+    for path in files_below(root)
+    if path.suffix.lower() in suffixes and not any(part[0] == "." for part in path.relative_to(root).parts)
+  ]
 
 
 def digest_of(root: pathlib.Path, files: Iterable[pathlib.Path], with_content: Iterable[pathlib.Path] = ()):

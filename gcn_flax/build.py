@@ -31,8 +31,8 @@ class Setup:
     schedule: step -> learning rate.
     init: `seed -> TrainState`, jitted; the state is created on its devices.
     train_step: `(state, batch) -> (state, metrics)`, jitted; it donates the old state.
-    eval_step: `(weights, batch) -> predictions` of each image, jitted; `weights` as from `TrainState.weights`,
-      predictions as from the task's `inference`.
+    eval_step: `(weights, batch) -> predictions` of each image, and their losses if the batch has labels, jitted;
+      `weights` as from `TrainState.weights`, predictions and losses as from the task's `inference`.
     state_shapes: the train state as `jax.ShapeDtypeStruct`s with their shardings.
   """
 
@@ -41,7 +41,7 @@ class Setup:
   schedule: optax.Schedule
   init: Callable[[int], TrainState]
   train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]
-  eval_step: Callable[[Any, Any], jax.Array]
+  eval_step: Callable[[Any, Any], Any]
   state_shapes: TrainState
 
 

@@ -20,6 +20,9 @@ MODES = {
   "check": "read a submission back and check it",
   "search_crf": "search the parameters of CRF post-processing",
   "export": "write the network as ONNX, StableHLO, PyTorch and safetensors",
+  "explain": "show what networks look at: receptive fields and predictions side by side, in WORKDIR/explain",
+  "label_errors": "find masks of a split that a confident network contradicts: label_errors_SPLIT.html",
+  "compare": "compare runs: settings, metrics, curves, classes and predictions, in compare.html",
   "serve": "serve a web page to try a network on, and its predictions over HTTP",
   "plan": "compile the train step ahead of time, for chips you don't have: memory and speed",
 }
@@ -36,20 +39,22 @@ _FLAGS = {
   "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network"),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export", "serve"),
+    ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve"),
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
   "split": (
-    ("eval", "predict", "check", "search_crf"),
+    ("eval", "predict", "check", "search_crf", "explain", "label_errors"),
     "SPLIT",
-    "default: config.data.eval_split; for --submission: test",
+    "default: config.data.eval_split; for --submission: test; for label_errors: the one trained on",
   ),
   "images": (
-    ("predict", "export"),
+    ("predict", "export", "explain"),
     "PATTERN",
-    "pictures to predict, or to compare exported files on: folder, file, or quoted 'a/*.jpg'; may be repeated",
+    "pictures to predict, explain, or compare exported files on: folder, file, or quoted 'a/*.jpg'; may be repeated",
   ),
+  "other": (("explain", "compare"), "DIR", "workdir of another run to put beside it; may be repeated"),
+  "pixel": (("explain",), "ROW,COLUMN", "pixel whose class score is explained; default: the centre"),
   "export_size": (("export",), "H,W", "fixes the input size of the StableHLO and ONNX files; default: any"),
   "submission": (("predict", "check"), "SERVER", "voc or cityscapes"),
   "output": (("predict", "check"), "DIR", "folder for predictions; for --submission default: in the workdir"),
@@ -110,12 +115,13 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   else:
     config_flags.DEFINE_config_dict("config", stored, options["config"]["help"], given, sys_argv=list(argv))
   flags.DEFINE_string("mode", "train", **options["mode"])
-  flags.DEFINE_multi_string("images", [], **options["images"])
+  for name in ("images", "other"):
+    flags.DEFINE_multi_string(name, [], **options[name])
   flags.DEFINE_integer("join_timeout", 300, lower_bound=1, **options["join_timeout"])
   flags.DEFINE_string("host", "127.0.0.1", **options["host"])
   flags.DEFINE_integer("port", 8000, lower_bound=0, upper_bound=65535, **options["port"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator"):
+  for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator", "pixel"):
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])
@@ -129,7 +135,8 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 def help_page() -> str:
   """Returns the help page: modes, flags with the modes they are valid in, examples."""
-  modes = "\n".join(f"  {name:<11} {meaning}" for name, meaning in MODES.items())
+  longest = max(map(len, MODES))
+  modes = "\n".join(f"  {name:<{longest}} {meaning}" for name, meaning in MODES.items())
   width = max(len(name) + len(value) for name, (_, value, _) in _FLAGS.items()) + 4
   lines = []
   for name, (valid, value, meaning) in _FLAGS.items():
@@ -224,7 +231,7 @@ def _check_combinations(given: flags.FlagValues) -> None:
   mode = given.mode
   if mode == "predict" and bool(given.images) == bool(given.submission):
     raise UserError("--mode=predict takes either --images='a/*.jpg' or --submission=voc or cityscapes.")
-  if mode == "predict" and given.images and given.split:
+  if given.images and given.split:
     raise UserError(f"--split={given.split} names a split of a data set, and --images is none. Leave it out.")
   if mode == "predict" and given.images and not given.output:
     raise UserError("--mode=predict needs a folder for the label maps, for instance --output=runs/predictions.")
@@ -234,5 +241,9 @@ def _check_combinations(given: flags.FlagValues) -> None:
     raise UserError(f"--output={given.output}: must be a local folder, for instance --output=runs/predictions.")
   if mode == "check" and not given.submission:
     raise UserError("--mode=check reads back a submission: say which, --submission=voc or cityscapes.")
+  if given.pixel and not re.fullmatch("[0-9]{1,9},[0-9]{1,9}", given.pixel):
+    raise UserError(f"{flag('pixel', given.pixel)}: must be a row and a column. Use for instance --pixel=100,150.")
+  if mode == "compare" and not given.other:
+    raise UserError("--mode=compare needs another run to compare with, for instance --other=runs/second.")
   if mode == "plan" and not given.topology:
     raise UserError("--mode=plan needs the chips to plan for, for instance --topology=v5e:4x8.")

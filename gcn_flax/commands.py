@@ -9,7 +9,17 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from gcn_flax import distributed, evaluate, export, predict, search_crf, submission, train
+from gcn_flax import (
+  compare,
+  distributed,
+  evaluate,
+  explain,
+  label_errors,
+  predict,
+  search_crf,
+  submission,
+  train,
+)
 from gcn_flax.interrupts import INTERRUPTED, MESSAGE
 from gcn_flax.planning import plan
 from gcn_flax.printable import print_error, printable
@@ -18,7 +28,7 @@ from gcn_flax.workdir.trained import with_trained_canvas
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_INFERENCE_MODES = ("eval", "predict", "search_crf", "export", "serve")
+_INFERENCE_MODES = ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve")
 
 
 def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
@@ -46,7 +56,10 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "predict": lambda: _predict(config, workdir, given),
     "check": lambda: submission.check(config, workdir, given.submission, given.split, given.output),
     "search_crf": lambda: search_crf.run(config, workdir, given.split, given.checkpoint),
-    "export": lambda: export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size)),
+    "export": lambda: _export(config, workdir, given),
+    "explain": lambda: _explain(config, workdir, given),
+    "label_errors": lambda: label_errors.run(config, workdir, given.split, given.checkpoint),
+    "compare": lambda: compare.run(config, workdir, given.other),
     "serve": lambda: _serve(config, workdir, given),
     "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
   }
@@ -75,8 +88,19 @@ def _predict(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.F
   return submission.run(config, workdir, given.submission, given.split, given.output, given.checkpoint)
 
 
+def _explain(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> object:
+  pixel = tuple(map(int, given.pixel.split(","))) if given.pixel else None
+  return explain.run(config, workdir, given.other, given.images, given.split, pixel, given.checkpoint)
+
+
 def _sides(text: str) -> tuple[int, ...]:
   return tuple(map(int, text.split(","))) if text else ()
+
+
+def _export(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:
+  from gcn_flax import export  # Imports libraries that no other command needs.
+
+  export.run(config, workdir, given.checkpoint, given.images, _sides(given.export_size))
 
 
 def _serve(config: ml_collections.ConfigDict, workdir: Workdir, given: flags.FlagValues) -> None:

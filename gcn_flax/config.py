@@ -58,7 +58,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Training data: a tuple of (data set, split, weight), all with the classes of `dataset`, shuffled together. Weights
   # are relative sampling rates; or all of them are "all once", and each epoch shows every example exactly once.
   data.train_mix = (("shapes", "train", ALL_ONCE),)
-  data.crop_size = (512, 512)  # Training crop (height, width), pixels, multiples of 32. Smaller images are padded.
+  # Training crop (height, width), pixels, multiples of 32; smaller images are padded. () = chosen from the training
+  # images, at most 512 x 512 (docs/TRAINING.md); the log and config.json have it. Classifiers need a size.
+  data.crop_size = (512, 512)
   # Canvas of evaluation and prediction: (height, width) that every image is padded to, multiples of 32, for recipes
   # that pad training images in the same way; () = its own size, rounded up (docs/EVALUATION.md). Classifiers: the crop.
   data.eval_size = ()

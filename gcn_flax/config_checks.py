@@ -42,8 +42,9 @@ def check_config(config: ml_collections.ConfigDict, training: bool = True) -> No
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
   crop, canvas = tuple(data.crop_size), tuple(data.eval_size)
-  if not _is_size(crop):
-    raise error("data.crop_size", crop, _SIZE_PROBLEM, f"Use {flag_of('data.crop_size', _nearest_size(crop))}")
+  if crop and not _is_size(crop):
+    fix = f"Use {flag_of('data.crop_size', _nearest_size(crop))}, or '()' to choose it from the training images"
+    raise error("data.crop_size", crop, _SIZE_PROBLEM, fix)
   if canvas and not _is_size(canvas):
     fix = (
       f"Use {flag_of('data.eval_size', _nearest_size(canvas))}, or '()' to pad each image to its own size, rounded up"
@@ -148,6 +149,9 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
     raise error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)
   if not config.data.random_crop:
     raise error("data.random_crop", False, "classifiers are always trained on random resized crops", "Use True")
+  if not tuple(config.data.crop_size):
+    fix = f"Use for instance {flag_of('data.crop_size', (224, 224))}"
+    raise error("data.crop_size", (), "classifiers need the size of their crops", fix)
   size, resize = tuple(config.data.eval_size), config.data.eval_resize
   if not size:
     raise error(
@@ -181,11 +185,12 @@ def _check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
 
 
 def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
-  spatial, (height, width) = config.mesh.spatial, config.data.crop_size
+  spatial, crop = config.mesh.spatial, tuple(config.data.crop_size)
   if spatial > 1 and is_classifier(config):
     problem = "splits the rows of label maps, config.model.head='classifier' has none"
     raise error("mesh.spatial", spatial, problem, "Use 1")
-  if training and height % (_STRIDE * spatial):
+  if training and crop and crop[0] % (_STRIDE * spatial):
+    height, width = crop
     problem = f"the height must be a multiple of {_STRIDE * spatial} = {_STRIDE} x config.mesh.spatial {spatial}"
     size = (round_up(height, _STRIDE * spatial), width)
     raise error("data.crop_size", (height, width), problem, f"Use {flag_of('data.crop_size', size)}")

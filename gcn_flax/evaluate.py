@@ -79,7 +79,7 @@ def evaluate(
         raise _Stopped
       yield batch
 
-  examples = inference.examples(setup, weights, batches())
+  examples = inference.examples(setup, weights, batches(), with_loss=True)
   with inference.crf_postprocessing(config) as postprocess:
     try:
       count = functools.partial(tally.count, postprocess=postprocess)
@@ -102,15 +102,15 @@ class _Tally:
     self._num_canvases = len(set(self._task.canvases(config, source)))
     self._best, self._worst = [], []  # Heaps; the row to drop next comes first.
 
-  def count(self, result: tuple[Mapping, np.ndarray], postprocess: Callable) -> tuple[int, Counts, Row]:
-    """Counts one example with its prediction, as from `inference.examples`; may run on any thread."""
-    example, output = result
+  def count(self, result: tuple[Mapping, tuple], postprocess: Callable) -> tuple[int, Counts, Row]:
+    """Counts one example with its prediction and loss, as from `inference.examples`; may run on any thread."""
+    example, (output, loss) = result
     index, arrays = int(example["index"]), (example["image"], example["label"], output)
     image, label, output = (self._task.remove_padding(array, example["size"]) for array in arrays)
     prediction = postprocess(image, output)
     counts = self._task.count(self._source, index, label, prediction)
     row = Row(image, label, prediction, str(example["image_id"]), self._task.image_metric(counts))
-    return index, counts, row
+    return index, {**counts, "loss": loss.astype(np.float64)}, row
 
   def add(self, index: int, counts: Counts, row: Row) -> None:
     for name, value in counts.items():
@@ -178,7 +178,7 @@ def write_metrics(
   """
   partial = {**trained_on.partial, **data.partial()}
   canvas = _describe_canvas(config, metrics, trained_on)
-  print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images")
+  print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images, loss {metrics.loss:.4f}")
   print(metrics.table(), flush=True)
   for dataset, counts in partial.items():
     print(f"PARTIAL DATA: {dataset} {printable(', '.join(counts))}", flush=True)
@@ -189,6 +189,7 @@ def write_metrics(
     "split": split,
     "step": step,
     "num_images": metrics.num_images,
+    "loss": metrics.loss if np.isfinite(metrics.loss) else None,
     "partial": partial,
     "eval": json.loads(config.eval.to_json()),
     **canvas,
@@ -199,7 +200,8 @@ def write_metrics(
   try:
     if metrics.sample:
       overlay.save(workdir / f"eval_{split}.png", metrics.sheet(metrics.sample))
-    report.write(workdir, config, data, result, metrics)
+    if report.write(workdir, config, data, result, metrics):
+      print(f"report: {printable(str(workdir / 'report.html'))}", flush=True)
   except Exception as error:  # Of whichever library draws.
     raise ValueError(
       f"{workdir}: the report could not be written ({one_line(error)[:300]}). The metrics are in eval_{split}.json."

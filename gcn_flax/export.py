@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import logging
+import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,21 +15,21 @@ import numpy as np
 import gcn_flax
 from gcn_flax import build, exporting, files
 from gcn_flax import config as config_lib
+from gcn_flax.example_pictures import find_examples
 from gcn_flax.exporting import agreement, onnx_graph, readme, stablehlo
-from gcn_flax.input_pipeline import pictures
+from gcn_flax.input_pipeline import canvas
 from gcn_flax.models import torch_names, weights_file
 from gcn_flax.models.ops import REFERENCE
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.picture_files import pictures_of
 from gcn_flax.preflight import preflight
 from gcn_flax.printable import printable
-from gcn_flax.run_data import RunData
-from gcn_flax.segmenter import Segmenter
+from gcn_flax.rounding import round_up
+from gcn_flax.segmenter import MAX_WHOLE, Segmenter
 from gcn_flax.tasks import segmentation
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
 from gcn_flax.workdir.compatibility import training_settings
-from gcn_flax.workdir.samples import sample_pictures
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
@@ -37,8 +38,11 @@ _ENCODER_FILE, _NETWORK_FILE = "encoder.safetensors", "network.safetensors"
 _FILES = (
   _ENCODER_FILE, _NETWORK_FILE, "network.py", "network.stablehlo", "network.onnx", "network.json", "README.md",
 )  # fmt: skip
-_MAX_PICTURES = 6  # Of those that are chosen here.
-_GENERATED = (192, 256)  # Size of generated pictures.
+_LIBRARIES = {"network.stablehlo": "jax", "network.onnx": "onnxruntime", "network.py": "torch"}
+_NUM_PICTURES = 6  # Unless --images chooses others.
+_MAX_SIDES = (1024, 1024)  # (H, W) that larger pictures are cut to: whole photos would take gigabytes of memory.
+_NOISE = (192, 256)  # (H, W) of generated pictures.
+_MIN_EQUAL_LABELS = 0.99  # In bfloat16 and on noise, a correct file may have less than 99.9 %.
 
 
 def run(
@@ -64,23 +68,24 @@ def run(
     The files with their sizes in bytes.
 
   Raises:
-    ValueError: for what `preflight`, `load_trained` and `pictures_of` reject, for sides that are no multiples of 32,
-      and on several hosts.
+    ValueError: for what `preflight`, `load_trained` and `pictures_of` reject, for pictures that cannot be read, for
+      sides that are no multiples of 32 or too large, and on several hosts.
   """
   workdir = Workdir(workdir)
-  if any(side < 32 or side % 32 for side in size):
-    raise ValueError(f"--export_size={','.join(map(str, size))}: sides must be multiples of 32.")
+  _check_size(size)
   if jax.process_count() > 1:
     raise ValueError(f"--mode=export: runs on one host, not {jax.process_count()}. Start it on one host.")
-  chosen = pictures_of(images)
+  pictures_of(images)  # Raises its errors now.
   preflight(config, workdir)
   workdir.check_writable("export/", *(f"export/{name}" for name in _FILES))
   trained = load_trained(config, workdir, checkpoint)
-  written = write_weights(config, workdir, trained)
   if config_lib.is_classifier(config):
     _log.info("a classifier of whole images is exported as safetensors alone.")
+    written = write_weights(config, workdir, trained)
   else:
-    written |= _write_programs(config, workdir, trained, chosen, tuple(size))
+    model = _one_view(config, trained, tuple(size))
+    pictures = _find_pictures(model, workdir, images)
+    written = write_weights(config, workdir, trained) | _write_programs(model, workdir, pictures, tuple(size))
   for path, num_bytes in written.items():
     print(f"wrote {printable(path)}  {num_bytes / 1e6:.1f} MB, step {trained.step}")
   return written
@@ -99,13 +104,16 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
     tensors = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
   else:
     tensors = torch_names.to_tensors(weights)
+  # Runs of older versions record no classes or no palette.
+  data, label_set = trained.data, trained.label_set
+  data = dataclasses.replace(data, classes=data.classes or label_set.classes, palette=data.palette or label_set.palette)
   metadata = {
     "producer": f"gcn_flax {gcn_flax.__version__}",
     "family": config.model.family,
     "backbone": config.model.backbone,
     "step": str(trained.step),
     "config": json.dumps(training_settings(config, workdir)),
-    "data": json.dumps(trained.data.to_json()),
+    "data": json.dumps(data.to_json()),
   }
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
@@ -113,34 +121,65 @@ def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: 
   return {path: weights_file.write(path, part, metadata) for path, part in parts.items()}
 
 
+def _check_size(size: Sequence[int]) -> None:
+  """Raises ValueError for sides that are no multiples of 32, and for more pixels than are predicted whole."""
+  given = ",".join(map(str, size))
+  if any(side < 32 or side % 32 for side in size):
+    fix = ",".join(str(max(32, round_up(side, 32))) for side in size)
+    raise ValueError(f"--export_size={given}: sides must be multiples of 32. Use --export_size={fix}.")
+  if math.prod(size) > MAX_WHOLE:
+    raise ValueError(
+      f"--export_size={given}: more than the {MAX_WHOLE:,} pixels that are predicted whole. Use --export_size=512,512."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+  """Pictures to compare files on.
+
+  Attributes:
+    images: RGB uint8 `[H, W, 3]`.
+    text: their number, and where they come from.
+  """
+
+  images: list[np.ndarray]
+  text: str
+
+
+def _find_pictures(model: Segmenter, workdir: Workdir, images: Sequence[str]) -> _Pictures:
+  """Returns the pictures of `images`, else those of `find_examples`, else noise; larger than the canvas are cut."""
+  height, width = tuple(model.config.data.eval_size) or _MAX_SIDES
+  count = len(pictures_of(images)) or _NUM_PICTURES
+  try:
+    found = find_examples(model.config, workdir, model.classes, count, images)
+    origin, full = found.origin, (example.image for example in found)
+    cut = [image[:height, :width].copy() for image in full]  # A view would keep the whole picture in memory.
+  except ValueError as error:
+    if images:
+      raise
+    _log.warning("WARNING: exported files are compared on noise. %s", error)
+    origin, rng = "noise", np.random.default_rng(0)
+    cut = [rng.integers(0, 256, (*_NOISE, 3)).astype(np.uint8)[:height, :width] for _ in range(count)]
+  return _Pictures(cut, f"{len(cut)} pictures of {origin}, at most {height} x {width} pixels of each")
+
+
 def _write_programs(
-  config: ml_collections.ConfigDict,
-  workdir: Workdir,
-  trained: Trained,
-  chosen: Sequence[pathlib.Path],
-  size: tuple[int, ...],
+  model: Segmenter, workdir: Workdir, pictures: _Pictures, size: tuple[int, ...]
 ) -> dict[files.Path, int]:
   """Writes the files that run the network, compares them with it, and writes what came out."""
-  model = _one_view(config, trained, size)
-  images, source = _pictures(config, workdir, chosen)
-  fixed = tuple(model.config.data.eval_size)
-  images = [image[: fixed[0], : fixed[1]] for image in images] if fixed else images
-  description = _describe(model, workdir, f"{len(images)} {source}")
-  family, folder = FAMILIES[config.model.family], workdir / "export"
+  folder, network, weights = workdir / "export", model.trained.setup.network, model.trained.weights
+  description = _describe(model, workdir)
   metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in description.items()}
-  tensors = torch_names.to_tensors(jax.device_get({name: trained.weights[name] for name in COLLECTIONS}))
+  tensors = torch_names.to_tensors(jax.device_get({name: weights[name] for name in COLLECTIONS}))
   contents = {
-    "network.stablehlo": stablehlo.serialize(trained.setup.network.clone(ops=REFERENCE), trained.weights, size),
-    "network.onnx": onnx_graph.serialize(tensors, family, metadata, size),
+    "network.stablehlo": stablehlo.serialize(network.clone(ops=REFERENCE), weights, size),
+    "network.onnx": onnx_graph.serialize(tensors, FAMILIES[model.config.model.family], metadata, size),
     "network.py": pathlib.Path(exporting.__file__).with_name("network.py").read_bytes(),
   }
   for name, content in contents.items():
     files.write(folder / name, content)
-  _log.info("comparing the files with the network on %s", description["pictures"])
-  padded, expected = [model.pad(image) for image in images], model.probabilities(images)
-  description["agreement"] = {
-    name: _compare(name, make(), padded, expected) for name, make in _runtimes(folder).items()
-  }
+  _log.info("comparing the files with the network on %s", pictures.text)
+  description |= {"pictures": pictures.text, "agreement": _compare(model, folder, pictures.images)}
   contents["network.json"] = (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
   contents["README.md"] = readme.render(description, size).encode()
   for name in ("network.json", "README.md"):
@@ -148,33 +187,38 @@ def _write_programs(
   return {folder / name: len(content) for name, content in contents.items()}
 
 
-def _runtimes(folder: files.Path) -> dict[str, Callable[[], agreement.Runtime | None]]:
-  """Returns the constructor of the runtime of each file; None from one says that its library is not installed."""
-
-  def make_torch() -> agreement.Runtime | None:
-    return None if files.is_remote(folder) else agreement.torch_runtime(folder)
-
+def _compare(model: Segmenter, folder: files.Path, images: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
+  """Compares the files in a folder with the network; prints the agreement of each, and returns it by name."""
+  runtimes = {
+    "network.stablehlo": agreement.stablehlo_runtime((folder / "network.stablehlo").read_bytes()),
+    "network.onnx": agreement.onnx_runtime((folder / "network.onnx").read_bytes()),
+    "network.py": agreement.torch_runtime(folder),
+  }
+  usable = {name: runtime for name, runtime in runtimes.items() if runtime}
+  compared = agreement.compare(usable, ((model.pad(image), model.probabilities(image)) for image in images))
+  for name in runtimes:
+    _print_agreement(name, compared.get(name))
   return {
-    "network.stablehlo": lambda: agreement.stablehlo_runtime((folder / "network.stablehlo").read_bytes()),
-    "network.onnx": lambda: agreement.onnx_runtime((folder / "network.onnx").read_bytes()),
-    "network.py": make_torch,
+    name: dataclasses.asdict(compared[name]) if name in usable else {"not_checked": f"not compared: no {library}"}
+    for name, library in _LIBRARIES.items()
   }
 
 
-def _compare(
-  name: str, runtime: agreement.Runtime | None, padded: Sequence[np.ndarray], expected: Sequence[np.ndarray]
-) -> dict[str, Any]:
-  """Returns the agreement of a file for `network.json`, and prints it."""
-  if runtime is None:
-    library = {"network.onnx": "onnxruntime"}.get(name, "torch")
-    print(f"{name}: not compared with the network, because {library} cannot run it here. pip install {library}")
-    return {"not_checked": f"not compared: no {library}"}
-  found = agreement.compare(runtime, padded, expected)
+def _print_agreement(name: str, found: agreement.Agreement | None) -> None:
+  """Prints the agreement of a file with the network, and warns if it is bad; None for a file that was not compared."""
+  if found is None:
+    library = _LIBRARIES[name]
+    print(f"{name}: not compared with the network, {library} is not installed. pip install {library}, and export again")
+    return
   print(
     f"{name}: {100 * found.equal_labels:.3f} % equal labels, largest difference of a probability "
     f"{found.largest_difference:.1e}"
   )
-  return dataclasses.asdict(found)
+  if found.equal_labels < _MIN_EQUAL_LABELS:
+    _log.warning(
+      "WARNING: %s gives other labels than the network. Compare it on more pictures, --images=PICTURES, before you use "
+      "it.", name,
+    )  # fmt: skip
 
 
 def _one_view(config: ml_collections.ConfigDict, trained: Trained, size: tuple[int, ...]) -> Segmenter:
@@ -186,25 +230,7 @@ def _one_view(config: ml_collections.ConfigDict, trained: Trained, size: tuple[i
   return Segmenter(config, dataclasses.replace(trained, setup=setup))
 
 
-def _pictures(
-  config: ml_collections.ConfigDict, workdir: Workdir, chosen: Sequence[pathlib.Path]
-) -> tuple[list[np.ndarray], str]:
-  """Returns the pictures to compare files on, RGB uint8 `[H, W, 3]`, and what they are."""
-  if chosen:
-    return [pictures.read_picture(path) for path in chosen], "pictures of --images"
-  try:
-    source = RunData(config).eval_source(config.data.eval_split)
-    places = np.linspace(0, len(source) - 1, min(_MAX_PICTURES, len(source))).astype(int)
-    return [source[place]["image"] for place in places.tolist()], f"pictures of {source.dataset} {source.split}"
-  except (ValueError, OSError):  # The data set is not here.
-    samples = sample_pictures(workdir)
-  if samples:
-    return [pictures.as_rgb(path)[0] for path in samples], "pictures that training kept"
-  rng = np.random.default_rng(0)
-  return [rng.integers(0, 256, (*_GENERATED, 3)).astype(np.uint8) for _ in range(_MAX_PICTURES)], "pictures of noise"
-
-
-def _describe(model: Segmenter, workdir: Workdir, pictures_used: str) -> dict[str, Any]:
+def _describe(model: Segmenter, workdir: Workdir) -> dict[str, Any]:
   """Returns what programs need to know about the network, for `network.json` and the metadata of ONNX."""
   config = model.config
   family = FAMILIES[config.model.family]
@@ -221,6 +247,6 @@ def _describe(model: Segmenter, workdir: Workdir, pictures_used: str) -> dict[st
     "pixel_std": list(family.std[::-1] if family.bgr else family.std),
     "padding_pixel": [int(value) for value in segmentation.padding_pixel(config)],
     "canvas": list(settings["data"]["eval_size"]),
+    "canvas_rule": canvas.RULE,
     "settings": settings,
-    "pictures": pictures_used,
   }

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from gcn_flax import build
+from gcn_flax.compile_watch import compiling
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline import loader
 from gcn_flax.training import sharding
@@ -24,27 +26,39 @@ _PROGRESS_SECONDS = 15
 
 
 def run(
-  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
-) -> Iterator[tuple[loader.Batch, np.ndarray]]:
-  """Yields this host's batches with their predictions; the devices are one batch ahead."""
-  waiting = collections.deque()
+  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch], with_loss: bool = False
+) -> Iterator[tuple[loader.Batch, Any]]:
+  """Yields this host's batches with their predictions, or `(predictions, losses)`; the devices are one batch ahead.
+
+  Losses are float32 `[b, 2]`, see the task's `inference`; the batches must then have labels.
+  """
+  waiting, shapes = collections.deque(), set()
   for batch in batches:
-    inputs = sharding.shard_eval_batch(batch, setup.mesh)
-    waiting.append((batch, setup.eval_step(weights, inputs)))
+    inputs, shape = sharding.shard_eval_batch(batch, setup.mesh, with_loss), batch["image"].shape
+    with contextlib.nullcontext() if shape in shapes else compiling("inference on images of {1} x {2}".format(*shape)):
+      waiting.append((batch, setup.eval_step(weights, inputs)))
+    shapes.add(shape)
     if len(waiting) > 1:
       batch, outputs = waiting.popleft()
-      yield batch, sharding.local_examples(outputs)
+      yield batch, jax.tree.map(sharding.local_examples, outputs)
   for batch, outputs in waiting:
-    yield batch, sharding.local_examples(outputs)
+    yield batch, jax.tree.map(sharding.local_examples, outputs)
 
 
 def examples(
-  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch]
-) -> Iterator[tuple[loader.Batch, np.ndarray]]:
-  """Yields each example of `loader.eval_batches` with its prediction; examples that fill up a batch are left out."""
-  for batch, outputs in run(setup, weights, batches):
+  setup: build.Setup, weights: dict[str, Any], batches: Iterable[loader.Batch], with_loss: bool = False
+) -> Iterator[tuple[loader.Batch, Any]]:
+  """Yields each example of `loader.eval_batches` with its prediction, or `(prediction, loss)`, float32 `[2]`.
+
+  Examples that fill up a batch are left out.
+  """
+  for batch, outputs in run(setup, weights, batches, with_loss):
     for place in np.flatnonzero(batch["index"] >= 0):
-      yield {name: array[place] for name, array in batch.items()}, outputs[place]
+      yield _example(batch, place), _example(outputs, place)
+
+
+def _example(batch: Any, place: int) -> Any:
+  return jax.tree.map(lambda array: array[place], batch)
 
 
 @contextlib.contextmanager

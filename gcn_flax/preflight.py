@@ -1,5 +1,6 @@
 """The checks before slow work: settings, libraries, storage, workdir, data, devices; cheap ones first, none twice."""
 
+import importlib.util
 import logging
 
 import jax
@@ -7,6 +8,7 @@ import ml_collections
 
 from gcn_flax import config_checks
 from gcn_flax.config import is_classifier
+from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
 from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.input_pipeline.datasets import stored_splits
@@ -14,7 +16,7 @@ from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import check_path
 from gcn_flax.workdir import compatibility
-from gcn_flax.workdir.init_weights import init_path
+from gcn_flax.workdir.init_weights import encoder_alone, init_path
 from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ def preflight(
 
   Raises ValueError naming the field or file, its value, the problem and the fix.
   """
+  skip_libtpu()
   data = data or RunData(config)
   config_checks.check_config(config, training)
   check_libraries(config)
@@ -68,6 +71,19 @@ def check_pixels(config: ml_collections.ConfigDict, command: str) -> None:
   """Raises ValueError for a classifier, if a command is for classes of pixels."""
   if is_classifier(config):
     raise ValueError(f"config.model.head='classifier': {command} is for classes of pixels. Use a segmentation head.")
+
+
+def check_one_host(command: str) -> None:
+  """Raises ValueError in a run of several processes, if a command is for one."""
+  if jax.process_count() > 1:
+    raise ValueError(f"{command} runs in one process, not {jax.process_count()}. Start it on one host.")
+
+
+def check_page_libraries() -> None:
+  """Raises ValueError if a library that draws pages and charts is not installed."""
+  for name in ("jinja2", "matplotlib"):
+    if importlib.util.find_spec(name) is None:
+      raise ValueError(f"{name} is not installed. Run pip install {name} -c constraints.txt.")
 
 
 def check_libraries(config: ml_collections.ConfigDict) -> None:
@@ -156,4 +172,5 @@ def check_training_data(config: ml_collections.ConfigDict, workdir: Workdir, dat
   if workdir.is_begun:
     compatibility.check_fingerprints(data.fingerprints(), workdir, config.data.data_dir)
   elif config.init_from:
-    compatibility.check_classes(config, data.label_set.classes, init_path(config))
+    source = init_path(config)
+    compatibility.check_classes(config, data.label_set.classes, source, encoder_alone(source))

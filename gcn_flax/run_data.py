@@ -1,5 +1,6 @@
 """The data sets of a run, each opened once, and the batches made of them."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ class RunData:
   def __init__(self, config: ml_collections.ConfigDict):
     self._config = config
     self._opened: dict[str, Dataset] = {}
+
+  def with_config(self, config: ml_collections.ConfigDict) -> "RunData":
+    """Returns the same data sets, which stay open, for a config that differs in other fields."""
+    other = copy.copy(self)
+    other._config = config
+    return other
 
   def dataset(self, name: str) -> Dataset:
     """Returns a data set. Raises ValueError if it is unknown or not prepared."""

@@ -1,12 +1,14 @@
 """A trained network for use in Python: `gcn_flax.load("runs/x").predict(image)`."""
 
 import collections
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
+from absl import logging as absl_logging
 
 from gcn_flax import build, files, inference
 from gcn_flax.evaluation import crf
@@ -176,8 +178,20 @@ def load(
   for field, value in (overrides or {}).items():
     _override(config, field, value)
   check_pixels(config, "gcn_flax.load")
-  preflight(config, Workdir(path))
-  return Segmenter(config, load_trained(config, Workdir(path), "0" if is_exported else str(checkpoint)))
+  with _quiet_orbax():
+    preflight(config, Workdir(path))
+    return Segmenter(config, load_trained(config, Workdir(path), "0" if is_exported else str(checkpoint)))
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+  """Keeps Orbax from warning that checkpoints are only read."""
+  before = absl_logging.get_verbosity()
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  try:
+    yield
+  finally:
+    absl_logging.set_verbosity(before)
 
 
 def _override(config: ml_collections.ConfigDict, field: str, value: Any) -> None:

@@ -4,11 +4,15 @@ import contextlib
 import dataclasses
 import json
 import logging
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, files, tasks
+from gcn_flax.compile_watch import compiling
 from gcn_flax.config import is_classifier
 from gcn_flax.input_pipeline import loader
 from gcn_flax.preflight import preflight
@@ -18,11 +22,13 @@ from gcn_flax.training.checkpoint import Checkpoints
 from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.compatibility import log_schedule_change
 from gcn_flax.workdir.compilation_cache import cache_compilations
+from gcn_flax.workdir.crop_size import with_crop_size
 from gcn_flax.workdir.init_weights import init_path, load_init_weights
 from gcn_flax.workdir.lock import locked
 from gcn_flax.workdir.profiler import Profiler
 from gcn_flax.workdir.record import TrainingData, command, write_run_json
 from gcn_flax.workdir.restore import recover_metrics, restore_or_init
+from gcn_flax.workdir.run_summary import log_run_summary
 from gcn_flax.workdir.samples import write_samples
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog, not_vital
@@ -47,11 +53,14 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     ValueError: for settings that do not fit each other, the data or the workdir.
     FloatingPointError: if loss, gradient or weights stop being finite.
   """
-  workdir = Workdir(workdir)
-  data = preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
+  workdir, data = Workdir(workdir), data or RunData(config)
+  config = with_crop_size(config, workdir, data)
+  data = data.with_config(config)
+  preflight(config, workdir, training=True, split=config.data.eval_split, data=data)
   config = fit_intervals(config)
   _log.info("%d %s devices, workdir %s", jax.device_count(), jax.devices()[0].device_kind, workdir)
   setup = build.build(config, data.label_set.num_classes)
+  log_run_summary(config, setup, data)
   # Read before anything is written or compiled, because a file may be wrong.
   init_weights = None if workdir.is_begun else load_init_weights(config, setup, data.label_set.classes)
   with contextlib.ExitStack() as stack:
@@ -67,7 +76,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
     log = TrainingLog(
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,
-      batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
+      eval_every_steps=config.eval_every_steps, batch_size=config.batch_size, counts_skipped=config.data.skip_corrupt,
     )  # fmt: skip
     loop = _Loop(config, workdir, setup, data, checkpoints, log, image_ids, profiler, stop, trained_on)
     return loop.run(state, start)
@@ -140,13 +149,18 @@ class _Loop:
           batch = next(batches)
         if self.image_ids:
           self.image_ids.note(step + 1, batch["image_id"])
-        state, metrics = self.setup.train_step(state, sharding.shard_batch(batch, self.setup.mesh))
+        state, metrics = self._train_step(state, batch, is_first=step == start)
         self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
     self.checkpoints.wait()
     is_finished = step == total and is_evaluated
     if not is_finished:
       _log.warning("stopped by a signal at step %d of %d. To resume from here: %s", step, total, command())
     return is_finished
+
+  def _train_step(self, state: TrainState, batch: Mapping[str, Any], is_first: bool) -> tuple[TrainState, Any]:
+    batch = sharding.shard_batch(batch, self.setup.mesh)
+    with compiling("the train step") if is_first else contextlib.nullcontext():
+      return self.setup.train_step(state, batch)
 
   def _is_due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.config.total_steps)
@@ -158,11 +172,11 @@ class _Loop:
     self.log.flush()
     split = self.config.data.eval_split
     with self.log.paused():
-      weights = state.weights()
+      started, weights = time.monotonic(), state.weights()
       metrics = evaluate.evaluate(self.config, self.setup, weights, self.data.eval_source(split), self.stop.requested)
       if metrics is None:
         return False
-      self.log.evaluation(step, split, metrics)
+      self.log.evaluation(step, split, metrics, time.monotonic() - started)
       if jax.process_index() == 0:
         with not_vital("the report"):
           evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)

@@ -4,11 +4,11 @@
   python launch/ablation.py --table=1 --data=voc_segmentation --data_dir=DATA --seeds=1
 
 Each cell is a run of configs/ablation.py in ROOT/DATA/NETWORK/seed<N>. The runs follow one another; cells with the
-same network share a run, also across tables. Repeat the command after an interruption to continue. Config flags, such
-as --config.batch_size=8, are passed on to every run and must be the same for all tables in ROOT/DATA. The paper starts
-from ImageNet weights: --pretrained=resnet152=PATH, for Table 6 once for each of its encoders. Writes
-ROOT/DATA/table<N>.md and, except for Tables 4 and 6, table<N>.svg. Metrics are those of the last step, not of the best
-one.
+same network share a run, also across tables. Ctrl-C and SIGTERM save the run of the moment and end the command with
+status 75; repeat it to continue. A second Ctrl-C ends it at once. Config flags, such as --config.batch_size=8, are
+passed on to every run and must be the same for all tables in ROOT/DATA. The paper starts from ImageNet weights:
+--pretrained=resnet152=PATH, for Table 6 once for each of its encoders. Writes ROOT/DATA/table<N>.md and, except for
+Tables 4 and 6, table<N>.svg. Metrics are those of the last step, not of the best one.
 """
 
 import argparse
@@ -34,6 +34,10 @@ from gcn_flax.messages import flag  # noqa: E402
 from launch.ablation_table import cells_of, chart, final_metrics, markdown, read_json, workdir_of  # noqa: E402
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
+
+
+class Stopped(Exception):
+  """Says that a signal stopped the run of the moment, which has saved its state if it had one."""
 
 
 def is_trained(workdir: pathlib.Path) -> bool:
@@ -73,7 +77,7 @@ def _locked(workdir: pathlib.Path) -> Iterator[int]:
 def _run_command(command: Sequence[str], lock: int) -> None:
   """Runs a command that holds the lock while it lives; SIGTERM and SIGINT reach it as SIGTERM, so that it saves.
 
-  Raises RuntimeError if it fails, SystemExit after a signal.
+  Raises RuntimeError if it fails, Stopped after a signal.
   """
   libc = ctypes.CDLL(None)
   child = subprocess.Popen(
@@ -84,8 +88,8 @@ def _run_command(command: Sequence[str], lock: int) -> None:
   )
   stopped = []
 
-  def stop(number, _):
-    stopped.append(number)
+  def stop(*_):
+    stopped.append(True)
     child.terminate()
 
   before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -95,7 +99,7 @@ def _run_command(command: Sequence[str], lock: int) -> None:
     for number, handler in before.items():
       signal.signal(number, handler)
   if stopped:
-    raise SystemExit(status if status == STOPPED else 128 + stopped[0])
+    raise Stopped
   if status:
     raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")
 
@@ -142,6 +146,9 @@ def main(argv: Sequence[str]) -> int:
   try:
     check_flags(root / options.data, [*flags, *(f"--pretrained={pair}" for pair in options.pretrained)])
     return _run(options, root, [f"--config.data.data_dir={data_dir}", *flags], pretrained, argv)
+  except Stopped:
+    print(f"stopped by a signal. To continue from here: {_command(argv)}", file=sys.stderr, flush=True)
+    return STOPPED
   except (OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
@@ -187,6 +194,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], dict[str
   return options, flags, dict(pair.split("=", 1) for pair in options.pretrained)
 
 
+def _command(argv: Sequence[str]) -> str:
+  return shlex.join(["python", "launch/ablation.py", *argv])
+
+
 def _run(
   options: argparse.Namespace, root: pathlib.Path, flags: Sequence[str], pretrained: Mapping[str, str], argv
 ) -> int:
@@ -196,7 +207,7 @@ def _run(
     run_table(table, data, root, seeds, flags, pretrained)
   except RuntimeError as error:
     failed = error
-  text = markdown(table, data, root, seeds, shlex.join(["python", "launch/ablation.py", *argv]))
+  text = markdown(table, data, root, seeds, _command(argv))
   files.write(root / data / f"table{table}.md", text)
   picture = chart(table, data, root, seeds)
   if picture:

@@ -4,6 +4,8 @@ from tests.environment import initialize_jax
 
 initialize_jax(devices=8)
 
+import logging  # noqa: E402
+import os  # noqa: E402
 import pathlib  # noqa: E402
 import shutil  # noqa: E402
 
@@ -158,6 +160,28 @@ def fast_runs(monkeypatch):
 
 
 _SETUPS = {}
+
+
+@pytest.fixture(autouse=True)
+def _logger_of_the_command_line():
+  """Undoes what commands do to the logger: it would go on writing to the captured stderr of an earlier test."""
+  yield
+  logger = logging.getLogger("gcn_flax")
+  logger.propagate, logger.level, logger.handlers = True, logging.NOTSET, []
+
+
+@pytest.fixture(scope="module")  # While it lives, no other event loop can run in this thread.
+def browser():
+  """Chromium: the installed one, or the one that `playwright install chromium` downloaded."""
+  from playwright.sync_api import sync_playwright
+
+  names = ("chromium", "chromium-browser", "google-chrome")
+  installed = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+  with sync_playwright() as playwright:
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    started = playwright.chromium.launch(executable_path=installed, args=options)
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from configs import ablation, camvid, pascal_voc, quickstart
 from gcn_flax import config_checks
 from gcn_flax.distributed import STOPPED
+from gcn_flax.interrupts import INTERRUPTED
 from launch import ablation as runner
 from launch import ablation_table as results
 from tests.environment import jax_environment
@@ -132,6 +133,48 @@ def test_a_killed_runner_continues(data_dir, tmp_path):
   repeated = started(tmp_path, data_dir, *flags)
   output, _ = repeated.communicate(timeout=120)
   assert repeated.returncode == 0 and "3 of 3 runs are complete" in output
+
+
+RUNNER = """
+import sys
+from launch import ablation
+def run_cell(*_):
+  ablation._run_command([sys.executable, "-c", sys.argv[1]], 0)
+ablation.run_cell = run_cell
+sys.exit(ablation.main(["--table=1", "--data=shapes", f"--root={sys.argv[2]}"]))
+"""
+RUN = """
+import signal, sys, time
+def save(*_):
+  time.sleep(float(sys.argv[1]) if sys.argv[1:] else 0)
+  print("saved", flush=True)
+  sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_lets_the_run_save_and_says_how_to_continue(tmp_path, times):
+  """A second one ends the runner at once, and the run saves all the same."""
+  process = subprocess.Popen(
+    [sys.executable, "-c", RUNNER, RUN.replace("else 0", f"else {times - 1}"), str(tmp_path)],
+    cwd=ROOT, env=jax_environment(devices=1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  while process.stdout.readline() != "begun\n":
+    assert process.poll() is None
+  for _ in range(times):
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+  output, errors = process.communicate(timeout=30)
+  assert output == "saved\n"
+  if times == 1:
+    command = f"python launch/ablation.py --table=1 --data=shapes --root={tmp_path}"
+    assert process.returncode == STOPPED and errors == f"stopped by a signal. To continue from here: {command}\n"
+  else:
+    assert process.returncode == INTERRUPTED and "stopped at once by a second Ctrl-C" in errors
 
 
 def test_a_cell_evaluated_with_other_settings_is_evaluated_again(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_flags_of_an_earlier_command_are_forgotten():
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    (["--images=a"], r"--images is only valid with --mode=predict or export \(got train\)"),
+    (["--images=a"], r"--images is only valid with --mode=predict or export or explain \(got train\)"),
     (["--mode=eval", "--submission=voc"], r"--submission is only valid with --mode=predict or check \(got eval\)"),
     (["--mode=predict"], "takes either --images='a/.*' or --submission"),
     (["--mode=predict", "--images=a", "--submission=voc"], "takes either"),
@@ -174,8 +174,8 @@ BAD_FLAGS = {
   "--batch_size=3": "--batch_size: unknown flag. Did you mean --config.batch_size=3? See --help.",
   "--backbone=resnet50": "--backbone: unknown flag. Did you mean --config.model.backbone=resnet50? See --help.",
   "--xyz": "--xyz: unknown flag. See --help.",
-  "--mode=evl": "--mode=evl: unknown. Use one of train, eval, predict, check, search_crf, export, serve, plan (did you "
-  "mean --mode=eval?).",
+  "--mode=evl": "--mode=evl: unknown. Use one of train, eval, predict, check, search_crf, export, explain, "
+  "label_errors, compare, serve, plan (did you mean --mode=eval?).",
   "--submission=camvid": "--submission=camvid: unknown. Use one of voc, cityscapes.",
   "--process_id=one": "--process_id=one: must be a whole number.",
   "--join_timeout=0": "--join_timeout=0: must be a whole number of at least 1.",

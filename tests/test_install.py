@@ -16,6 +16,7 @@ from gcn_flax import __version__, messages
 from gcn_flax.input_pipeline.datasets import Dataset
 from tests.environment import jax_environment
 from tests.test_main import ROOT
+from tests.test_own_data import check_serving
 
 BUILT_FROM = ("gcn_flax", "configs", "data", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 # A recipe in a folder of its own, which changes one beside it.
@@ -106,7 +107,7 @@ def test_an_installed_command_helps_and_says_what_needs_a_clone(call, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_installed_package_trains_evaluates_predicts_and_exports(call, data_dir, tmp_path):
+def test_an_installed_package_trains_evaluates_predicts_exports_and_serves(call, environment, data_dir, tmp_path):
   (tmp_path / "recipes").mkdir()
   (tmp_path / "recipes" / "base.py").write_text(NEIGHBOUR)
   (tmp_path / "recipes" / "mine.py").write_text(RECIPE)
@@ -119,7 +120,9 @@ def test_an_installed_package_trains_evaluates_predicts_and_exports(call, data_d
   call("gcn_flax", *common, "--mode=predict", f"--images={tmp_path}/pictures", f"--output={tmp_path}/out")
   assert cv2.imread(f"{tmp_path}/out/a.png").shape == (64, 96, 3)
   call("gcn_flax", *common, "--mode=export")
-  assert (tmp_path / "run" / "export" / "network.safetensors").exists()
+  assert (tmp_path / "run" / "export" / "network.onnx").exists()
+  serve = [environment / "bin" / "gcn_flax", f"--workdir={tmp_path}/run", "--mode=serve", "--port=0"]
+  check_serving(serve, tmp_path / "empty", jax_environment(1))
 
 
 @pytest.mark.parametrize("module, arguments", [

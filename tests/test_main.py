@@ -26,7 +26,7 @@ SMALL = [
 WITHOUT_TENSORFLOW = """
 import importlib.machinery, runpy, sys
 find = importlib.machinery.PathFinder.find_spec
-hidden = ("tensorflow", "tensorboard", "matplotlib", "jinja2", "pydensecrf")
+hidden = ("tensorflow", "tensorboard", "matplotlib", "jinja2", "pydensecrf", "onnx", "starlette")
 importlib.machinery.PathFinder.find_spec = classmethod(
   lambda cls, name, *args: None if name.split(".")[0] in hidden else find(name, *args))
 sys.argv[0] = "gcn_flax.main"

@@ -25,15 +25,16 @@ def blocks():
       yield ["bash", "-ec"], text
 
 
-def check_page(process):
-  """Opens the page that a server announces, and stops the server with Ctrl-C."""
-  try:
-    address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+/", line)))
-    assert b"<html" in urllib.request.urlopen(address, timeout=30).read()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
-  finally:
-    process.kill()
+def check_serving(command, cwd, environment):
+  """Starts a server, opens the page that it announces, and stops it with Ctrl-C."""
+  with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    try:
+      address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+/", line)))
+      assert b"<html" in urllib.request.urlopen(address, timeout=30).read()
+      process.send_signal(signal.SIGINT)
+      assert process.wait(timeout=30) == 0
+    finally:
+      process.kill()
 
 
 @pytest.mark.slow
@@ -46,9 +47,7 @@ def test_the_page_can_be_followed(tmp_path):
   for start, text in blocks():
     text = re.sub(r"total_steps=\d+ (\S+=)\d+", r"total_steps=2 \g<1>0", text)  # And no warm-up.
     if "--mode=serve" in text:
-      command = [*start, f"exec {text} --port=0"]
-      with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        check_page(process)
+      check_serving([*start, f"exec {text.strip()} --port=0"], tmp_path, environment)
       continue
     done = subprocess.run([*start, text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{text}\n{done.stderr}"

@@ -13,6 +13,7 @@ COMMANDS = {
   "help of the module": ["-m", "gcn_flax.main", "--help"],
   "a mistake": ["-m", "gcn_flax", "--config=configs/quickstart.py", "--workdir=W", "--config.total_step=1"],
   "help of prepare": ["-m", "data.prepare", "--help"],
+  "help of annotations": ["-m", "data.annotations", "--help"],
   "help of silhouettes": ["-m", "data.silhouettes", "--help"],
 }
 

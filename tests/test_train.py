@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import types
@@ -72,6 +73,54 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, s
   assert [start["step"] for start in json.loads((tmp_path / "parts/run.json").read_text())["starts"]] == [0, stop_at]
 
 
+def test_the_logged_loss_is_the_mean_of_the_steps_since_the_last_line(config, tmp_path):
+  """Or since the restart, if that was later."""
+
+  def losses(workdir):
+    lines = read_metrics(tmp_path / workdir / "metrics.jsonl")
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+  train.run(config, tmp_path / "each")
+  each = losses("each")
+  config.log_every_steps = 2
+  train.run(config, tmp_path / "pairs")
+  np.testing.assert_allclose(
+    list(losses("pairs").items()), [(2, (each[1] + each[2]) / 2), (4, (each[3] + each[4]) / 2)]
+  )
+  train.run(config, tmp_path / "parts", stopped_at(config, 3))
+  train.run(config, tmp_path / "parts")
+  assert losses("parts") == losses("pairs") | {4: each[4]}
+
+
+def test_what_the_log_says_before_and_after_the_first_step(config, tmp_path, caplog):
+  config.model.backbone, config.total_steps, config.log_every_steps = "resnet18", 1, 1
+  with caplog.at_level(logging.INFO, logger="gcn_flax"):
+    train.run(config, tmp_path)
+  lines = [record.message for record in caplog.records]
+  count = sum(leaf.size for leaf in jax.tree.leaves(build_setup(config).state_shapes.params))
+  wanted = [
+    f"network: resnet18, gcn heads with k = 3, BR, float32; 11 classes, {count / 1e6:.2f} million parameters",
+    "training on camvid train: 12 images; 1.5 steps per epoch, 1 steps = 0.7 epochs",
+    "batches of 8 images of 64 x 64, 1 per device",
+    "evaluation on camvid validation: 5 images, every 1 steps",
+    "random weights: ImageNet weights usually gain much, see docs/WEIGHTS.md.",
+    "first step after",
+    "step 1/1",
+    "evaluated validation in",
+  ]
+  places = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in wanted]
+  assert places == sorted(places)
+
+
+def test_an_evaluation_logs_iou_by_class_and_the_loss(config, tmp_path):
+  config.total_steps = 1
+  train.run(config, tmp_path)
+  line = read_metrics(tmp_path / "metrics.jsonl")[-1]
+  result = json.loads((tmp_path / "eval_validation.json").read_text())
+  assert {f"validation/iou/{name}": value for name, value in result["iou"].items()}.items() <= line.items()
+  assert line["validation/loss"] == result["loss"] > 0
+
+
 def test_stop_at_a_step_with_an_evaluation_due_makes_up_for_it(config, tmp_path):
   config.eval_every_steps = 2
   assert train.run(config, tmp_path, stopped_at(config, 2)) is False
@@ -130,7 +179,7 @@ def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, 
   def fail(*_):
     raise RuntimeError("no glyph")
 
-  scored = types.SimpleNamespace(scalars={"mean_iou": 0.5}, sample=[1], sheet=fail)
+  scored = types.SimpleNamespace(scalars={"mean_iou": 0.5}, logged={"mean_iou": 0.5}, sample=[1], sheet=fail)
   monkeypatch.setattr(train.evaluate, "evaluate", lambda *_: scored)
   monkeypatch.setattr(train.evaluate, "write_metrics", fail)
   workdir, kept = Workdir(tmp_path), {}
@@ -138,7 +187,7 @@ def test_a_report_that_cannot_be_written_does_not_end_the_run(config, tmp_path, 
   data = types.SimpleNamespace(eval_source=lambda split: None)
   state, stop = types.SimpleNamespace(weights=dict), types.SimpleNamespace(requested=None)
   with contextlib.closing(MetricWriter(workdir, 0)) as writer:
-    log = TrainingLog(writer, None, 0, total_steps=4, every_steps=1, batch_size=8)
+    log = TrainingLog(writer, None, 0, total_steps=4, every_steps=1, eval_every_steps=4, batch_size=8)
     loop = train._Loop(config, workdir, None, data, checkpoints, log, None, None, stop, None)
     assert loop._evaluate_if_due(state, 4)
   assert kept == {4: 0.5}

@@ -11,8 +11,10 @@ from configs import folder as folder_recipe
 from data.prepare import prepare
 from gcn_flax import evaluate, train
 from gcn_flax.labels import CAMVID
+from gcn_flax.planning import plan
 from gcn_flax.preflight import preflight
 from gcn_flax.run_data import RunData
+from gcn_flax.workdir import crop_size
 from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import write_street
 
@@ -155,3 +157,37 @@ def test_weights_and_colours_of_the_config_reach_the_batches(own):
   assert sorted(first_epoch(own)) == [("train", True)] * 2 + [("validation", True)] * 8
   own.data.color_jitter = 0.4
   assert not any(as_stored for _, as_stored in first_epoch(own))
+
+
+def stored_crop(workdir):
+  return json.loads((workdir / "config.json").read_text())["data"]["crop_size"]
+
+
+def test_the_recipe_takes_its_crop_from_the_images_and_a_resume_keeps_it(own, tmp_path, caplog, monkeypatch):
+  logging.getLogger("gcn_flax").propagate = True
+  caplog.set_level("INFO", "gcn_flax")
+  own.data.crop_size = folder_recipe.get_config().data.crop_size
+  train.run(own, tmp_path / "run")
+  assert stored_crop(tmp_path / "run") == [64, 96] and own.data.crop_size == ()
+  assert "config.data.crop_size=(64, 96), chosen from 8 training images, median 64 x 96." in caplog.text
+  monkeypatch.setattr(crop_size, "crop_of", lambda *_: (32, 32))  # As another version may choose.
+  own.total_steps = 3
+  train.run(own, tmp_path / "run")
+  assert stored_crop(tmp_path / "run") == [64, 96]
+  own.data.crop_size = (64, 64)
+  with pytest.raises(ValueError, match=r"config.data.crop_size was \[64, 96\], is \[64, 64\]"):
+    train.run(own, tmp_path / "run")
+
+
+def test_the_chosen_crop_fits_the_mesh_and_holds_whole_images(own, tmp_path):
+  own.data.crop_size = ()
+  own.mesh.spatial = 3  # Rows come in multiples of 96.
+  assert crop_size.with_crop_size(own, Workdir(tmp_path), RunData(own)).data.crop_size == (96, 96)
+  own.mesh.spatial, own.data.random_scale, own.data.random_crop = 1, False, False
+  assert crop_size.with_crop_size(own, Workdir(tmp_path), RunData(own)).data.crop_size == (64, 96)
+
+
+def test_a_plan_chooses_the_crop_too(own, tmp_path, capsys):
+  own.data.crop_size = ()
+  plan.run(own, tmp_path / "plan", "h100:1")
+  assert "64 x 96" in capsys.readouterr().out

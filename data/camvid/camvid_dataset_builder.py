@@ -22,6 +22,8 @@ class Builder(FolderBuilder):
   VERSION = tfds.core.Version("1.1.0")
   RELEASE_NOTES = {"1.1.0": "Classes and counts in the metadata.", "1.0.0": "First version."}
 
+  takes_val_fraction = False  # Its splits are the published ones.
+
   def classes(self, root: pathlib.Path) -> Classes:
     return known_classes(CAMVID, void=(_SEGNET_VOID,))
 

@@ -10,7 +10,16 @@ import tensorflow_datasets as tfds
 from data.builder import Example, Plan
 from data.class_builder import ClassBuilder
 from data.faults import raise_all
-from data.user_files import SPLITS, digest_of, files_below, files_in, folders_in, name_faults, plain_name
+from data.user_files import (
+  digest_of,
+  files_below,
+  files_in,
+  folders_in,
+  name_faults,
+  plain_name,
+  same_splits,
+  split_of,
+)
 from gcn_flax.input_pipeline.pictures import SUFFIXES
 from gcn_flax.labels import LabelSet, image_labels
 
@@ -22,15 +31,13 @@ class Builder(ClassBuilder):
   RELEASE_NOTES = {"1.0.0": "First version."}
 
   def plan(self, root: pathlib.Path) -> Plan:
-    folders = {SPLITS.get(path.name, path.name): path for path in folders_in(root)}
+    folders = {split_of(path.name): path for path in folders_in(root)}
     faults = [
       f"{root} has no folder {name}. It must contain one folder per class."
       for name, split in (("train", "train"), ("val", "validation"))
       if split not in folders
     ]
-    if len(folders) < len(folders_in(root)):
-      faults.append(f"{root} has both val and validation, which are the same split. Merge the folders.")
-    raise_all(faults)
+    raise_all(faults + same_splits(root, [path.name for path in folders_in(root)]))
     classes = tuple(plain_name(path.name) for path in folders_in(folders["train"]))
     faults = [f"{folders['train']} has {len(classes)} folders. It must contain one per class, at least 2."]
     raise_all(faults if len(classes) < 2 else [])

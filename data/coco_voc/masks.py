@@ -42,18 +42,18 @@ def class_map(height: int, width: int, annotations: Sequence[tuple[int, bool, An
   """
   label, crowds = np.zeros((height, width), np.uint8), np.zeros((height, width), bool)
   for train_id, is_crowd, segmentation in annotations:
-    inside = _inside(segmentation, height, width)
+    pixels = inside(segmentation, height, width)
     if is_crowd:
-      crowds |= inside
+      crowds |= pixels
       continue
-    disagree = inside & (label != 0) & (label != train_id)
-    label[inside] = train_id
+    disagree = pixels & (label != 0) & (label != train_id)
+    label[pixels] = train_id
     label[disagree] = IGNORE
   label[crowds] = IGNORE
   return label
 
 
-def _inside(segmentation: Any, height: int, width: int) -> np.ndarray:
+def inside(segmentation: Any, height: int, width: int) -> np.ndarray:
   """Rasterises a list of polygons or a run-length code, bool `[H, W]`."""
   if isinstance(segmentation, list):
     # Polygons with fewer than three corners are empty, and pycocotools would read four numbers as a box.

@@ -2,7 +2,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,13 +13,15 @@ from data.builder import Example, Plan
 from data.class_counts import ClassCounts
 from data.faults import raise_all
 from data.folder.classes import Classes, read_classes
-from data.folder.layout import elsewhere, split_faults
+from data.folder.layout import elsewhere, is_flat, split_faults
 from data.folder.missing import likely_cause
 from data.folder.pairs import find_images, find_pairs
 from data.folder.palettes import Palettes
-from data.user_files import SPLITS, digest_of, files_below, folders_in, plain_name
+from data.folder.validation import split_off
+from data.user_files import digest_of, files_below, folders_in, plain_name, split_of
 from gcn_flax.labels import LabelSet
 
+_OR_FRACTION = " Make one, or keep a fifth of train for it with --val_fraction=0.2."
 _LIKE_VOID = ("void", "unlabeled", "unlabelled", "ignored", "__void__")
 
 
@@ -28,6 +30,7 @@ class Builder(BaseBuilder):
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
+  takes_val_fraction = True
   void_cure = (
     "Replace the masks, or list what stands for a class in classes.txt, for instance cell = 255. If the "
     "split has no labels, call it test and remove its masks"
@@ -43,16 +46,18 @@ class Builder(BaseBuilder):
       raise ValueError(
         f"{root} has no folder images. It must contain images/<split>/ and masks/<split>/.{elsewhere(root)}"
       )
+    if is_flat(root / "images"):
+      return {"train": (root / "images", root / "masks")}
     return {path.name: (path, root / "masks" / path.name) for path in folders_in(root / "images")}
 
   def plan(self, root: pathlib.Path) -> Plan:
     folders = self.folders(root)
     self._classes, self._seen, self._palettes = self.classes(root), {}, Palettes()
-    faults = split_faults(root, folders)
+    faults = split_faults(root, folders, self.val_fraction, _OR_FRACTION if self.takes_val_fraction else "")
     splits = {}
     for name, (images, masks) in folders.items():
       try:
-        splits[SPLITS.get(name, name)] = (
+        splits[split_of(name)] = (
           find_pairs(images, masks)
           if name != "test" or masks.is_dir()
           else [(image, None) for image in find_images(images)]
@@ -60,6 +65,9 @@ class Builder(BaseBuilder):
       except ValueError as error:
         faults.append(str(error))
     raise_all(faults)
+    if self.val_fraction:
+      splits["train"], splits["validation"] = split_off(splits["train"], self.val_fraction)
+    self._split_by_image = {str(image): split for split, pairs in splits.items() for image, _ in pairs}
     label_set = self._classes.label_set
     return Plan(
       splits=splits,
@@ -67,12 +75,19 @@ class Builder(BaseBuilder):
       published=label_set.split_sizes,
       label_set=label_set,
       unlabelled=tuple(split for split, pairs in splits.items() if pairs[0][1] is None),
-      notes=tuple(
+      notes=self._split_notes(splits)
+      + tuple(
         f"{name!r} is trained like every other class. If its pixels are to be left out, call it ignore in classes.txt"
         for name in label_set.classes
         if name.lower() in _LIKE_VOID
       ),
     )
+
+  def _split_notes(self, splits: Mapping[str, Sequence]) -> tuple[str, ...]:
+    if not self.val_fraction:
+      return ()
+    count, total = len(splits["validation"]), len(splits["train"]) + len(splits["validation"])
+    return (f"--val_fraction={self.val_fraction}: {count} of {total} images of train are kept for validation",)
 
   def load(self, item: tuple[pathlib.Path, pathlib.Path | None]) -> Example:
     image, mask = item
@@ -107,7 +122,7 @@ class Builder(BaseBuilder):
       return image
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
     first = self._seen.setdefault(digest, example.image_name)
-    if first != example.image_name and pathlib.Path(first).parent != pathlib.Path(example.image_name).parent:
+    if self._split_by_image[first] != self._split_by_image[example.image_name]:
       raise ValueError(f"{example.image_name} is the same image as {first} in another split. Remove one of them.")
     return image
 

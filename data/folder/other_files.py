@@ -1,14 +1,16 @@
 """Messages about files that are neither images nor masks, with the command that helps."""
 
 import pathlib
+import re
 import shlex
 from collections.abc import Sequence
 
-from gcn_flax import json_files
+from data.user_files import visible_files
 from gcn_flax.input_pipeline.pictures import SUFFIXES
 
 # Annotations of other tools: no pictures, so masks are drawn from them first.
 _ANNOTATIONS = (".json", ".xml")
+_HEAD = 100_000  # Characters of a file that are read to recognise its format.
 _LOSSLESS = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -45,17 +47,43 @@ def unusable(folder: pathlib.Path, suffix: str, paths: list[pathlib.Path], suffi
 def _draw(folder: pathlib.Path, path: pathlib.Path) -> str:
   """Says how to draw masks from annotations, and to move these away."""
   quoted, aside = shlex.quote(str(folder)), shlex.quote(f"{folder.parent.parent}/annotations_{folder.name}")
-  move = f"Then move them away: mkdir -p {aside} && mv {quoted}/*{path.suffix} {aside}"
-  try:
-    is_of_labelme = path.suffix == ".json" and bool(json_files.read(path, {"shapes": object}, fix=""))
-  except ValueError:
-    is_of_labelme = False
-  if is_of_labelme:
-    return (
-      "If their masks are not drawn yet, run labelme's examples/semantic_segmentation/labelme2voc.py: "
-      f"python labelme2voc.py {quoted} OUTPUT --labels labels.txt, which draws them in OUTPUT/SegmentationClass. {move}"
-    )
-  return f"If their masks are not drawn yet, export them as PNG masks from the tool that wrote them. {move}"
+  root = folder.parent if folder.name in ("images", "masks") else folder.parent.parent
+  draw = (
+    draw_command(root, path)
+    or "If their masks are not drawn yet, export them as PNG masks from the tool that wrote them."
+  )
+  return f"{draw} If they are drawn, move them away: mkdir -p {aside} && mv {quoted}/*{path.suffix} {aside}"
+
+
+def draw_command(root: pathlib.Path, path: pathlib.Path | None = None) -> str:
+  """Returns how to draw masks from the annotations in a folder; "" if `data.annotations` reads none of them.
+
+  Args:
+    root: the user's folder.
+    path: one of the annotation files in it; looked for if not given.
+  """
+  if path is None:
+    found = visible_files(root, (".json",)) or visible_files(root, (".txt",))
+    path = next((file for file in found if _format_of(root, file)), root)
+  name = _format_of(root, path)
+  if not name:
+    return ""
+  output = shlex.quote(f"{root}_masks")
+  command = f"python -m data.annotations --format={name} --input={shlex.quote(str(root))} --output={output}"
+  return f"Draw masks from the annotations ({path.name}): {command}. Then use --manual_dir={output}."
+
+
+def _format_of(root: pathlib.Path, path: pathlib.Path) -> str:
+  """Returns the name that `data.annotations` has for the format of a file, "" if it reads no such files."""
+  if path.suffix == ".txt":
+    return "yolo" if "labels" in path.relative_to(root).parent.parts else ""
+  if path.suffix != ".json":
+    return ""
+  with open(path, encoding="utf-8", errors="replace") as file:
+    head = file.read(_HEAD)
+  if re.search(r'"shapes"\s*:', head):
+    return "labelme"
+  return "coco" if re.search(r'"(images|annotations|categories)"\s*:', head) else ""
 
 
 def some(paths: Sequence[pathlib.Path]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from data.faults import raise_all
 from data.folder.affixes import find_affixes
-from data.folder.other_files import nested_folders, some, unusable
+from data.folder.other_files import draw_command, nested_folders, some, unusable
 from data.user_files import files_in, folders_in, name_faults, plain_name
 from gcn_flax.input_pipeline.pictures import SUFFIXES
 
@@ -115,8 +115,13 @@ def _other_case(mask: pathlib.Path | None, name: str) -> str:
 def _missing_masks(masks_dir: pathlib.Path, images: int, images_dir: pathlib.Path) -> str:
   if masks_dir.is_dir():
     return f"{masks_dir} contains no mask for the {images} images of {images_dir}."
-  root, split = masks_dir.parent.parent, masks_dir.name
+  is_flat = masks_dir.name == "masks"  # Without a folder for each split.
+  top, split = (masks_dir, "") if is_flat else (masks_dir.parent, masks_dir.name)
+  root = top.parent
   others = [path for path in folders_in(root) if path.name != "images" and (path / split).is_dir()]
   there = [path for path in others if any(file.suffix.lower() == ".png" for file in files_in(path / split))]
-  rename = f" If they are in {there[0]}: {shlex.join(['mv', str(there[0]), str(masks_dir.parent)])}" if there else ""
-  return f"{masks_dir} not found. It must contain the masks of the {images} images in {images_dir}.{rename}"
+  if there:
+    fix = f"If they are in {there[0]}: {shlex.join(['mv', str(there[0]), str(top)])}"
+  else:
+    fix = draw_command(root)
+  return f"{masks_dir} not found. It must contain the masks of the {images} images in {images_dir}. {fix}".rstrip()

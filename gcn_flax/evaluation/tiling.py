@@ -58,11 +58,6 @@ class TTA:
     return self.scales == (1.0,) and not self.flip and not self.tile
 
 
-def classes(network: Network, images: jax.Array, sizes: jax.Array, tta: TTA) -> jax.Array:
-  """Returns the most probable class of each pixel, uint8 `[B, H, W]`; arguments as in `mean_probabilities`."""
-  return jnp.argmax(mean_probabilities(network, images, sizes, tta), -1).astype(jnp.uint8)
-
-
 def mean_probabilities(network: Network, images: jax.Array, sizes: jax.Array, tta: TTA) -> jax.Array:
   """Returns class probabilities of each pixel, averaged over all tiles, scales and flips that contain it.
 

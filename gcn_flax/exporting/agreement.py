@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Sequence
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -12,6 +14,8 @@ from gcn_flax import files
 
 # RGB uint8 [1, H, W, 3] -> labels uint8 [1, H, W], probabilities float32 [1, H, W, C].
 Runtime = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# A picture on its canvas, RGB uint8 [H, W, 3], and the network's probabilities without the padding, float32 [h, w, C].
+Example = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,29 +24,26 @@ class Agreement:
 
   Attributes:
     equal_labels: share of the pixels with the same class.
-    largest_difference: largest absolute difference of a probability.
+    largest_difference: largest absolute difference of a probability; 1 if a probability is NaN.
   """
 
   equal_labels: float
   largest_difference: float
 
 
-def compare(run: Runtime, padded: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
-  """Compares a runtime with the network.
-
-  Args:
-    run: runs an exported file.
-    padded: pictures on their canvases, RGB uint8 `[H, W, 3]`.
-    expected: the network's probabilities of each picture without its canvas, float32 `[h, w, C]`.
-  """
-  equal, total, largest = 0, 0, 0.0
-  for image, probabilities in zip(padded, expected, strict=True):
+def compare(runtimes: Mapping[str, Runtime], examples: Iterable[Example]) -> dict[str, Agreement]:
+  """Runs exported files on the same examples, and returns the agreement of each with the network, by name."""
+  equal, largest, total = dict.fromkeys(runtimes, 0), dict.fromkeys(runtimes, 0.0), 0
+  for padded, probabilities in examples:
     height, width, _ = probabilities.shape
-    labels, found = (output[0, :height, :width] for output in run(image[None]))
-    equal += int((labels == probabilities.argmax(-1)).sum())
-    total += labels.size
-    largest = max(largest, float(np.abs(found - probabilities).max()))
-  return Agreement(equal / total, largest)
+    expected = probabilities.argmax(-1)
+    total += expected.size
+    for name, run in runtimes.items():
+      labels, found = (output[0, :height, :width] for output in run(padded[None]))
+      difference = np.nan_to_num(np.abs(found - probabilities), nan=1.0)
+      equal[name] += int((labels == expected).sum())
+      largest[name] = max(largest[name], float(difference.max()))
+  return {name: Agreement(equal[name] / total, largest[name]) for name in runtimes}
 
 
 def stablehlo_runtime(content: bytes) -> Runtime:
@@ -62,15 +63,18 @@ def onnx_runtime(content: bytes) -> Runtime | None:
 
 
 def torch_runtime(folder: files.Path) -> Runtime | None:
-  """Returns a function that runs `network.py` of a local folder by PyTorch; None if that is not installed."""
+  """Returns a function that runs `network.py` of a folder by PyTorch; None if that is not installed."""
   if importlib.util.find_spec("torch") is None:
     return None
   import torch
 
-  spec = importlib.util.spec_from_file_location("exported_network", folder / "network.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  network = module.load(folder / "network.safetensors")
+  with tempfile.TemporaryDirectory() as copy:  # The folder may be in a bucket, and should not get Python's caches.
+    for name in ("network.py", "network.safetensors"):
+      (pathlib.Path(copy) / name).write_bytes((folder / name).read_bytes())
+    spec = importlib.util.spec_from_file_location("exported_network", f"{copy}/network.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.load()
 
   def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():

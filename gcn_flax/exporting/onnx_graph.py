@@ -35,10 +35,11 @@ def serialize(
   graph = _Graph(_with_rgb_input(tensors) if family.bgr else tensors)
   _preprocess(graph, family)
   scores = _decode(graph, _encode(graph, "pixels", family.stride_in_1x1))
-  graph.add("ArgMax", [scores], "class_index", axis=1, keepdims=0)
+  # Runtimes take the softmax over the last axis several times as fast as over another one.
+  scores = graph.add("Transpose", [scores], "logits", perm=(0, 2, 3, 1))
+  graph.add("Softmax", [scores], "probabilities", axis=-1)
+  graph.add("ArgMax", [scores], "class_index", axis=-1, keepdims=0)
   graph.add("Cast", ["class_index"], "labels", to=TensorProto.UINT8)
-  graph.add("Softmax", [scores], "softmax", axis=1)
-  graph.add("Transpose", ["softmax"], "probabilities", perm=(0, 2, 3, 1))
   height, width = size or ("H", "W")
   num_classes = tensors["deconv1.weight"].shape[1]
   model = helper.make_model(

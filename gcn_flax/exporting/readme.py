@@ -109,7 +109,7 @@ def render(description: Mapping[str, Any], size: Sequence[int] = ()) -> str:
     rows="\n".join(f"| `{name}` | {use} | {_figures(agreement.get(name))} |" for name, use in _FORMATS.items()),
     pictures=description["pictures"],
     agreement_note=_NOTE if description["dtype"] != "float32" else "",
-    sides=f"{size[0]} x {size[1]}" if size else "whose sides are multiples of 32",
+    sides=f"{size[0]} x {size[1]} (shrink or cut larger ones)" if size else "whose sides are multiples of 32",
     classes="\n".join(f"{index}. {name}" for index, name in enumerate(map(_escape, description["classes"]))),
     padding=f"rows, columns = {fixed[0]}, {fixed[1]}" if fixed else _RULE,
     pixel=tuple(description["padding_pixel"]),

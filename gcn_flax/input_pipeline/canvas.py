@@ -11,6 +11,8 @@ Canvas = tuple[int, int]
 # Padding changes predictions, so it is kept below one stride of the network. Large sides take coarser steps, so that
 # images of many sizes share few canvases, each of which is compiled once.
 _STEP, _LARGE, _LARGE_STEP = 32, 512, 128
+RULE = f"each side is rounded up to a multiple of {_STEP}, above {_LARGE} to a multiple of {_LARGE_STEP}"
+_MAX_CROP = 512  # Larger crops take much memory: choose them yourself.
 
 
 def canvas_of(size: Sequence[int], fixed: Sequence[int] = ()) -> Canvas:
@@ -28,6 +30,20 @@ def canvas_of(size: Sequence[int], fixed: Sequence[int] = ()) -> Canvas:
 
 def _side(side: int) -> int:
   return round_up(int(side), _STEP if side <= _LARGE else _LARGE_STEP)
+
+
+def crop_of(sizes: np.ndarray, multiple: int = _STEP) -> Canvas:
+  """Returns a crop for training on images of these sizes: (height, width), pixels.
+
+  Each side is the largest multiple of 32 that is neither above 512 nor above the median of the images' sides, so that
+  most images fill their crops; at least 32.
+
+  Args:
+    sizes: (height, width) of each image, pixels, int `[N, 2]`.
+    multiple: the height is a multiple of this, which is one of 32.
+  """
+  height, width = np.minimum(np.quantile(sizes, 0.5, axis=0, method="lower"), _MAX_CROP)
+  return tuple(max(step, int(side) // step * step) for side, step in ((height, multiple), (width, _STEP)))
 
 
 def batches_by_canvas(canvases: Sequence[Canvas], batch_size: int, multiple: int) -> list[np.ndarray]:

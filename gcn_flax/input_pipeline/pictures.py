@@ -26,6 +26,7 @@ _DEEP_MODES = ("I;16", "I;16B", "I")  # One channel of 16 or 32 bits.
 _ORIENTATION = 0x0112  # The EXIF tag.
 _TIFF_DEPTH = 258  # The tag BitsPerSample.
 _TIFF_KIND = 254  # The tag NewSubfileType.
+_MAX_PAGES = 100  # Of a TIFF, that are looked at: Pillow takes seconds for thousands.
 _TIFF_EXTRA = 1 | 4  # Its bits for a reduced copy of another page, and for a transparency mask.
 _PNG_DEPTH = 24  # Offset of the bit depth in the file (PNG specification, 11.2.1).
 
@@ -114,7 +115,8 @@ def decode(data: bytes, name: str, deep: bool = False) -> tuple[Image.Image, int
   if pages > 1:
     first = f"{pathlib.PurePath(name).stem}_0.png"
     command = python_command(f"from PIL import Image; Image.open({json.dumps(name)}).save({json.dumps(first)})")
-    raise ValueError(f"{name} holds {pages} pages or frames. Save the one to read as a file of its own: {command}")
+    shown = f"{pages} or more" if pages == _MAX_PAGES else pages
+    raise ValueError(f"{name} holds {shown} pages or frames. Save the one to read as a file of its own: {command}")
   with _named(name):
     # Loading a TIFF rotates it and removes the tag; a PNG may store the tag after its pixels.
     before = image.getexif().get(_ORIENTATION, 1)
@@ -148,19 +150,23 @@ def _named(name: str) -> Iterator[None]:
 
 def _pages(image: Image.Image) -> int:
   """Returns the number of pages or frames; a first page with reduced copies and masks of it counts as one."""
-  count = getattr(image, "n_frames", 1)
   if image.format == "MPO":  # A photo with a preview or a depth map, which viewers take for a JPEG.
     return 1
-  if image.format == "TIFF" and count > 1:
-    whole = [page for page in range(count) if not _tag(image, page) & _TIFF_EXTRA]
-    image.seek(0)
-    return 1 if whole == [0] else count
-  return count
+  if image.format == "TIFF":
+    return _tiff_pages(image)
+  return getattr(image, "n_frames", 1)
 
 
-def _tag(image: Image.Image, page: int) -> int:
-  image.seek(page)
-  return image.tag_v2.get(_TIFF_KIND, 0)
+def _tiff_pages(image: Image.Image) -> int:
+  """Returns the number of pages of a TIFF as `_pages` does, `_MAX_PAGES` if it has more."""
+  kinds = []
+  with contextlib.suppress(EOFError):  # There is no such page.
+    for page in range(_MAX_PAGES):
+      image.seek(page)
+      kinds.append(image.tag_v2.get(_TIFF_KIND, 0))
+  image.seek(0)
+  is_one = len(kinds) < _MAX_PAGES and [page for page, kind in enumerate(kinds) if not kind & _TIFF_EXTRA] == [0]
+  return 1 if is_one or len(kinds) == 1 else len(kinds)
 
 
 def _depth(image: Image.Image, data: bytes) -> int:

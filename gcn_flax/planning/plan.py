@@ -10,6 +10,8 @@ from gcn_flax import config_checks, files
 from gcn_flax.messages import flag
 from gcn_flax.planning import hardware, planners, table
 from gcn_flax.rounding import ceil_div
+from gcn_flax.run_data import RunData
+from gcn_flax.workdir.crop_size import with_crop_size
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ def run(
   """Estimates memory and time of a train step on chips that need not be there; prints a table, writes `plan.json`.
 
   For TPUs the step is compiled ahead of time by libtpu; for GPUs memory and FLOPs follow from the jaxpr. No data set is
-  needed, unless its classes are known only from its files (`folder`, `class_folder`).
+  needed, unless its classes are known only from its files (`folder`, `class_folder`), or the crop is chosen from it.
 
   Args:
     config: settings of the run.
@@ -42,6 +44,7 @@ def run(
     raise ValueError(f"{flag('batch', batch)}: must be auto, or a number of examples from 1 to 999999999.")
   config_checks.check_config(config)
   workdir = Workdir(workdir)
+  config = with_crop_size(config, workdir, RunData(config))
   workdir.check_writable("plan.json")
   planner = (planners.TpuPlanner if target.is_tpu else planners.GpuPlanner)(config, target)
   if batch == "auto":

@@ -1,19 +1,15 @@
 """The page `report.html`: one file with its pictures inside, readable without a network."""
 
-import base64
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from gcn_flax import nested
-from gcn_flax.printable import printable
+from gcn_flax.reporting import rendering
+from gcn_flax.reporting.rendering import decimal, percent
 from gcn_flax.tasks.metrics import Metrics, Row
-from gcn_flax.visualize import charts, overlay
+from gcn_flax.visualize import charts
 from gcn_flax.visualize.tables import TITLES
 
-_TEMPLATE = pathlib.Path(__file__).parent / "report.html"
 _COLUMNS = {  # Of the table of classes, as far as the task has them.
   "iou": "IoU %",
   "accuracy": "accuracy %",
@@ -33,34 +29,31 @@ def render(content: Mapping[str, Any], metrics: Metrics) -> str:
   Raises:
     ImportError: if Jinja or matplotlib is not installed.
   """
-  import jinja2
-
-  environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-  text = environment.from_string(_TEMPLATE.read_text()).render(_variables(content, metrics))
-  return "\n".join(map(printable, text.split("\n")))
+  return rendering.render("report.html", **_variables(content, metrics))
 
 
 def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
   """Returns the variables of the template."""
   result, run = content["scores"], content["run"]
   columns = {key: name for key, name in _COLUMNS.items() if key in result}
-  method = _prediction_method(content["config"]["eval"])
+  method = prediction_method(content["config"]["eval"])
   return {
     "title": f"{result['dataset']} {result['split']}",
     "subtitle": f"step {result['step']:,}, {result['num_images']:,} images, {content['time']}; {method}",
     "partial": [f"{dataset} {', '.join(lacks)}" for dataset, lacks in result["partial"].items()],
-    "metrics": [(TITLES[name], _percent(value)) for name, value in metrics.scalars.items()],
+    "metrics": [(TITLES[name], percent(value)) for name, value in metrics.scalars.items()],
+    "loss": "-" if result["loss"] is None else f"{result['loss']:.4f}",
     "has_iou": "iou" in result,
     "columns": columns.values(),
     "classes": _class_rows(result, columns, metrics),
     "categories": [
-      (name, _percent(value), _percent(result["category_instance_iou"][name]))
+      (name, percent(value), percent(result["category_instance_iou"][name]))
       for name, value in result.get("category_iou", {}).items()
     ],
     "confusion": _confusion(metrics),
     "charts": _charts(content, metrics),
     "sheets": _sheets(metrics),
-    "paper": [row | {"value": _decimal(row["value"]), "ours": _decimal(row["ours"])} for row in content["paper"]],
+    "paper": [row | {"value": decimal(row["value"]), "ours": decimal(row["ours"])} for row in content["paper"]],
     "command": content["command"],
     "training_command": run.get("command", ""),
     "data": [
@@ -71,7 +64,7 @@ def _variables(content: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
   }
 
 
-def _prediction_method(settings: Mapping[str, Any]) -> str:
+def prediction_method(settings: Mapping[str, Any]) -> str:
   """Describes sliding window, test-time augmentation and CRF post-processing of `config.eval`."""
   tile, scales, flip = settings["tile"], settings["scales"], settings["flip"]
   parts = [f"sliding window of {tile[0]} x {tile[1]}" if tile else "whole images"]
@@ -86,30 +79,31 @@ def _class_rows(result: Mapping[str, Any], columns: Mapping[str, str], metrics: 
   rows = []
   for index, name in enumerate(metrics.label_set.classes[:_MAX_CLASSES]):
     values = [result[key][name] for key in columns]
-    colour = "rgb" + str(tuple(metrics.label_set.palette[index])) if metrics.label_set.palette else ""
-    rows.append({"name": name, "colour": colour, "cells": map(_percent, values), "bar": round(120 * (values[0] or 0))})
+    colour = rendering.colour(metrics.label_set.palette[index]) if metrics.label_set.palette else ""
+    rows.append({"name": name, "colour": colour, "cells": map(percent, values), "bar": round(120 * (values[0] or 0))})
   return rows
 
 
 def _confusion(metrics: Metrics) -> str:
   if "confusion" not in metrics.counts or metrics.label_set.num_classes > _MAX_CLASSES:
     return ""
-  return _svg_source(charts.confusion(metrics.counts["confusion"], metrics.label_set.classes))
+  return rendering.svg_source(charts.confusion(metrics.counts["confusion"], metrics.label_set.classes))
 
 
 def _charts(content: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str, str]]:
   """Returns (title, note, source) of each chart that there is data for."""
   metric = next(iter(metrics.scalars))
   found = (*_training_charts(content, metric), *_split_charts(content, TITLES[metric]))
-  return [(title[0].upper() + title[1:], note, _svg_source(svg)) for title, note, svg in found]
+  return [(title[0].upper() + title[1:], note, rendering.svg_source(svg)) for title, note, svg in found]
 
 
 def _training_charts(content: Mapping[str, Any], metric: str) -> Iterator[tuple[str, str, str]]:
   """Yields (title, note, SVG) of the curves in `metrics.jsonl`."""
   split, title = content["scores"]["split"], TITLES[metric]
-  loss = _series(content["metrics"], "loss", 1)
-  if len(loss[0]) > 1:
-    yield "training loss", "", charts.lines({"loss": loss}, "step", "loss")
+  losses = {"training": _series(content["metrics"], "loss", 1), split: _series(content["metrics"], f"{split}/loss", 1)}
+  losses = {name: points for name, points in losses.items() if len(points[0]) > 1}
+  if losses:
+    yield "loss during training", "", charts.lines(losses, "step", "loss")
   curve = _series(content["metrics"], f"{split}/{metric}", 100)
   if len(curve[0]) > 1:
     yield f"{title} on {split} during training", "", charts.lines({title: curve}, "step", f"{title}, %")
@@ -140,7 +134,7 @@ def _series(metrics: list[dict[str, Any]], key: str, factor: float) -> tuple[lis
 
 def _sheets(metrics: Metrics) -> list[tuple[str, str]]:
   def source(rows: list[Row]) -> str:
-    return _source("image/jpeg", overlay.encode_jpeg(metrics.sheet(rows, over_image=True)))
+    return rendering.jpeg_source(metrics.sheet(rows, over_image=True))
 
   sheets = (("Worst", metrics.worst), ("Best", metrics.best), ("Evenly spaced over the split", metrics.sample))
   return [(name, source(rows)) for name, rows in sheets if rows]
@@ -167,19 +161,3 @@ def _settings_text(settings: Mapping[str, Any]) -> str:
   """Returns a line for each field of the config, in the form that `--config.field=value` takes."""
   flat = sorted(nested.flatten(settings, "config").items())
   return "\n".join(f"{name} = {tuple(value) if isinstance(value, list) else value}" for name, value in flat)
-
-
-def _svg_source(svg: str) -> str:
-  return _source("image/svg+xml", svg.encode())
-
-
-def _source(kind: str, content: bytes) -> str:
-  return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _percent(value: float | None) -> str:
-  return _decimal(None if value is None or np.isnan(value) else 100 * value)
-
-
-def _decimal(value: float | None) -> str:
-  return "-" if value is None else f"{value:.1f}"

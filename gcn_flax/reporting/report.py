@@ -24,7 +24,7 @@ _EVALUATION_DATA = ("dataset", "data_dir", "eval_split", "eval_size", "eval_resi
 
 def write(
   workdir: Workdir, config: ml_collections.ConfigDict, data: RunData, result: Mapping[str, Any], metrics: Metrics
-) -> None:
+) -> bool:
   """Writes `report.json` and `report.html` into the workdir, replacing those of an earlier evaluation.
 
   Without Jinja or matplotlib only `report.json` is written, with a warning in the log.
@@ -35,6 +35,9 @@ def write(
     data: data sets of the config.
     result: contents of `eval_<split>.json`.
     metrics: metrics of the split.
+
+  Returns:
+    True if `report.html` was written.
   """
   settings = _settings(workdir, config)
   content = {
@@ -54,6 +57,8 @@ def write(
     workdir.write("report.html", page.render(content, metrics))
   except ImportError as error:  # Training machines may lack Jinja or matplotlib.
     _log.warning("no report.html (%s): only report.json is written.", error)
+    return False
+  return True
 
 
 def _settings(workdir: Workdir, config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gcn_flax.input_pipeline.canvas import canvas_of
 from gcn_flax.printable import printable
 from gcn_flax.segmenter import Segmenter
 from gcn_flax.serving.guards import EarlyAnswers, OwnPagesOnly, RequestLog, error_response
@@ -24,6 +25,7 @@ from gcn_flax.visualize import overlay
 
 _PAGE = pathlib.Path(__file__).parent / "page.html"
 _PLACES = 16  # For pictures that arrive, wait or are predicted: they take at most 16 * MAX_BYTES of memory.
+_MAX_PROGRAMS = 32
 _MEMORY_FIX = "Send a smaller one, or start the server with --config.eval.tile='(512, 512)'."
 _ROUTES = "GET /, GET /health, GET /samples and POST /predict"
 
@@ -42,6 +44,7 @@ class Service:
   def __init__(self, segmenter: Segmenter, samples: Sequence[bytes] = ()):
     self._segmenter, self._samples, self.turns = segmenter, samples, Turns(_PLACES)
     self._classes = [printable(name) for name in segmenter.classes]
+    self._canvases = set()  # A program is compiled for each.
     self._page, self._policy = _load_page()
 
   def app(self, hosts: Collection[str] = ()) -> ASGIApp:
@@ -63,6 +66,7 @@ class Service:
     model = self._segmenter.config.model
     return JSONResponse({
       "status": "ok",
+      "waiting": self.turns.taken,
       "step": int(self._segmenter.trained.step),
       "classes": self._classes,
       "network": f"{model.backbone}, {model.head}, k = {model.kernel_size}",
@@ -92,6 +96,7 @@ class Service:
   def _predict(self, data: bytes) -> tuple[np.ndarray, bytes]:
     """Returns the label map of an encoded picture, uint8 `[H, W]`, and its PNG. Raises HTTPException."""
     image = read_picture(data)
+    self._limit_programs(image.shape[:2])
     try:
       label = self._segmenter.predict(image)
     except ValueError as error:
@@ -103,6 +108,14 @@ class Service:
         413, f"the picture is {image.shape[0]} x {image.shape[1]}, too large for the memory here. {_MEMORY_FIX}"
       ) from error
     return label, overlay.encode_labels(label, self._segmenter.palette)
+
+  def _limit_programs(self, size: Sequence[int]) -> None:
+    """Drops the compiled programs, each of which takes megabytes, if the next one would be too many."""
+    canvas = canvas_of(size, self._segmenter.config.data.eval_size)
+    if canvas not in self._canvases and len(self._canvases) == _MAX_PROGRAMS:
+      self._segmenter.trained.setup.eval_step.clear_cache()
+      self._canvases.clear()
+    self._canvases.add(canvas)
 
   def _describe(self, label: np.ndarray) -> dict[str, Any]:
     """Returns size, and name, colour, number and share of the pixels of each class, for JSON."""

@@ -20,26 +20,30 @@ class Turns:
 
   Args:
     places: number of requests that may send their picture, wait, or have their turn at the same time.
+
+  Attributes:
+    taken: number of places that are taken.
   """
 
   def __init__(self, places: int):
-    self._places, self._taken, self._seconds = places, 0, 0.0
+    self.taken = 0
+    self._places, self._seconds = places, 0.0
     self._turn = asyncio.Lock()  # It is given in the order in which it was asked for.
     self._thread = concurrent.futures.ThreadPoolExecutor(1, "prediction")
 
   @contextlib.contextmanager
   def place(self) -> Iterator[None]:
     """Takes a place in its context. Raises HTTPException, 503 with Retry-After, if there is none."""
-    if self._taken >= self._places:
+    if self.taken >= self._places:
       seconds = min(max(1, math.ceil(self._places * self._seconds)), _MAX_RETRY_SECONDS)
       raise HTTPException(
         503, f"{self._places} pictures are waiting already. Try again in {seconds} s.", {"Retry-After": str(seconds)}
       )
-    self._taken += 1
+    self.taken += 1
     try:
       yield
     finally:
-      self._taken -= 1
+      self.taken -= 1
 
   async def run(self, function: Callable[..., Result], *args: Any) -> Result:
     """Returns `function(*args)`, computed by the thread when its turn comes.

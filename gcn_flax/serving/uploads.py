@@ -12,7 +12,7 @@ from gcn_flax.input_pipeline import pictures
 
 MAX_BYTES = 2**25  # 32 MiB.
 MAX_PIXELS = 2**24  # About 4096 x 4096: a photo of 12 million pixels fits, one of 48 million does not.
-MAX_SIDE = 2**13  # Together with the canvas rule this bounds the number of programs that can be compiled.
+MAX_SIDE = 2**13
 _MAX_SECONDS = 60  # For a body to arrive.
 _NAME = "the picture"  # In messages; what the client calls it is not looked at.
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -65,9 +66,23 @@ def eval_transform(config: ml_collections.ConfigDict) -> Callable:
 
 
 def inference(config: ml_collections.ConfigDict) -> Callable:
-  """Returns `(apply, images, sizes) -> ` the five best classes int32 `[B, 5]`, as from `accuracy.best_classes`."""
+  """Returns `(apply, images, sizes, labels) -> ` the five best classes int32 `[B, 5]`, as from `best_classes`.
+
+  If `labels`, int32 `[B]`, are not None, it returns `(classes, losses)`: losses are float32 `[B, 2]`, the sum and
+  weight of `losses.cross_entropy` of each image.
+  """
   del config
-  return lambda apply, images, sizes: accuracy.best_classes(apply(images))
+
+  def infer(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None = None):
+    del sizes
+    logits = apply(images)
+    best = accuracy.best_classes(logits)
+    if labels is None:
+      return best
+    each = jax.vmap(functools.partial(losses.cross_entropy, ignore=IGNORE))(logits, labels)
+    return best, jnp.stack(each, -1)
+
+  return infer
 
 
 def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:

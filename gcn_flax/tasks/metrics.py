@@ -35,7 +35,8 @@ class Metrics(abc.ABC):
   """Metrics of a split, from counts that are summed over all of it.
 
   Attributes:
-    counts: results of the task's `count`, summed over the split.
+    counts: results of the task's `count`, and `loss`, (sum of the cross-entropy in nats, number of valid pixels or
+      images), float64 `[2]`; summed over the split.
     image_metrics: the main metric of each image alone, in the order of the split; NaN for an image that is all void.
     label_set: the classes.
     sample, best, worst: examples spread evenly over the split, and those of highest and lowest metric.
@@ -59,6 +60,17 @@ class Metrics(abc.ABC):
   @abc.abstractmethod
   def scalars(self) -> dict[str, float]:
     """Metrics of the whole split by name, the task's `BEST_METRIC` first."""
+
+  @property
+  def loss(self) -> float:
+    """Mean cross-entropy of the valid pixels, or images, in nats; NaN if there is none."""
+    total, weight = self.counts["loss"]
+    return float(total / weight) if weight else float("nan")
+
+  @property
+  def logged(self) -> dict[str, float]:
+    """Values for `metrics.jsonl` and TensorBoard by name: the scalars and the loss."""
+    return {**self.scalars, "loss": self.loss}
 
   @abc.abstractmethod
   def table(self) -> str:

@@ -14,6 +14,7 @@ from gcn_flax.evaluation import confusion, instances, regions, tiling
 from gcn_flax.input_pipeline import canvas, transforms
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.models.gcn import GCN
+from gcn_flax.models.layout import FeatureMap
 from gcn_flax.models.ops import ops_for
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import metrics
@@ -79,7 +80,11 @@ def padding_pixel(config: ml_collections.ConfigDict) -> tuple[float, ...]:
 
 
 def inference(config: ml_collections.ConfigDict, probabilities: bool = False) -> Callable:
-  """Returns `(apply, images, sizes) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
+  """Returns `(apply, images, sizes, labels) -> predictions`, with test-time augmentation (TTA) as in `config.eval`.
+
+  If `labels`, uint8 `[B, H, W]`, are not None, it returns `(predictions, losses)`: losses are float32 `[B, 2]`, the
+  sum and weight of `losses.segmentation_loss` of each image, from the raw logits. With TTA they are those of the mean
+  probabilities, at most 87.3 nats a pixel. CRF post-processing comes later and does not change them.
 
   A device takes its images one by one: a prediction then depends on nothing but its image, while in a batch the order
   of sums, and so the class of a pixel with two nearly equal logits, would depend on the number of images. Predictions
@@ -88,7 +93,7 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
   settings = config.eval
   probabilities = probabilities or settings.crf.iterations > 0
 
-  def infer_one(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
+  def infer_one(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None):
     tta = tiling.TTA(
       scales=tuple(settings.scales),
       flip=settings.flip,
@@ -96,15 +101,34 @@ def inference(config: ml_collections.ConfigDict, probabilities: bool = False) ->
       overlap=settings.overlap,
       pixel=padding_pixel(config),
     )
-    if tta.is_identity and not probabilities:
-      return apply(images).argmax()  # Softmax keeps the order, except for logits closer than its rounding.
-    find = tiling.mean_probabilities if probabilities else tiling.classes
-    return find(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
+    if tta.is_identity:
+      logits = apply(images)  # Softmax keeps the order, except for logits closer than its rounding.
+      predictions = jax.nn.softmax(logits.plain().astype(jnp.float32)) if probabilities else logits.argmax()
+    else:
+      mean = tiling.mean_probabilities(lambda tiles: apply(tiles).plain().astype(jnp.float32), images, sizes, tta)
+      logits, predictions = None, mean if probabilities else FeatureMap.of(mean).argmax()
+    if labels is None:
+      return predictions
+    loss = _loss_of_probabilities(mean, labels) if logits is None else losses.segmentation_loss(logits, labels)
+    return predictions, jnp.stack(loss)[None]
 
-  def infer(apply, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda example: infer_one(apply, *example)[0], (images[:, None], sizes[:, None]))
+  def infer(apply, images: jax.Array, sizes: jax.Array, labels: jax.Array | None = None):
+    def infer_example(example):
+      one = infer_one(apply, *jax.tree.map(lambda array: array[None], example))
+      return jax.tree.map(lambda array: array[0], one)
+
+    return jax.lax.map(infer_example, (images, sizes, labels))
 
   return infer
+
+
+def _loss_of_probabilities(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns the sum of the valid pixels' cross-entropies, and their number, without another map of all classes."""
+  valid = labels != IGNORE
+  index = jnp.where(valid, labels, 0).astype(jnp.int32)[..., None]
+  chosen = jnp.take_along_axis(probabilities, index, -1)[..., 0]
+  terms = -jnp.log(jnp.maximum(chosen, jnp.finfo(jnp.float32).tiny))
+  return jnp.where(valid, terms, 0).sum(), valid.sum().astype(jnp.float32)
 
 
 def remove_padding(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -148,6 +172,13 @@ class Metrics(metrics.Metrics):
     }
     means = {name: confusion.mean_of_present(list(values.values())) for name, values in self._cityscapes().items()}
     return figures | {f"mean_{name}": value for name, value in means.items()}
+
+  @property
+  def logged(self) -> dict[str, float]:
+    """Values as in the base class, and the IoU of each class as `iou/CLASS`; NaN for an absent class."""
+    iou = confusion.iou_per_class(self.counts["confusion"])
+    by_class = {f"iou/{name}": value for name, value in zip(self.label_set.classes, iou, strict=True)}
+    return {**super().logged, **by_class}
 
   def _cityscapes(self) -> dict[str, dict[str, float]]:
     """Returns `category_iou`, `instance_iou`, `category_instance_iou` by name; {} for data sets without instances."""

@@ -71,9 +71,10 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
   return {name: _to_device(batch[name], batched(mesh, batch[name].ndim)) for name in ("image", "label")}
 
 
-def shard_eval_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+def shard_eval_batch(batch: dict[str, np.ndarray], mesh: Mesh, with_label: bool = False) -> dict[str, Any]:
   """Puts this host's shard of a batch for `per_device_jit` on the devices, with whole images on each device."""
-  return {name: _to_device(batch[name], NamedSharding(mesh, _EXAMPLES)) for name in ("image", "size")}
+  names = ("image", "size", "label") if with_label else ("image", "size")
+  return {name: _to_device(batch[name], NamedSharding(mesh, _EXAMPLES)) for name in names}
 
 
 def _to_device(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

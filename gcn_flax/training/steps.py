@@ -103,8 +103,8 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
   return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)
 
 
-def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, Any], Batch], jax.Array]:
-  """Returns `(weights, batch) -> infer(apply, images, sizes)`, to be compiled.
+def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, Any], Batch], Any]:
+  """Returns `(weights, batch) -> infer(apply, images, sizes, labels)`, to be compiled; labels are None without `label`.
 
   `weights` are those of `TrainState.weights`; `apply` takes RGB images of any dtype, 0 to 255, to the network's
   `raw_logits`.
@@ -118,6 +118,6 @@ def make_eval_step(network: nn.Module, infer: Callable) -> Callable[[dict[str, A
     def apply(images):
       return network.apply(variables, normalize(images, weights["normalization"]), train=False, method="raw_logits")
 
-    return infer(apply, batch["image"], batch["size"])
+    return infer(apply, batch["image"], batch["size"], batch.get("label"))
 
   return eval_step

@@ -9,10 +9,16 @@ import numpy as np
 
 from gcn_flax.printable import printable
 
-_INK, _ACCENT = "#1f2933", ("#2563eb", "#d97706", "#059669", "#7c3aed")
+_INK = "#1f2933"
+_ACCENT = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2", "#be185d", "#65a30d")
 _MAX_ANNOTATED = 25  # Classes; the cells of larger confusion matrices show no numbers.
 
 Points = tuple[Sequence[float], Sequence[float]]
+
+
+def colours(count: int) -> list[str]:
+  """Returns a colour for each of several lines, `#rrggbb`; the ninth is the first one again."""
+  return [_ACCENT[index % len(_ACCENT)] for index in range(count)]
 
 
 def _plain_text(draw: Callable[..., str]) -> Callable[..., str]:
@@ -33,7 +39,7 @@ def _plain_text(draw: Callable[..., str]) -> Callable[..., str]:
 def lines(series: Mapping[str, Points], x_label: str, y_label: str, size: tuple[float, float] = (5.2, 3.2)) -> str:
   """Draws a line through the (x, y) points of each series, with a legend where there are several."""
   figure, axes = _figure(size)
-  for (name, (x, y)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
+  for (name, (x, y)), colour in zip(series.items(), colours(len(series)), strict=True):
     axes.plot(
       x, y, color=colour, label=printable(name), linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3
     )
@@ -50,7 +56,7 @@ def ranges(
 ) -> str:
   """Draws (x, mean, standard deviation) of each series with error bars; a single point becomes a horizontal line."""
   figure, axes = _figure((6.2, 3.6))
-  for (name, (x, mean, deviation)), colour in zip(series.items(), _ACCENT * len(series), strict=False):
+  for (name, (x, mean, deviation)), colour in zip(series.items(), colours(len(series)), strict=True):
     if len(x) == 1:
       axes.axhline(mean[0], color=colour, label=printable(name), linestyle="--", linewidth=1.3)
     else:

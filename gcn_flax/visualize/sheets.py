@@ -41,7 +41,7 @@ def browse_sheet(
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
     rows.append((image, overlay.name_regions(overlay.blend(image, label, label_set), label, label_set)))
-  return _sheet(("image", "labels"), rows, names, label_set, width, void="void: not covered")
+  return _sheet(("image", "labels"), rows, names, [label_set], width, void="void: not covered")
 
 
 def contact_sheet(
@@ -75,7 +75,26 @@ def contact_sheet(
     (image, draw(image, label), draw(image, prediction))
     for image, label, prediction in zip(images, labels, predictions, strict=True)
   ]
-  return _sheet(("image", "ground truth", "prediction"), rows, names, label_set, width, void="void")
+  return _sheet(("image", "ground truth", "prediction"), rows, names, [label_set], width, void="void")
+
+
+def panel(
+  columns: Sequence[tuple[str, Sequence[np.ndarray]]], names: Sequence[str], label_sets: Sequence[LabelSet], width: int
+) -> np.ndarray:
+  """Draws one row per example, with a picture from each column, above a legend of each label set.
+
+  Args:
+    columns: (title, pictures) of each, RGB uint8 `[H, W, 3]`, one for each example.
+    names: a caption for each row.
+    label_sets: names and colours of the classes.
+    width: width of one picture on the sheet, pixels.
+
+  Returns:
+    RGB uint8 `[H', W', 3]`.
+  """
+  titles, pictures = zip(*columns, strict=True)
+  rows = list(zip(*pictures, strict=True))
+  return _sheet(titles, rows, names, label_sets, width, void="void", num_photos=len(columns))
 
 
 def class_sheet(
@@ -105,16 +124,17 @@ def _sheet(
   titles: Sequence[str],
   rows: Sequence[Sequence[np.ndarray]],
   names: Sequence[str],
-  label_set: LabelSet,
+  label_sets: Sequence[LabelSet],
   width: int,
   void: str,
+  num_photos: int = 1,
 ) -> np.ndarray:
-  """Stacks rows of pictures under `titles`, each above its name, and a legend that calls void `void`."""
+  """Stacks rows of pictures under `titles`, each above its name, and legends that call void `void`."""
   total = len(titles) * (width + _GAP) + _GAP
   parts = [_text_row(titles, width, total)]
   for pictures, name in zip(rows, names, strict=True):
-    parts += [_picture_row(pictures, width, total), _text_row((name,), width, total)]
-  return np.concatenate([*parts, _legend(label_set, total, void)])
+    parts += [_picture_row(pictures, width, total, num_photos), _text_row((name,), width, total)]
+  return np.concatenate([*parts, *(_legend(label_set, total, void) for label_set in label_sets)])
 
 
 def _picture_row(pictures: Sequence[np.ndarray], width: int, total: int, num_photos: int = 1) -> np.ndarray:

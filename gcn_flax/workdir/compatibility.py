@@ -124,12 +124,17 @@ def check_fingerprints(now: Mapping[str, Mapping[str, Any]], workdir: Workdir, d
       )
 
 
-def check_classes(config: ml_collections.ConfigDict, classes: Sequence[str], trained: files.Path) -> None:
-  """Raises ValueError if a workdir or an exported file was trained with other classes than the data set has."""
+def check_classes(
+  config: ml_collections.ConfigDict,
+  classes: Sequence[str],
+  trained: files.Path,
+  fix: str = "Use a workdir that was trained on these",
+) -> None:
+  """Raises ValueError, which ends with `fix`, if a workdir or an exported file was trained with other classes."""
   before = TrainingData.read(trained).classes
   if before and tuple(before) != tuple(classes):
     theirs, ours = _contrast(before, classes)
-    fix, renamed = "Use a workdir that was trained on these", _renamed(before, classes)
+    renamed = _renamed(before, classes)
     if renamed and trained.is_file():
       fix += ". If only names were mended, restore the old ones in the data set, or replace them in the run.json of the"
       fix += " workdir that was exported, and export it again"

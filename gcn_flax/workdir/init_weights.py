@@ -9,7 +9,7 @@ import ml_collections
 from gcn_flax import build, files
 from gcn_flax import config as config_lib
 from gcn_flax.messages import flag
-from gcn_flax.models import pretrained, torch_names
+from gcn_flax.models import pretrained, public_weights, torch_names
 from gcn_flax.training.checkpoint import DamagedCheckpoint, open_checkpoints
 from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
@@ -51,7 +51,10 @@ def load_init_weights(
   """
   path = init_path(config)
   if path is None:
+    _log.info("random weights%s", _hint(config))
     return {}
+  if config.model.pretrained and not path.exists():
+    raise _missing(config, path)
   target = setup.state_shapes.replace(ema={}).weights()
   if config.model.pretrained and not (config_lib.is_classifier(config) and _may_have_classes(path, classes)):
     target = {**target, **{name: {ENCODER: target[name][ENCODER]} for name in COLLECTIONS}}
@@ -61,6 +64,21 @@ def load_init_weights(
   part = "the encoder" if list(weights["params"]) == [ENCODER] else "all weights"
   _log.info("%s from %s, family %s.", part, path, config.model.family)
   return weights
+
+
+def _hint(config: ml_collections.ConfigDict) -> str:
+  """Returns the end of the log's line about random weights; encoders without public weights get no advice."""
+  if config_lib.is_classifier(config) or config.model.backbone not in public_weights.BACKBONES:
+    return "."
+  return ": ImageNet weights usually gain much, see docs/WEIGHTS.md."
+
+
+def _missing(config: ml_collections.ConfigDict, path: files.Path) -> ValueError:
+  """Returns the error for `config.model.pretrained` that names neither a file nor a workdir, such as `resnet50`."""
+  problem = "is neither a file of weights nor a workdir with a checkpoint" if path.suffix == "" else "not found"
+  return ValueError(
+    f"config.model.pretrained={config.model.pretrained!r}: {problem}. {public_weights.advice(config.model.backbone)}"
+  )
 
 
 def _may_have_classes(path: files.Path, classes: tuple[str, ...]) -> bool:
@@ -85,7 +103,7 @@ def _check_family(config: ml_collections.ConfigDict, path: files.Path, normaliza
 
 
 def _from_workdir(config: ml_collections.ConfigDict, path: files.Path, target: dict[str, Any]) -> dict[str, Any]:
-  _check_folder("init_from" if config.init_from else "model.pretrained", path)
+  _check_folder(config, path)
   with open_checkpoints(path) as others:
     best = others.best()
     _log.info("step %d of %s.", best, path)
@@ -97,8 +115,9 @@ def _from_workdir(config: ml_collections.ConfigDict, path: files.Path, target: d
       raise _of_another_network(config, path, Workdir(path).settings(), error) from error
 
 
-def _check_folder(field: str, path: files.Path) -> None:
+def _check_folder(config: ml_collections.ConfigDict, path: files.Path) -> None:
   """Raises ValueError for a folder that is no workdir, if it is clear what was meant."""
+  field = "init_from" if config.init_from else "model.pretrained"
   if (path / "checkpoints").is_dir():
     return
   outer = next((parent for parent in list(path.parents)[:2] if (parent / "checkpoints").is_dir()), None)
@@ -107,10 +126,7 @@ def _check_folder(field: str, path: files.Path) -> None:
     meant = flag(f"config.{field}", inside[0] if inside else outer)
     raise ValueError(f"config.{field}={str(path)!r}: is no workdir, there is no checkpoint in it. Use {meant}.")
   if field == "model.pretrained":
-    raise ValueError(
-      f"config.{field}={str(path)!r}: is neither a file of weights nor a workdir with a checkpoint. Download the "
-      "weights, see docs/WEIGHTS.md, and give the path of the file."
-    )
+    raise _missing(config, path)
 
 
 def _of_another_network(
@@ -128,10 +144,15 @@ def _of_another_network(
   field, fields = ("init_from", _NETWORK_FIELDS) if config.init_from else ("model.pretrained", ("backbone",))
   differing = [name for name in fields if theirs.get(name, ours[name]) != ours[name]]
   if config.init_from and (not differing or "classifier" in (theirs.get("head"), ours.head)):
-    fix = f"For its encoder alone, use {_as_pretrained(path)}"
+    fix = encoder_alone(path)
   else:
     fix = f"Use {' '.join(flag(f'config.model.{name}', theirs[name]) for name in differing) or 'other weights'}"
   return ValueError(f"config.{field}={str(path)!r}: is of another network. {fix}. {error}")
+
+
+def encoder_alone(path: files.Path) -> str:
+  """Returns the fix for `config.init_from` of another network or other classes, without its full stop."""
+  return f"For its encoder alone, use {_as_pretrained(path)}"
 
 
 def _as_pretrained(path: files.Path) -> str:

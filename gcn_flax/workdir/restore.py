@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gcn_flax import build
+from gcn_flax.compile_watch import compiling
 from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint
 from gcn_flax.training.state import COLLECTIONS, TrainState
@@ -75,7 +76,8 @@ def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start
 
 
 def _init(setup: build.Setup, init_weights: dict[str, Any], seed: int) -> TrainState:
-  state = setup.init(np.uint32(seed))
+  with compiling("the initial weights"):
+    state = setup.init(np.uint32(seed))
   replicated = sharding.replicated(setup.mesh)
   merged = {
     name: jax.device_put({**getattr(state, name), **init_weights.get(name, {})}, replicated) for name in COLLECTIONS

@@ -33,6 +33,8 @@ def stored_config(path: files.Path) -> ml_collections.ConfigDict:
     return config_of(settings)
   if path.suffix == ".json":
     return config_of(json_files.read(path, settings_form(), "Use a recipe, such as configs/quickstart.py."))
+  if files.is_remote(path):
+    raise ValueError(f"{path}: is in a bucket. Copy it to this machine.")
   settings = exported_entry(path, "config", settings_form())
   if not settings:
     raise ValueError(f"{path}: is no network that --mode=export wrote. Use a workdir, or export one.")

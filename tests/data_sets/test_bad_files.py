@@ -94,6 +94,9 @@ def test_a_mask_that_does_not_fit_is_reported(tmp_path, capfd, data, message):
   assert line.startswith(f"{root}/masks/val/d.png ") and message in line
 
 
+FRACTION = "Make one, or keep a fifth of train for it with --val_fraction=0.2."
+
+
 def remove(root, name):
   path = root / name
   if path.is_dir():
@@ -120,7 +123,7 @@ def same_picture_in_both_splits(root):
     (lambda root: remove(root, "masks/train/b.png"), "{root}/images/train/b.png has no mask in {root}/masks/train."),
     (lambda root: remove(root, "images/val/d.png"), "{root}/masks/val/d.png has no image in {root}/images/val."),
     (lambda root: empty(root, "val"), "{root}/images/val contains no image."),
-    (lambda root: remove(root, "images/val"), "{root}/images has no folder val."),
+    (lambda root: remove(root, "images/val"), "{root}/images has no folder val. {FRACTION}"),
     (lambda root: remove(root, "images/train"), "{root}/images has no folder train."),
     (
       lambda root: remove(root, "images"),
@@ -132,7 +135,7 @@ def same_picture_in_both_splits(root):
 def test_missing_files_and_folders_are_reported(tmp_path, capfd, fault, expected):
   root = write_folder(tmp_path / "mine")
   fault(root)
-  assert faults(capfd, "folder", root, tmp_path / "data") == [expected.format(root=root)]
+  assert faults(capfd, "folder", root, tmp_path / "data") == [expected.format(root=root, FRACTION=FRACTION)]
 
 
 def test_images_with_the_same_name_are_reported(tmp_path, capfd):
@@ -150,12 +153,13 @@ def test_files_of_other_types_are_reported(tmp_path, capfd):
   assert f"{root}/masks/val/d.npy is not one of .png. Remove it." in found
 
 
-def test_val_and_validation_are_the_same_split(tmp_path, capfd):
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_two_names_of_a_split_are_reported(tmp_path, capfd, name):
   root = write_folder(tmp_path / "mine")
   for kind in ("images", "masks"):
-    shutil.copytree(root / kind / "val", root / kind / "validation")
+    shutil.copytree(root / kind / "val", root / kind / name)
   assert faults(capfd, "folder", root, tmp_path / "data") == [
-    f"{root}/images has both val and validation, which are the same split. Merge the folders."
+    f"{root}/images has both val and {name}, which are the same split. Merge the folders."
   ]
 
 

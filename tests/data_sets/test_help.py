@@ -8,9 +8,10 @@ import sys
 import pytest
 
 FLAGS = {
-  "data.prepare": ("--dataset", "--manual_dir", "--data_dir", "--partial", "--image_format"),
+  "data.prepare": ("--dataset", "--manual_dir", "--data_dir", "--partial", "--image_format", "--val_fraction"),
   "data.browse": ("--dataset", "--split", "--data_dir", "--count", "--output"),
   "data.silhouettes": ("--output",),
+  "data.annotations": ("--format", "--input", "--output", "--background"),
 }
 
 
@@ -25,7 +26,7 @@ def test_help_goes_to_stdout(module):
 @pytest.mark.parametrize("module", FLAGS)
 def test_an_unknown_flag_is_one_line(module, capsys):
   with pytest.raises(SystemExit) as ended:
-    importlib.import_module(module).main(["--dataset=shapes", "--output=x", "--steps=3"])
+    importlib.import_module(module).main(["--dataset=shapes", "--format=coco", "--input=x", "--output=x", "--steps=3"])
   assert ended.value.code == 1
   assert re.fullmatch(
     rf"error: unrecognized arguments: .*--steps=3. Run python -m {module} --help .*\n", capsys.readouterr().err

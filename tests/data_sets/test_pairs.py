@@ -116,17 +116,19 @@ def test_nested_folders_are_named_with_the_command_that_flattens_them(tmp_path):
 @pytest.mark.parametrize(
   "content, cure",
   [
-    ('{"shapes": []}', "labelme2voc.py"),
-    ('{"images": []}', "export them as PNG masks"),
+    ('{"shapes": []}', "(a.json): python -m data.annotations --format=labelme --input={root} --output={root}_masks"),
+    ('{"images": []}', "(a.json): python -m data.annotations --format=coco --input={root} --output={root}_masks"),
+    ("{}", "export them as PNG masks"),
     ("[" * 100_000, "export them as PNG masks"),
   ],
-  ids=["labelme", "other", "nested"],
+  ids=["labelme", "coco", "other", "nested"],
 )
 def test_annotations_beside_images_are_no_masks(tmp_path, content, cure):
   folders = write(tmp_path, ["a.jpg", "a.json"], [])
   (folders[0] / "a.json").write_text(content)
   line, missing = problems(folders)
-  assert "contains 1 .json files (a.json), which are annotations, not masks" in line and cure in line
+  assert "contains 1 .json files (a.json), which are annotations, not masks" in line
+  assert cure.replace("{root}", str(tmp_path)) in line
   assert "contains no mask for the 1 images of" in missing
   run(line, "mkdir ")
   assert len(problems(folders)) == 1 and (tmp_path / "annotations_train/a.json").is_file()
@@ -149,7 +151,10 @@ def test_a_folder_of_masks_under_another_name_is_named(tmp_path):
   assert line.endswith(f"If they are in {tmp_path}/labels: mv {tmp_path}/labels {tmp_path}/masks")
   (tmp_path / "labels/train/a.png").rename(tmp_path / "labels/train/a.txt")
   (line,) = problems(folders)
-  assert line.endswith(f"It must contain the masks of the 1 images in {folders[0]}.")
+  assert "It must contain the masks of the 1 images in" in line
+  assert line.endswith(
+    f"--format=yolo --input={tmp_path} --output={tmp_path}_masks. Then use --manual_dir={tmp_path}_masks."
+  )
 
 
 def swap(root):
@@ -162,10 +167,10 @@ def swap(root):
 
 def rename_val(root):
   for kind in ("images", "masks"):
-    (root / kind / "val").rename(root / kind / "valid")
+    (root / kind / "val").rename(root / kind / "dev")
 
 
-@pytest.mark.parametrize("change, begin", [(swap, "(cd "), (rename_val, "mv ")], ids=["levels", "valid"])
+@pytest.mark.parametrize("change, begin", [(swap, "(cd "), (rename_val, "mv ")], ids=["levels", "dev"])
 def test_splits_in_other_places_are_named_with_the_command_that_moves_them(tmp_path, capfd, change, begin):
   root = write_folder(tmp_path / "mine")
   change(root)

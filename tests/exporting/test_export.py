@@ -1,6 +1,7 @@
 """Exported files give the network's results in their own runtimes, for pictures of any size, without the data set."""
 
 import json
+import logging
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 import gcn_flax
 from gcn_flax import export, main
 from gcn_flax.exporting import agreement, onnx_graph
+from gcn_flax.input_pipeline import canvas
 from gcn_flax.models import torch_names
 from gcn_flax.models.gcn import GCN, HEADS
 from gcn_flax.models.ops import REFERENCE
@@ -52,8 +54,9 @@ def description(workdir):
 
 def test_every_file_agrees_with_the_network(run):
   found = description(run)
-  assert found["pictures"] == "5 pictures that training kept"
+  assert found["pictures"] == "5 pictures of the samples that training kept, at most 1024 x 1024 pixels of each"
   assert set(found["agreement"]) == {"network.onnx", "network.stablehlo", "network.py"}
+  assert {path.name for path in (run / "export").iterdir()} == set(export._FILES)
   for each in found["agreement"].values():
     assert each["equal_labels"] > 0.999 and each["largest_difference"] < 1e-3
 
@@ -64,7 +67,8 @@ def test_settings_and_metadata_are_those_of_the_run(run):
   settings = json.loads((run / "config.json").read_text())
   assert metadata["settings"] == description(run)["settings"] == settings
   assert metadata["classes"][:2] == ["sky", "building"] and metadata["palette"][1] == [128, 0, 0]
-  assert metadata["step"] == 2 and metadata["canvas"] == [] and metadata["padding_pixel"] == [124, 116, 104]
+  assert metadata["step"] == 2 and metadata["padding_pixel"] == [124, 116, 104]
+  assert metadata["canvas"] == [] and metadata["canvas_rule"].startswith("each side is rounded up to a multiple of 32")
   with safetensors.safe_open(run / "export/network.safetensors", "numpy") as file:
     assert json.loads(file.metadata()["config"]) == settings
 
@@ -85,6 +89,19 @@ def test_the_lines_of_the_readme_run(run, images, monkeypatch):
       exec((padding + block).replace("photo.jpg", "photo.png"), names)
       assert (np.asarray(names["labels"]) == expected).mean() > 0.999
   monkeypatch.delitem(sys.modules, "network")
+
+
+@pytest.mark.parametrize("size", [(512, 513), (641, 20), (1000, 1025)])
+def test_the_lines_of_the_readme_pad_as_the_run(run, size, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  padding, *_ = re.findall(r"```python\n(.*?)```", (run / "export" / "README.md").read_text(), re.DOTALL)
+  image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+  Image.fromarray(image).save("photo.png")
+  names = {}
+  exec(padding.replace("photo.jpg", "photo.png"), names)
+  expected = gcn_flax.load(run).pad(image)
+  assert expected.shape[:2] == canvas.canvas_of(size)
+  np.testing.assert_array_equal(names["images"], expected[None])
 
 
 def test_programs_take_any_batch_and_any_size(run):
@@ -115,31 +132,61 @@ def test_a_size_can_be_fixed_and_pictures_chosen(_trained_run, tmp_path, images,
   exported = jax_export.deserialize(bytearray((workdir / "export/network.stablehlo").read_bytes()))
   assert exported.in_avals[0].shape[1:] == (64, 64, 3)
   found = description(workdir)
-  assert found["pictures"] == "3 pictures of --images"
+  assert found["pictures"] == "3 pictures of --images, at most 64 x 64 pixels of each"
   assert "rows, columns = 64, 64" in (workdir / "export/README.md").read_text()
   assert all(each["equal_labels"] > 0.999 for each in found["agreement"].values())
   assert "network.onnx: 100.000 % equal labels, largest difference of a probability" in capsys.readouterr().out
 
 
-def test_pictures_are_those_of_the_data_set_or_generated(trained_run, config):
-  _, source = export._pictures(config, Workdir(trained_run), [])
-  assert source == "pictures of camvid validation"
+def test_pictures_are_those_of_the_data_set_or_generated(trained_run, data_dir, monkeypatch, caplog):
+  monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
+  model = gcn_flax.load(trained_run, overrides={"data.data_dir": data_dir})
+  found = export._find_pictures(model, Workdir(trained_run), [])
+  assert found.text.startswith("5 pictures of camvid validation") and len(found.images) == 5
   shutil.rmtree(trained_run / "samples")
-  config.data.data_dir = "gone"
-  images, source = export._pictures(config, Workdir(trained_run), [])
-  assert source == "pictures of noise" and len(images) == 6
+  model = gcn_flax.load(trained_run, overrides={"data.data_dir": "gone"})
+  found = export._find_pictures(model, Workdir(trained_run), [])
+  assert found.text.startswith("6 pictures of noise") and len(found.images) == 6
+  assert "WARNING: exported files are compared on noise. " in caplog.text
 
 
-def test_without_its_library_a_file_is_not_compared(run, monkeypatch, capsys):
-  monkeypatch.setattr(agreement.importlib.util, "find_spec", lambda name: None)
-  for name, runtime in (("network.py", agreement.torch_runtime(run)), ("network.onnx", agreement.onnx_runtime(b""))):
-    library = {"network.py": "torch", "network.onnx": "onnxruntime"}[name]
-    assert export._compare(name, runtime, [], []) == {"not_checked": f"not compared: no {library}"}
-    assert f"pip install {library}" in capsys.readouterr().out
+def test_large_pictures_are_cut(run, tmp_path):
+  Image.new("RGB", (40, 1100)).save(tmp_path / "tall.png")
+  for canvas_size, expected in (((), (1024, 40, 3)), ((64, 32), (64, 32, 3))):
+    model = gcn_flax.load(run, overrides={"data.eval_size": canvas_size})
+    (image,) = export._find_pictures(model, Workdir(run), [f"{tmp_path}/tall.png"]).images
+    assert image.shape == expected
+
+
+def test_a_picture_that_cannot_be_read_stops_it_before_anything_is_written(_trained_run, tmp_path, capsys):
+  (tmp_path / "broken.png").write_bytes(b"no picture")
+  flags = ["gcn_flax", "--mode=export", f"--workdir={_trained_run}", f"--images={tmp_path}/broken.png"]
+  assert main.main(flags) == 1
+  assert "broken.png is damaged or truncated" in capsys.readouterr().err and not (_trained_run / "export").exists()
+
+
+def test_without_its_library_a_file_is_not_compared(run, images, monkeypatch, capsys):
+  original, hidden = agreement.importlib.util.find_spec, ("torch", "onnxruntime")
+  monkeypatch.setattr(
+    agreement.importlib.util, "find_spec", lambda name, *rest: None if name in hidden else original(name, *rest)
+  )
+  found = export._compare(gcn_flax.load(run), run / "export", images[:1])
+  assert found["network.stablehlo"]["equal_labels"] > 0.999
+  assert found["network.py"] == {"not_checked": "not compared: no torch"}
+  assert found["network.onnx"] == {"not_checked": "not compared: no onnxruntime"}
+  printed = capsys.readouterr().out
+  assert "network.py: not compared with the network, torch is not installed. pip install torch" in printed
+  assert "network.onnx: not compared with the network, onnxruntime is not installed" in printed
 
 
 @pytest.mark.parametrize(
-  "size, message", [("50,64", "sides must be multiples of 32"), ("64", "must be H,W"), ("0,0", "multiples of 32")]
+  "size, message",
+  [
+    ("50,64", "--export_size=50,64: sides must be multiples of 32. Use --export_size=64,64."),
+    ("64", "must be H,W"),
+    ("0,0", "Use --export_size=32,32."),
+    ("65536,65536", "--export_size=65536,65536: more than the 67,108,864 pixels that are predicted whole."),
+  ],
 )
 def test_wrong_sizes_are_named(_trained_run, size, message, capsys):
   assert main.main(["gcn_flax", "--mode=export", f"--workdir={_trained_run}", f"--export_size={size}"]) == 1
@@ -178,12 +225,23 @@ def test_onnx_is_the_network_with_folded_normalisation(case):
   assert (labels == logits.argmax(-1)).mean() > 0.999 and len(np.unique(labels)) > 1
 
 
-def test_a_wrong_weight_is_seen(run, images):
+def test_a_wrong_weight_is_seen(run, images, monkeypatch, caplog):
+  monkeypatch.setattr(logging.getLogger("gcn_flax"), "propagate", True)
   model = onnx.load(run / "export/network.onnx")
   weight = next(each for each in model.graph.initializer if each.name == "deconv1.weight")
   wrong = -onnx.numpy_helper.to_array(weight)
   weight.CopyFrom(onnx.numpy_helper.from_array(wrong, weight.name))
   network = gcn_flax.load(run)
-  runtime = agreement.onnx_runtime(model.SerializeToString())
-  found = agreement.compare(runtime, [network.pad(image) for image in images], network.probabilities(images))
-  assert found.equal_labels < 0.9 and found.largest_difference > 0.01
+  runtimes = {"network.onnx": agreement.onnx_runtime(model.SerializeToString())}
+  found = agreement.compare(runtimes, [(network.pad(image), network.probabilities(image)) for image in images])
+  assert found["network.onnx"].equal_labels < 0.9 and found["network.onnx"].largest_difference > 0.01
+  export._print_agreement("network.onnx", found["network.onnx"])
+  assert "WARNING: network.onnx gives other labels than the network." in caplog.text
+
+
+def test_a_probability_that_is_not_a_number_is_seen():
+  probabilities = np.full((2, 3, 4), 0.25, np.float32)
+  broken = np.where(np.arange(4) == 3, np.nan, probabilities)[None]
+  runtimes = {"broken": lambda images: (np.zeros((1, 2, 3), np.uint8), broken)}
+  found = agreement.compare(runtimes, [(np.zeros((2, 3, 3), np.uint8), probabilities)])
+  assert found["broken"] == agreement.Agreement(1.0, 1.0)

@@ -5,6 +5,7 @@ import fnmatch
 import json
 import pathlib
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 
 import cv2
@@ -81,6 +82,9 @@ COMMANDS = {
   "check": _main("--mode=check", "--submission=voc"),
   "search_crf": _main("--mode=search_crf", writes=("run/crf_validation.json",)),
   "export": _main("--mode=export", writes=("run/export", "run/export/*")),
+  "explain": _main("--mode=explain", "--other=other", writes=("run/explain", "run/explain/*")),
+  "label_errors": _main("--mode=label_errors", writes=("run/label_errors_*",)),
+  "compare": _main("--mode=compare", "--other=other", writes=("run/compare.html",)),
   "plan": _main("--mode=plan", "--topology=h100:8", writes=("run/plan.json",)),
   "browse": Command(
     ("data.browse", "--dataset=voc_segmentation", "--data_dir=data", "--output=sheet.png"), writes=("sheet.png",)
@@ -117,6 +121,7 @@ def begin_run(world: World) -> None:
   (world.path / "run" / "compiled").mkdir(exist_ok=True)
   for name in ("jit_train_step-00-cache", "jit_train_step-00-atime"):
     (world.path / "run" / "compiled" / name).write_bytes(name.encode())
+  shutil.copytree(world.path / "run", world.path / "other")
   world.keep()
 
 

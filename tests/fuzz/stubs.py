@@ -9,12 +9,12 @@ import types
 import jax
 import numpy as np
 
-from gcn_flax import build, distributed, inference, search_crf, train
+from gcn_flax import build, distributed, explain, inference, search_crf, train
 from gcn_flax.evaluation import crf
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.planning import cost, libtpu, planners
 from gcn_flax.training import sharding
-from gcn_flax.visualize import charts
+from gcn_flax.visualize import charts, receptive_fields
 from gcn_flax.workdir import record
 
 MAX_ASKED = 12  # Steps and evaluation batches after which a training is stopped as if by a signal.
@@ -24,6 +24,9 @@ _MAX_DEVICES = 1024  # Devices of a TPU slice.
 def install(patch) -> None:
   """Replaces the slow parts by `patch.setattr`; all checks, files and messages stay real."""
   patch.setattr(build, "build", functools.partial(_build, build.build, {}))
+  patch.setattr(build, "with_probabilities", _with_probabilities)
+  patch.setattr(explain, "_gradient", lambda network: lambda image, pixel: np.ones(image.shape[:2], np.float32))
+  patch.setattr(receptive_fields, "draw", lambda *_: b"")
   patch.setattr(train, "StopSignal", _StopsSoon)
   patch.setattr(record, "_commit", lambda: None)
   patch.setattr(search_crf.candidates, "__defaults__", ({"color_rgb": (3.0, 5.0)},))
@@ -109,7 +112,16 @@ def _eval_step(config, num_classes, mesh, weights, batch):
     outputs = images[..., 0] % np.uint8(num_classes)
     if config.eval.crf.iterations:
       outputs = np.eye(num_classes, dtype=np.float32)[outputs]
-  return sharding.shard_eval_batch({"image": outputs, "size": batch["size"]}, mesh)["image"]
+  losses = np.ones((len(images), 2), np.float32)
+  sharded = sharding.shard_eval_batch({"image": outputs, "size": batch["size"], "label": losses}, mesh, with_label=True)
+  return (sharded["image"], sharded["label"]) if "label" in batch else sharded["image"]
+
+
+def _with_probabilities(config, setup):
+  config = config.copy_and_resolve_references()
+  config.eval.crf.iterations = 1
+  step = functools.partial(_eval_step, config, setup.network.num_classes, setup.mesh)
+  return dataclasses.replace(setup, eval_step=step)
 
 
 def _cannot_connect(arguments, timeout, failure):

@@ -80,6 +80,10 @@ FLAGS = {
     "pictures/{0,1}.png", "\udcff*", "broken.png", "run/eval_validation.png", "x" * 5000,
     "pictures/0.png,pictures/1.png",
   ),
+  "other": ("other", "other/", "../world/other", *PATHS),
+  "pixel": (
+    "0,0", "10,20", "39,49", "40,0", "9999,9999", "-1,2", "1", "1,", ",", "1,2,3", "1.5,2", "٣,٣", "", "9" * 30 + ",1",
+  ),
   "submission": ("voc", "cityscapes", "", "VOC", "coco"),
   "output": ("out", "sent", "new/out", *PATHS),
   "topology": (

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from gcn_flax.input_pipeline.canvas import batches_by_canvas, canvas_of
+from gcn_flax.input_pipeline.canvas import batches_by_canvas, canvas_of, crop_of
 from gcn_flax.input_pipeline.datasets import Dataset
 
 
@@ -23,6 +23,24 @@ from gcn_flax.input_pipeline.datasets import Dataset
 def test_sides_are_rounded_up(size, canvas):
   assert canvas_of(size) == canvas
   assert canvas_of(size, (512, 512)) == (512, 512)
+
+
+@pytest.mark.parametrize(
+  "sizes, crop",
+  [
+    ([(360, 480)], (352, 480)),
+    ([(1024, 2048)] * 3, (512, 512)),
+    ([(20, 5000)], (32, 512)),
+    ([(480, 640), (640, 480)], (480, 480)),
+    ([(100, 300), (200, 300), (10_000, 300)], (192, 288)),
+  ],
+)
+def test_crops_follow_the_median_image_and_stay_affordable(sizes, crop):
+  assert crop_of(np.array(sizes)) == crop
+
+
+def test_rows_of_a_crop_divide_over_devices():
+  assert crop_of(np.array([(360, 480)]), 96) == (288, 480) and crop_of(np.array([(40, 40)]), 96) == (96, 32)
 
 
 def test_padding_and_the_number_of_canvases_are_bounded():

@@ -3,14 +3,11 @@
 import dataclasses
 import json
 import logging
-import os
-import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from gcn_flax.evaluate import write_metrics
 from gcn_flax.input_pipeline.sources import open_source
@@ -22,35 +19,7 @@ from gcn_flax.tasks.metrics import Row
 from gcn_flax.workdir.compatibility import training_settings
 from gcn_flax.workdir.record import TrainingData
 from gcn_flax.workdir.workdir import Workdir
-
-
-@pytest.fixture(scope="module")
-def browser():
-  names = ("chromium", "chromium-browser", "google-chrome")
-  installed = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-  with sync_playwright() as playwright:
-    # Without an installed browser, the one that `playwright install chromium` downloaded.
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    started = playwright.chromium.launch(executable_path=installed, args=options)
-    yield started
-    started.close()
-
-
-def open_page(browser, path):
-  """Opens a page, checks that it loads every picture without console messages or requests, and returns their names."""
-  opened = browser.new_page(viewport={"width": 1240, "height": 900})
-  messages, requests = [], []
-  opened.on("console", lambda message: messages.append(message.text))
-  opened.on("pageerror", lambda error: messages.append(str(error)))
-  opened.on("request", lambda request: requests.append(request.url))
-  opened.goto(path.as_uri(), wait_until="load")
-  pictures = opened.evaluate(
-    "Array.from(document.images).map(image => [image.alt, image.complete && image.naturalWidth])"
-  )
-  assert all(width > 0 for _, width in pictures), pictures
-  assert messages == []
-  assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
-  return opened, [name for name, _ in pictures]
+from tests.reporting.pages import open_page
 
 
 def shifted_scores(label_set, examples):
@@ -59,7 +28,8 @@ def shifted_scores(label_set, examples):
   counts, rows = [], []
   for number, example in enumerate(examples):
     prediction = np.roll(np.where(example["label"] == IGNORE, 0, example["label"]), 3, 1)
-    counts.append(segmentation.count(source, number, example["label"], prediction))
+    loss = {"loss": np.array([1.0, 2.0])}
+    counts.append(segmentation.count(source, number, example["label"], prediction) | loss)
     score = segmentation.image_metric(counts[-1])
     rows.append(Row(example["image"], example["label"], prediction, f"image {number}", score))
   total = {name: sum(each[name] for each in counts) for name in counts[0]}
@@ -69,13 +39,13 @@ def shifted_scores(label_set, examples):
 
 def test_page_of_an_evaluation(config, tmp_path, browser):
   lines = [{"step": step, "loss": 1 / step} for step in (1, 2)]
-  lines += [{"step": step, "validation/mean_iou": 0.1 * step} for step in (1, 2)]
+  lines += [{"step": step, "validation/mean_iou": 0.1 * step, "validation/loss": 0.9} for step in (1, 2)]
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   scores = shifted_scores(CAMVID, list(open_source("camvid", "validation", config.data.data_dir)))
   write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 4, scores, TrainingData())
   opened, pictures = open_page(browser, tmp_path / "report.html")
   assert pictures == [
-    "confusion matrix", "Training loss", "Mean IoU on validation during training", "Accuracy near boundaries",
+    "confusion matrix", "Loss during training", "Mean IoU on validation during training", "Accuracy near boundaries",
     "Mean IoU by image", "Worst", "Best", "Evenly spaced over the split",
   ]  # fmt: skip
   text = opened.inner_text("body")
@@ -85,6 +55,7 @@ def test_page_of_an_evaluation(config, tmp_path, browser):
   content = json.loads((tmp_path / "report.json").read_text())
   result = json.loads((tmp_path / "eval_validation.json").read_text())
   assert content["scores"] == result and len(content["image_scores"]) == 5
+  assert result["loss"] == 0.5 and "0.5000" in text
   assert f"{100 * result['mean_iou']:.1f}" in text and f"{100 * result['iou']['sky']:.1f}" in text
 
 
@@ -145,7 +116,7 @@ def test_a_record_without_devices_or_commit_is_shown_as_far_as_it_goes():
 
 
 def test_page_of_a_classifier(class_config, tmp_path, browser):
-  counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]])}
+  counts = {"hits": np.array([[4, 3, 4], [2, 0, 2], [0, 0, 0]]), "loss": np.zeros(2)}
   row = Row(np.zeros((64, 64, 3), np.uint8), np.int32(0), np.array([1, 0, 2]), "a", 0.0)
   label_set = image_labels(("blue", "green", "red"), {})
   scores = classification.Metrics(counts, np.array([1.0, 0.0]), label_set, [row], [], [row])
@@ -169,7 +140,7 @@ def test_page_of_a_classifier(class_config, tmp_path, browser):
 )  # fmt: skip
 def test_prediction_method_is_described(tile, scales, flip, iterations, method):
   settings = {"tile": tile, "scales": scales, "flip": flip, "crf": {"iterations": iterations}}
-  assert page._prediction_method(settings) == method
+  assert page.prediction_method(settings) == method
 
 
 def test_training_settings_of_an_older_version_are_completed_with_defaults(config, tmp_path):

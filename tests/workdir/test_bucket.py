@@ -102,6 +102,19 @@ ocp.PyTreeCheckpointHandler = functools.partial(ocp.PyTreeCheckpointHandler, use
 sys.argv[0] = "gcn_flax.main"
 runpy.run_module("gcn_flax.main", run_name="__main__")
 """
+LOADED = """
+import functools
+import numpy as np
+import orbax.checkpoint as ocp
+ocp.PyTreeCheckpointHandler = functools.partial(ocp.PyTreeCheckpointHandler, use_ocdbt=False)
+import gcn_flax
+model = gcn_flax.load("gs://bucket/run", checkpoint="last")
+assert model.predict(np.zeros((50, 70, 3), np.uint8)).shape == (50, 70) and model.classes[0] == "sky"
+try:
+  gcn_flax.load("gs://bucket/run/export/network.safetensors")
+except ValueError as error:
+  print(error)
+"""
 CONTENT = """
 import json, sys
 from gcn_flax import files
@@ -128,8 +141,24 @@ def test_a_run_in_a_bucket_is_trained_resumed_scored_and_exported(bucket, data_d
   again = run("--config.total_steps=3")
   assert "resuming from step 2 of 3" in again.stderr
   run("--mode=eval")
-  assert "wrote gs://bucket/run/export/network.safetensors" in run("--mode=export").stdout
-  names = ["report.html", "eval_validation.json", "eval_validation.png", "export/encoder.safetensors", "config.json"]
+  exported = run("--mode=export", "--config.data.data_dir=gone").stdout  # It compares files on the samples of the run.
+  assert "wrote gs://bucket/run/export/network.safetensors" in exported
+  for name in ("network.stablehlo", "network.onnx", "network.py"):
+    assert f"{name}: 100.000 % equal labels" in exported
+  process = python(bucket, LOADED)
+  output, errors = process.communicate(timeout=100)
+  assert process.returncode == 0, errors
+  assert output == "gs://bucket/run/export/network.safetensors: is in a bucket. Copy it to this machine.\n"
+  names = [
+    "samples/1.png",
+    "export/network.onnx",
+    "export/README.md",
+    "report.html",
+    "eval_validation.json",
+    "eval_validation.png",
+    "export/encoder.safetensors",
+    "config.json",
+  ]
   process = python(bucket, CONTENT, *names, "lock", "tensorboard", "profile")
   output, errors = process.communicate(timeout=60)
   assert process.returncode == 0, errors

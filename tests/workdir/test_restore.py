@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 
 from gcn_flax import export, tasks, train
-from gcn_flax.models import weights_file
+from gcn_flax.models import public_weights, weights_file
 from gcn_flax.models.pretrained import load_backbone
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints
@@ -66,7 +66,7 @@ def test_pretrained_weights_are_the_encoders_alone(config, weights, tmp_path):
   weights.unlink()
   config.total_steps = 2
   train.run(config, tmp_path / "run")
-  with pytest.raises(ValueError, match="weights.safetensors' not found"):
+  with pytest.raises(ValueError, match="weights.safetensors': not found"):
     train.run(config, tmp_path / "other")
   assert not (tmp_path / "other").exists()
 
@@ -166,9 +166,18 @@ def test_a_segmentation_run_gives_the_encoder_and_a_wrong_folder_is_answered_wit
   (tmp_path / "downloads" / "a model.safetensors").touch()
   with pytest.raises(ValueError, match="Use --config.model.pretrained='.*/downloads/a model.safetensors'.$"):
     load(tmp_path / "downloads")
-  for name in ("resnet50", tmp_path / "resnet50"):
-    with pytest.raises(ValueError, match="neither a file of weights nor a workdir .* see docs/WEIGHTS.md"):
+  with pytest.raises(ValueError, match="is neither a file .* no public weights of resnet_tiny: .* see docs/WEIGHTS.md"):
+    load("resnet50")
+  config.model.backbone = "resnet50"
+  for name in ("resnet50", str(tmp_path / "resnet50.pth")):
+    with pytest.raises(ValueError) as error:
       load(name)
+    assert f"config.model.pretrained={name!r}: " in str(error.value)
+    assert f"{public_weights.timm_command('resnet50')} and use --config.model.pretrained=resnet50.safe" in str(
+      error.value
+    )
+    assert str(error.value).endswith(public_weights.torchvision_command("resnet50"))
+  config.model.backbone = "resnet_tiny"
   config.model.pretrained, config.init_from = "", str(trained_run)
   config.model.kernel_size, config.model.boundary_refine = 5, False
   message = "another network. Use --config.model.kernel_size=3 --config.model.boundary_refine=True. .*head2"
@@ -182,7 +191,9 @@ def test_what_a_classifier_leaves(class_config, tmp_path, capsys):
   assert scores["num_images"] == 9 and scores["top5"] == 1.0 and set(scores["accuracy"]) == {"blue", "green", "red"}
   np.testing.assert_allclose(scores["top1"], np.mean(list(scores["accuracy"].values())))
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-  assert lines[-1] == {"step": 2, "validation/top1": scores["top1"], "validation/top5": 1.0}
+  assert lines[-1] == {
+    "step": 2, "validation/top1": scores["top1"], "validation/top5": 1.0, "validation/loss": scores["loss"],
+  }  # fmt: skip
   assert (tmp_path / "eval_validation.png").exists()
   assert "top-1" in capsys.readouterr().out
 
@@ -249,9 +260,7 @@ class TestExport:
     _, state, _ = first(config, tmp_path / "third")
     assert_identical(state.params["encoder"], self.found["params"]["encoder"])
     metadata = weights_file.read_metadata(exported[1])
-    assert json.loads(metadata["config"]) == json.loads(config.to_json()) | {
-      "init_from": "", "model": json.loads(config.to_json())["model"] | {"pretrained": ""}
-    }  # fmt: skip
+    assert json.loads(metadata["config"]) == json.loads((tmp_path / "run" / "config.json").read_text())
     assert metadata["family"] == "torchvision" and metadata["step"] == "1"
 
   def test_what_does_not_fit_is_refused(self, config, exported, tmp_path):
@@ -284,7 +293,8 @@ class TestExport:
 
     other = dataclasses.replace(self.trained, data=TrainingData(("cow", "dog")))
     _, network = export.write_weights(config, Workdir(tmp_path / "file"), other)
-    with pytest.raises(ValueError, match="network.safetensors was trained with the classes cow, dog, but"):
+    message = "network.safetensors was trained with the classes cow, dog, but .* For its encoder alone, use "
+    with pytest.raises(ValueError, match=f"{message}--config.model.pretrained={network} --config.init_from=''.$"):
       train.run(config, tmp_path / "third")
 
   def test_a_classifier_has_torchvisions_names(self, class_config, tmp_path):

@@ -1,6 +1,7 @@
 """Speed, time left and input wait, on a clock of the test's own."""
 
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -24,9 +25,12 @@ class Lines(list):
   def scalars(self, step, scalars):
     self.append({"step": step, **scalars})
 
+  def has(self, step, key):
+    return False
 
-def metrics(finite=True):
-  return {"loss": np.float32(1.5), "grad_norm": np.float32(2.0), "finite": np.bool_(finite)}
+
+def metrics(finite=True, loss=1.5):
+  return {"loss": np.float32(loss), "grad_norm": np.float32(2.0), "finite": np.bool_(finite)}
 
 
 @pytest.fixture
@@ -37,7 +41,9 @@ def clock(monkeypatch):
 
 
 def make_log(lines, total_steps=100, log_every_steps=2):
-  return TrainingLog(lines, lambda step: 0.1, 0, total_steps=total_steps, every_steps=log_every_steps, batch_size=8)
+  return TrainingLog(
+    lines, lambda step: 0.1, 0, total_steps=total_steps, every_steps=log_every_steps, eval_every_steps=40, batch_size=8
+  )
 
 
 def test_speed_leaves_out_compilation_and_pauses_and_counts_waiting(clock, caplog):
@@ -58,7 +64,7 @@ def test_speed_leaves_out_compilation_and_pauses_and_counts_waiting(clock, caplo
   for line in lines:
     np.testing.assert_allclose(line["images_per_second"], 8 / 2.0)
     np.testing.assert_allclose(line["input_wait"], 0.25)
-  assert "0:03:04 left" in caplog.text  # 92 steps of 2 s.
+  assert "0:03:04 and 3 evaluations left" in caplog.text  # 92 steps of 2 s; evaluations at 40, 80 and 100.
 
 
 def test_a_step_waited_for_out_of_turn_does_not_count_as_instant(clock):
@@ -70,6 +76,35 @@ def test_a_step_waited_for_out_of_turn_does_not_count_as_instant(clock):
   log.flush()  # As before a save.
   assert [line["step"] for line in lines] == [1, 2, 3]
   np.testing.assert_allclose([line["images_per_second"] for line in lines], 4.0)
+
+
+def test_the_first_step_and_then_an_estimate_of_the_whole_run_are_logged(clock, caplog):
+  log = make_log(Lines(), log_every_steps=50)
+  scored = types.SimpleNamespace(logged={"mean_iou": 0.5}, sample=[])
+  with caplog.at_level(logging.INFO, logger="gcn_flax"):
+    with log.paused():  # A resumed run may begin with an evaluation.
+      clock.now += 500.0
+    clock.now += 60.0
+    for step in range(1, 41):
+      log.push(step, metrics())
+      clock.now += 2.0
+    log.flush()
+    log.evaluation(40, "validation", scored, 30.0)
+    log.push(41, metrics())
+    assert [record.message for record in caplog.records] == [
+      "first step after 62.0 s, compilation included",
+      "about 2 s per step, 0:03:12 and 3 evaluations left",
+      "evaluated validation in 30.0 s, 0:03:00 left",  # 60 steps, and evaluations at 80 and 100.
+    ]
+
+
+def test_the_loss_of_a_line_is_the_mean_since_the_line_before():
+  lines = Lines()
+  log = make_log(lines, total_steps=5)
+  for step in range(1, 6):
+    log.push(step, metrics(loss=step))
+  log.flush()
+  assert [(line["step"], line["loss"]) for line in lines] == [(2, 1.5), (4, 3.5), (5, 5.0)]
 
 
 @pytest.mark.parametrize("total_steps", [1, 2])
