@@ -43,6 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.accumulate_steps = 1
   config.log_every_steps = 50  # Steps between two lines of training metrics.
   config.eval_every_steps = 1_000  # Steps between two evaluations on data.eval_split.
+  # Early stopping: end the run after this many evaluations without a better mean IoU (or top-1 accuracy). 0 = off.
+  config.early_stop_evaluations = 0
   config.checkpoint_every_steps = 1_000  # Steps between two checkpoints.
   config.keep_checkpoints = 2  # Number of recent checkpoints to keep; the best one is kept too.
   config.log_image_ids = False  # Write the image ids of every step to WORKDIR/examples.

@@ -28,6 +28,7 @@ _MAX_STEPS, _MAX_BATCH, _MAX_PROCESSES, _MAX_FACTOR = 2**31 - 1, 10**6, 1024, 1e
 _RANGES = {
   "total_steps": (1, _MAX_STEPS), "batch_size": (1, _MAX_BATCH), "accumulate_steps": (1, _MAX_BATCH),
   "seed": (0, 2**32 - 1), "log_every_steps": (1, _MAX_STEPS), "eval_every_steps": (1, _MAX_STEPS),
+  "early_stop_evaluations": (0, _MAX_STEPS),
   "checkpoint_every_steps": (1, _MAX_STEPS), "keep_checkpoints": (1, _MAX_STEPS), "profile_at_step": (0, _MAX_STEPS),
   "mesh.spatial": (1, _MAX_PROCESSES), "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, MAX_SIDE),
   "data.rotation": (0.0, 180.0), "data.blur": (0.0, 100.0),
