@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
   | model.init | small_heads (ours) | small_heads |
   | data.rotation, vertical_flip, blur | 0, False, 0 (off) | 0, False, 0 (off) |
+  | data.class_balance | 0 (off) | 0 (off) |
   | optimizer.kind | sgd | sgd |
   | optimizer.momentum | 0.99 | 0.9 |
   | optimizer.weight_decay | 0.0005 | 0.0005 |
@@ -66,6 +67,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Canvas of evaluation and prediction: (height, width) that every image is padded to, multiples of 32, for recipes
   # that pad training images in the same way; () = its own size, rounded up (docs/EVALUATION.md). Classifiers: the crop.
   data.eval_size = ()
+  # Class-balanced sampling: share of the training images, 0 to 1, that are drawn by class instead, rare classes more
+  # often (gcn_flax.input_pipeline.class_balance), from all data sets of train_mix alike. The first start reads all
+  # labels. 0 = off.
+  data.class_balance = 0.0
   data.random_flip = True  # Random horizontal flip. The paper's.
   data.random_crop = True  # Random crop, as in the paper on Cityscapes; if False, images must fit into crop_size.
   data.random_scale = False  # Random rescaling before the crop. The paper uses none.

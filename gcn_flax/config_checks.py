@@ -15,7 +15,7 @@ _MAX_PIXELS = 2**28  # Of crops, canvases and tiles.
 # Fields that a classifier leaves at their defaults.
 _ONLY_FOR_PIXELS = (
   "eval.tile", "eval.scales", "eval.flip", "eval.crf.iterations", "data.rotation", "data.vertical_flip", "data.blur",
-  "loss.dice_weight",
+  "data.class_balance", "loss.dice_weight",
 )  # fmt: skip
 
 

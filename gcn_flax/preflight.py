@@ -108,7 +108,7 @@ def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training:
 
 
 def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
-  """Raises ValueError for sources that are missing, empty, unlabelled, doubled, too large, or of other classes."""
+  """Raises ValueError for sources missing, empty, unlabelled, doubled, too large, of other classes, or never drawn."""
   seen = set()
   for dataset, split, _ in config.data.train_mix:
     stored = {(dataset, name) for name in stored_splits(dataset, split)}
@@ -117,7 +117,7 @@ def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
         f"config.data.train_mix has the images of {dataset} {split!r} more than once. Keep one of its splits."
       )
     seen |= stored
-  data.train_sources()
+  data.train_sampler()
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
       check_size(config, data, dataset, split, "crop_size", " or set config.data.random_crop=True")

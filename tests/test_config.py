@@ -63,6 +63,7 @@ REJECTED = [
     '''--config.data.train_mix='(("shapes", "train", "all once"), ("shapes", "validation", "all once"))'.''',
   ),
   ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
+  ("data.class_balance", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
   ("data.rotation", 181.0, "must be from 0.0 to 180.0. Use at most 180.0."),
   ("data.blur", -1.0, "must be from 0.0 to 100.0. Use for instance 0.0."),
   ("data.data_dir", "gs://bucket/data", "must be a local path"),
@@ -151,6 +152,7 @@ CLASSIFIER_CONFLICTS = [
   ("loss.dice_weight", 1.0, "is not available with config.model.head='classifier'. Use --config.loss.dice_weight=0.0."),
   ("data.rotation", 10.0, "is not available with config.model.head='classifier'. Use --config.data.rotation=0.0."),
   ("data.vertical_flip", True, "is not available with config.model.head='classifier'. Use --config.data.vertical_f"),
+  ("data.class_balance", 0.5, "is not available with config.model.head='classifier'. Use --config.data.class_bal"),
   ("data.blur", 1.0, "is not available with config.model.head='classifier'. Use --config.data.blur=0.0."),
   ("mesh.spatial", 2, "splits the rows of label maps, config.model.head='classifier' has none. Use 1."),
 ]  # fmt: skip

@@ -61,7 +61,9 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, s
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
+    config.loss.focal_gamma, config.loss.dice_weight = 2.0, 1.0
     config.optimizer.kind, config.optimizer.learning_rate = "adamw", 1e-3
+    config.data.rotation, config.data.vertical_flip, config.data.blur, config.data.class_balance = 10.0, True, 1.0, 0.5
   train.run(config, tmp_path / "whole")
 
   assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at, by)) is False
