@@ -50,6 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.keep_checkpoints = 2  # Number of recent checkpoints to keep; the best one is kept too.
   config.log_image_ids = False  # Write the image ids of every step to WORKDIR/examples.
   config.profile_at_step = 0  # Profile five steps from this one on and write the trace to WORKDIR/profile; 0 = off.
+  # Weights & Biases (W&B): project that metrics and contact sheets are logged to as well. Needs pip install wandb.
+  # '' = off.
+  config.wandb_project = ""
   # Initial weights for fine-tuning: a workdir (its best checkpoint is used; may be gs://...) or a local
   # network.safetensors written by --mode=export. '' = none.
   config.init_from = ""

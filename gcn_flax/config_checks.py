@@ -30,6 +30,7 @@ def check_config(config: ml_collections.ConfigDict, training: bool = True) -> No
     ValueError: `config.FIELD=VALUE: problem. Fix.`
   """
   check_fields(config)
+  _check_wandb(config.wandb_project)
   _check_data(config.data)
   _check_mix(config.data)
   _check_eval(config)
@@ -38,6 +39,12 @@ def check_config(config: ml_collections.ConfigDict, training: bool = True) -> No
   _check_loss(config.loss)
   _check_optimizer(config.optimizer)
   _check_mesh(config, training)
+
+
+def _check_wandb(project: str) -> None:
+  if len(project) > 128 or set(project) & set("/\\#?%:"):
+    problem = "W&B takes at most 128 characters, and none of / \\ # ? % :"
+    raise error("wandb_project", project, problem, "Use another name, for instance 'gcn_flax'")
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:

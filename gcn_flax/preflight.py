@@ -15,7 +15,7 @@ from gcn_flax.input_pipeline.datasets import stored_splits
 from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import check_path
-from gcn_flax.workdir import compatibility
+from gcn_flax.workdir import compatibility, wandb_writer
 from gcn_flax.workdir.init_weights import encoder_alone, init_path
 from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
@@ -51,7 +51,7 @@ def preflight(
   skip_libtpu()
   data = data or RunData(config)
   config_checks.check_config(config, training)
-  check_libraries(config)
+  check_libraries(config, training)
   check_storage(config, workdir, training, split if labelled else None)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
   if training:
@@ -86,10 +86,12 @@ def check_page_libraries() -> None:
       raise ValueError(f"{name} is not installed. Run pip install {name} -c constraints.txt.")
 
 
-def check_libraries(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError if CRF post-processing is asked for and not installed."""
+def check_libraries(config: ml_collections.ConfigDict, training: bool) -> None:
+  """Raises ValueError if CRF post-processing, or W&B for a training, is asked for and not installed."""
   if config.eval.crf.iterations:
     crf.check_installed()
+  if training:
+    wandb_writer.check_installed(config.wandb_project)
 
 
 def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool, evaluated: str | None) -> None:

@@ -33,6 +33,7 @@ from gcn_flax.workdir.run_summary import log_run_summary
 from gcn_flax.workdir.samples import write_samples
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog, not_vital
+from gcn_flax.workdir.wandb_writer import open_wandb
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import ImageIdLog, MetricWriter
 
@@ -73,7 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
     image_ids = _open_image_id_log(config, workdir, stack)
     trained_on = _begin(config, workdir, checkpoints, data, start)
-    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
+    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start, open_wandb(config, workdir))))
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
     log = TrainingLog(
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,

@@ -35,6 +35,7 @@ REJECTED = [
   ("data.train_mix", (("shapes", "train", 10**400),), f"{10**400} is no weight for shapes."),
   ("batch_size", 12, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("batch_size", 6, "must be a multiple of the 8 devices. Use 8."),
+  ("wandb_project", "me/mine", "W&B takes at most 128 characters, and none of / \\ # ? % :. Use another name"),
   ("early_stop_evaluations", -1, "must be from 0 to 2147483647. Use for instance 0."),
   ("seed", -1, "must be from 0 to"),
   ("eval.batch_size", 9, "must be a multiple of the 8 devices. Use 8 or 16."),
@@ -311,6 +312,7 @@ def test_an_unknown_field_cannot_be_set():
     ("mesh.spatial", 2),
     ("model.init", "lecun"),
     ("early_stop_evaluations", 7),
+    ("wandb_project", "x"),
   ],
 )
 def test_these_fields_may_change_between_restarts(field, value):

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 MUTABLE_FIELDS = (
   "total_steps", "log_every_steps", "eval_every_steps", "early_stop_evaluations", "checkpoint_every_steps",
   "keep_checkpoints", "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads",
-  "data.num_workers", "eval", "mesh", "model.remat", "model.init",
+  "data.num_workers", "wandb_project", "eval", "mesh", "model.remat", "model.init",
 )  # fmt: skip
 
 # Names of classes in a message: longest list to show whole, and differences to show of a longer one.
