@@ -83,7 +83,7 @@ def ours_train(setting: Setting, implementation: ops.Ops) -> Rival:
   """Returns the train step of gcn_flax, compiled as in training."""
   network, variables = setting.network(implementation), setting.variables()
   schedule = optimizer.make_schedule("poly", LEARNING_RATE, total_steps=100_000, warmup_steps=0, poly_power=0.9)
-  tx = optimizer.sgd(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
+  tx = optimizer.make_optimizer(schedule, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
   params = variables["params"]
   opt_state, normalization = tx.init(params), jax.tree.map(jnp.asarray, _FAMILY.arrays())
   state = TrainState(jnp.int32(0), params, variables["batch_stats"], opt_state, normalization, ema={})

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from gcn_flax import tasks
+from gcn_flax.config import is_classifier
 from gcn_flax.messages import flag
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import segmentation
@@ -98,8 +99,9 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax.GradientTransformation]:
   settings, schedule = config.optimizer, make_schedule(config)
-  tx = optimizer.sgd(
+  tx = optimizer.make_optimizer(
     schedule,
+    kind=settings.kind,
     momentum=settings.momentum,
     weight_decay=settings.weight_decay,
     clip_norm=settings.clip_norm,
@@ -136,11 +138,14 @@ def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:
       f"config.loss.class_weights={weights}: has {len(weights)} numbers, but {config.data.dataset} has {num_classes} "
       f"classes. Use one per class, or {flag('config.loss.class_weights', ())} for equal weights."
     )
+  dice = {} if is_classifier(config) else {"dice_weight": config.loss.dice_weight}
   return functools.partial(
     tasks.of(config).loss,
     ignore=tasks.of(config).IGNORE,
     class_weights=weights,
     label_smoothing=config.loss.label_smoothing,
+    focal_gamma=config.loss.focal_gamma,
     ohem_fraction=config.loss.ohem_fraction,
     ohem_threshold=config.loss.ohem_threshold,
+    **dice,
   )

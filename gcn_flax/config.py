@@ -21,6 +21,10 @@ def get_config() -> ml_collections.ConfigDict:
   | model.norm | frozen (ours: batches of one leave no choice) | sync |
   | model.dtype | float32 | bfloat16 |
   | data.random_scale, data.color_jitter | False, 0 | True, 0.4 |
+  | model.init | small_heads (ours) | small_heads |
+  | data.rotation, vertical_flip, blur | 0, False, 0 (off) | 0, False, 0 (off) |
+  | data.class_balance | 0 (off) | 0 (off) |
+  | optimizer.kind | sgd | sgd |
   | optimizer.momentum | 0.99 | 0.9 |
   | optimizer.weight_decay | 0.0005 | 0.0005 |
   | optimizer.decayed | kernels (ours) | kernels |
@@ -29,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   | optimizer.clip_norm | 0 | 5 |
   | optimizer.ema_decay | 0 (off) | 0 (off) |
   | loss.class_weights, label_smoothing, ohem_fraction | (), 0, 1 (all off) | (), 0, 1 (all off) |
+  | loss.focal_gamma, dice_weight | 0, 0 (off) | 0, 0 (off) |
   """
   config = ml_collections.ConfigDict()
   config.seed = 0  # Seed of the initial weights, the order of examples and augmentation.
@@ -39,10 +44,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.accumulate_steps = 1
   config.log_every_steps = 50  # Steps between two lines of training metrics.
   config.eval_every_steps = 1_000  # Steps between two evaluations on data.eval_split.
+  # Early stopping: end the run after this many evaluations without a better mean IoU (or top-1 accuracy). 0 = off.
+  config.early_stop_evaluations = 0
   config.checkpoint_every_steps = 1_000  # Steps between two checkpoints.
   config.keep_checkpoints = 2  # Number of recent checkpoints to keep; the best one is kept too.
   config.log_image_ids = False  # Write the image ids of every step to WORKDIR/examples.
   config.profile_at_step = 0  # Profile five steps from this one on and write the trace to WORKDIR/profile; 0 = off.
+  # Weights & Biases (W&B): project that metrics and contact sheets are logged to as well. Needs pip install wandb.
+  # '' = off.
+  config.wandb_project = ""
   # Initial weights for fine-tuning: a workdir (its best checkpoint is used; may be gs://...) or a local
   # network.safetensors written by --mode=export. '' = none.
   config.init_from = ""
@@ -60,11 +70,20 @@ def get_config() -> ml_collections.ConfigDict:
   # Canvas of evaluation and prediction: (height, width) that every image is padded to, multiples of 32, for recipes
   # that pad training images in the same way; () = its own size, rounded up (docs/EVALUATION.md). Classifiers: the crop.
   data.eval_size = ()
+  # Class-balanced sampling: share of the training images, 0 to 1, that are drawn by class instead, rare classes more
+  # often (gcn_flax.input_pipeline.class_balance), from all data sets of train_mix alike. The first start reads all
+  # labels. 0 = off.
+  data.class_balance = 0.0
   data.random_flip = True  # Random horizontal flip. The paper's.
   data.random_crop = True  # Random crop, as in the paper on Cityscapes; if False, images must fit into crop_size.
   data.random_scale = False  # Random rescaling before the crop. The paper uses none.
   data.scales = (0.5, 2.0)  # (min, max) factor of random_scale.
   data.color_jitter = 0.0  # Max relative change of brightness, contrast and saturation; hue: 1/5 of it, turns. 0 = off.
+  # Random rotation of the whole image by up to this many degrees to either side, before the crop; what lies outside of
+  # it is void. 0 = off.
+  data.rotation = 0.0
+  data.vertical_flip = False  # Random vertical flip, for pictures without an up and a down.
+  data.blur = 0.0  # Random Gaussian blur: max standard deviation, pixels; each image's is drawn from 0 to it. 0 = off.
   data.crop_area = (0.08, 1.0)  # Classifiers: (min, max) share of the image's area in a random resized crop.
   data.eval_resize = 256  # Classifiers: pixels of the shorter side before the centre crop of eval_size.
   # Replace damaged training examples by others of their data set; they are counted as `skipped` in metrics.jsonl and
@@ -102,6 +121,10 @@ def get_config() -> ml_collections.ConfigDict:
   model.kernel_size = 15  # k of the GCN heads, odd. At stride 32, 15 spans a 512 x 512 input, 25 one of 800 x 800.
   model.stack_width = 0  # Hidden channels of the head `stack`; 0 = its number of input channels (Table 3).
   model.boundary_refine = True  # Use the Boundary Refinement (BR) blocks.
+  # Random initial weights, drawn before the first step only. lecun = LeCun normal throughout; small_heads = the last
+  # convolutions of each head at a tenth of it and BR as the identity, so that the first loss is near ln(number of
+  # classes). Ours, the paper does not say.
+  model.init = "small_heads"
   # Batch normalisation: sync = statistics of the global batch (SyncBN); frozen = running statistics.
   model.norm = "sync"
   model.dtype = "float32"  # bfloat16 = mixed precision: bfloat16 network, float32 weights and loss.
@@ -116,11 +139,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.loss = loss = ml_collections.ConfigDict()
   loss.class_weights = ()  # One weight >= 0 per class, in the order of the train ids; () = equal weights.
   loss.label_smoothing = 0.0  # Share of the target distribution that is spread over all classes.
+  # Focal loss: multiply each pixel's loss by (1 - probability of its true class) ** focal_gamma, usually 2. 0 = off.
+  loss.focal_gamma = 0.0
+  # Add this many times the soft Dice loss of the batch, in which each class that occurs counts alike; usually 1. Class
+  # weights do not change it. With accumulate_steps it is the mean of the micro-batches' Dice losses. 0 = off.
+  loss.dice_weight = 0.0
   # Online hard example mining (OHEM): train on this share of the valid pixels only, the ones with the highest loss.
   loss.ohem_fraction = 1.0  # 1 = off.
   loss.ohem_threshold = 0.0  # OHEM: keep every pixel whose true class has a lower probability than this, too.
 
-  config.optimizer = optimizer = ml_collections.ConfigDict()  # SGD with momentum.
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  # sgd = SGD with momentum; adamw = AdamW (ours), with b1 = momentum, b2 = 0.999. AdamW needs lower rates, for instance
+  # learning_rate 0.001, and a higher weight_decay, for instance 0.01.
+  optimizer.kind = "sgd"
   optimizer.learning_rate = 0.01  # Peak learning rate, after the warmup. Ours.
   optimizer.momentum = 0.9  # The paper's: 0.99, with batches of one image.
   optimizer.weight_decay = 5e-4  # The paper's.

@@ -4,7 +4,7 @@ import math
 
 import ml_collections
 
-from gcn_flax.config import ALL_ONCE, is_classifier
+from gcn_flax.config import ALL_ONCE, get_config, is_classifier
 from gcn_flax.config_fields import MAX_SIDE, are_numbers, check_fields, error, flag_of, get
 from gcn_flax.labels import CLASSIFICATION, DATASETS
 from gcn_flax.messages import run_in_clone, use_one_of
@@ -12,6 +12,11 @@ from gcn_flax.rounding import round_up
 
 _STRIDE = 32  # Sides of crops and tiles are multiples of the network's output stride.
 _MAX_PIXELS = 2**28  # Of crops, canvases and tiles.
+# Fields that a classifier leaves at their defaults.
+_ONLY_FOR_PIXELS = (
+  "eval.tile", "eval.scales", "eval.flip", "eval.crf.iterations", "data.rotation", "data.vertical_flip", "data.blur",
+  "data.class_balance", "loss.dice_weight",
+)  # fmt: skip
 
 
 def check_config(config: ml_collections.ConfigDict, training: bool = True) -> None:
@@ -25,13 +30,21 @@ def check_config(config: ml_collections.ConfigDict, training: bool = True) -> No
     ValueError: `config.FIELD=VALUE: problem. Fix.`
   """
   check_fields(config)
+  _check_wandb(config.wandb_project)
   _check_data(config.data)
   _check_mix(config.data)
   _check_eval(config)
   _check_model(config)
   _check_task(config)
   _check_loss(config.loss)
+  _check_optimizer(config.optimizer)
   _check_mesh(config, training)
+
+
+def _check_wandb(project: str) -> None:
+  if len(project) > 128 or set(project) & set("/\\#?%:"):
+    problem = "W&B takes at most 128 characters, and none of / \\ # ? % :"
+    raise error("wandb_project", project, problem, "Use another name, for instance 'gcn_flax'")
 
 
 def _check_data(data: ml_collections.ConfigDict) -> None:
@@ -132,16 +145,12 @@ def _check_task(config: ml_collections.ConfigDict) -> None:
       raise error("model.head", config.model.head, problem, f"Use {head!r}, or another data set")
   if not is_classifier(config):
     return
-  for field, default in (("tile", ()), ("scales", (1.0,)), ("flip", False), ("crf.iterations", 0)):
-    value = get(config.eval, field)
+  for field in _ONLY_FOR_PIXELS:
+    value, default = get(config, field), get(get_config(), field)
     value = tuple(value) if isinstance(value, list) else value  # Configs read from JSON have lists.
     if value != default:
-      raise error(
-        f"eval.{field}",
-        value,
-        "is not available with config.model.head='classifier'",
-        f"Use {flag_of(f'eval.{field}', default)}",
-      )
+      problem = "is not available with config.model.head='classifier'"
+      raise error(field, value, problem, f"Use {flag_of(field, default)}")
   if config.data.random_scale:
     fix = "Use False, and config.data.crop_area for the range of sizes"
     raise error("data.random_scale", True, "classifiers are trained on random resized crops instead", fix)
@@ -174,6 +183,12 @@ def _check_loss(loss: ml_collections.ConfigDict) -> None:
     problem = "has no effect with config.loss.ohem_fraction=1, which keeps every pixel"
     fix = "Set config.loss.ohem_fraction to the smallest share of pixels to keep, for instance 0.1"
     raise error("loss.ohem_threshold", loss.ohem_threshold, problem, fix)
+
+
+def _check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
+  if optimizer.kind == "adamw" and optimizer.momentum == 1:
+    problem = "must be less than 1 with config.optimizer.kind='adamw', whose b1 it is"
+    raise error("optimizer.momentum", optimizer.momentum, problem, "Use for instance 0.9")
 
 
 def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:

@@ -15,7 +15,7 @@ from gcn_flax.input_pipeline.datasets import stored_splits
 from gcn_flax.rounding import round_up
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import check_path
-from gcn_flax.workdir import compatibility
+from gcn_flax.workdir import compatibility, wandb_writer
 from gcn_flax.workdir.init_weights import encoder_alone, init_path
 from gcn_flax.workdir.workdir import TRAINING_FILES, Workdir, evaluation_files
 
@@ -51,7 +51,7 @@ def preflight(
   skip_libtpu()
   data = data or RunData(config)
   config_checks.check_config(config, training)
-  check_libraries(config)
+  check_libraries(config, training)
   check_storage(config, workdir, training, split if labelled else None)
   compatibility.check_settings(config, workdir, () if training else compatibility.ARCHITECTURE_FIELDS)
   if training:
@@ -86,10 +86,12 @@ def check_page_libraries() -> None:
       raise ValueError(f"{name} is not installed. Run pip install {name} -c constraints.txt.")
 
 
-def check_libraries(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError if CRF post-processing is asked for and not installed."""
+def check_libraries(config: ml_collections.ConfigDict, training: bool) -> None:
+  """Raises ValueError if CRF post-processing, or W&B for a training, is asked for and not installed."""
   if config.eval.crf.iterations:
     crf.check_installed()
+  if training:
+    wandb_writer.check_installed(config.wandb_project)
 
 
 def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training: bool, evaluated: str | None) -> None:
@@ -108,7 +110,7 @@ def check_storage(config: ml_collections.ConfigDict, workdir: Workdir, training:
 
 
 def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
-  """Raises ValueError for sources that are missing, empty, unlabelled, doubled, too large, or of other classes."""
+  """Raises ValueError for sources missing, empty, unlabelled, doubled, too large, of other classes, or never drawn."""
   seen = set()
   for dataset, split, _ in config.data.train_mix:
     stored = {(dataset, name) for name in stored_splits(dataset, split)}
@@ -117,7 +119,7 @@ def check_mixture(config: ml_collections.ConfigDict, data: RunData) -> None:
         f"config.data.train_mix has the images of {dataset} {split!r} more than once. Keep one of its splits."
       )
     seen |= stored
-  data.train_sources()
+  data.train_sampler()
   if not config.data.random_crop:
     for dataset, split, _ in config.data.train_mix:
       check_size(config, data, dataset, split, "crop_size", " or set config.data.random_crop=True")

@@ -9,6 +9,7 @@ import ml_collections
 from gcn_flax import config as config_lib
 from gcn_flax import tasks
 from gcn_flax.input_pipeline import datasets, loader
+from gcn_flax.input_pipeline.class_balance import ClassBalancedSampler
 from gcn_flax.input_pipeline.datasets import Dataset
 from gcn_flax.input_pipeline.examples import Source
 from gcn_flax.labels import LabelSet
@@ -96,14 +97,27 @@ class RunData:
     names = sorted({data.dataset, *(dataset for dataset, _, _ in data.train_mix)})
     return [name for name in names if name in self._opened or datasets.is_prepared(name, data.data_dir)]
 
+  def train_sampler(self) -> Sequence[tuple[int, int]]:
+    """Returns the order of the training examples, position -> (source, index).
+
+    With `config.data.class_balance` it may read all labels first. Raises ValueError as `labelled_source`, for a weight
+    too small to draw an example, and if every label is void.
+    """
+    config, data = self._config, self._config.data
+    weights = [weight for _, _, weight in data.train_mix]
+    sizes = [len(source) for source in self.train_sources()]
+    sampler = loader.MixtureSampler(sizes, None if config_lib.ALL_ONCE in weights else weights, config.seed)
+    if not data.class_balance:
+      return sampler
+    presence = [self.dataset(dataset).class_presence(split) for dataset, split, _ in data.train_mix]
+    return ClassBalancedSampler(sampler, presence, data.class_balance, config.seed)
+
   def train_batches(self, first_step: int) -> Iterator[loader.Batch]:
     """Yields this host's augmented batches from `first_step` on. Raises ValueError as `labelled_source`."""
-    config, mix = self._config, self.train_sources()
-    weights = [weight for _, _, weight in config.data.train_mix]
-    sizes = [len(source) for source in mix]
+    config = self._config
     return loader.train_batches(
-      mix,
-      loader.MixtureSampler(sizes, None if config_lib.ALL_ONCE in weights else weights, config.seed),
+      self.train_sources(),
+      self.train_sampler(),
       loader.host_shard(config.batch_size, first_step, config.total_steps),
       seed=config.seed,
       augment=tasks.of(config).augmentation(config),

@@ -15,6 +15,7 @@ from gcn_flax import build, evaluate, files, tasks
 from gcn_flax.compile_watch import compiling
 from gcn_flax.config import is_classifier
 from gcn_flax.input_pipeline import loader
+from gcn_flax.messages import flag
 from gcn_flax.preflight import preflight
 from gcn_flax.run_data import RunData
 from gcn_flax.training import sharding, trees
@@ -32,6 +33,7 @@ from gcn_flax.workdir.run_summary import log_run_summary
 from gcn_flax.workdir.samples import write_samples
 from gcn_flax.workdir.stop_signal import StopSignal
 from gcn_flax.workdir.training_log import TrainingLog, not_vital
+from gcn_flax.workdir.wandb_writer import open_wandb
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import ImageIdLog, MetricWriter
 
@@ -39,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, data: RunData | None = None) -> bool:
-  """Trains to `config.total_steps`, resuming from the newest checkpoint of the workdir.
+  """Trains to `config.total_steps`, or until it stops early, resuming from the newest checkpoint of the workdir.
 
   Args:
     config: config of the run.
@@ -72,7 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
     image_ids = _open_image_id_log(config, workdir, stack)
     trained_on = _begin(config, workdir, checkpoints, data, start)
-    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
+    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start, open_wandb(config, workdir))))
     profiler = stack.enter_context(contextlib.closing(Profiler(workdir, config.profile_at_step)))
     log = TrainingLog(
       writer, setup.schedule, start, total_steps=config.total_steps, every_steps=config.log_every_steps,
@@ -142,7 +144,8 @@ class _Loop:
         is_evaluated = self._evaluate_if_due(state, step)
         stopping = self.stop.requested()
         self._save_if_due(state, step, stopping)
-        if stopping or step == total:
+        is_over = step == total or self._stops_early(step)
+        if stopping or is_over:
           break
         self.profiler.before_step(step)
         with self.log.waiting():
@@ -152,7 +155,7 @@ class _Loop:
         state, metrics = self._train_step(state, batch, is_first=step == start)
         self.log.push(step + 1, metrics, skipped=int(batch["skipped"].sum()))
     self.checkpoints.wait()
-    is_finished = step == total and is_evaluated
+    is_finished = is_over and is_evaluated
     if not is_finished:
       _log.warning("stopped by a signal at step %d of %d. To resume from here: %s", step, total, command())
     return is_finished
@@ -182,6 +185,18 @@ class _Loop:
           evaluate.write_metrics(self.workdir, self.config, self.data, split, step, metrics, self.trained_on)
       self.checkpoints.metrics.set(step, metrics.scalars[tasks.of(self.config).BEST_METRIC])
       return True
+
+  def _stops_early(self, step: int) -> bool:
+    """Returns True after an evaluation if the best one is `config.early_stop_evaluations` or more behind it."""
+    patience, metrics = self.config.early_stop_evaluations, self.checkpoints.metrics
+    if not patience or metrics.get(step) is None or metrics.evaluations_since_best(step) < patience:
+      return False
+    _log.info(
+      "early stopping: the run is finished at step %d of %d, as %d evaluations brought no better %s. To train on: %s",
+      step, self.config.total_steps, metrics.evaluations_since_best(step), tasks.of(self.config).BEST_METRIC,
+      flag("config.early_stop_evaluations", 0),
+    )  # fmt: skip
+    return True
 
   def _save_if_due(self, state: TrainState, step: int, stopping: bool) -> None:
     is_evaluated = self.checkpoints.metrics.get(step) is not None

@@ -35,6 +35,8 @@ REJECTED = [
   ("data.train_mix", (("shapes", "train", 10**400),), f"{10**400} is no weight for shapes."),
   ("batch_size", 12, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("batch_size", 6, "must be a multiple of the 8 devices. Use 8."),
+  ("wandb_project", "me/mine", "W&B takes at most 128 characters, and none of / \\ # ? % :. Use another name"),
+  ("early_stop_evaluations", -1, "must be from 0 to 2147483647. Use for instance 0."),
   ("seed", -1, "must be from 0 to"),
   ("eval.batch_size", 9, "must be a multiple of the 8 devices. Use 8 or 16."),
   ("data.dataset", "voc2007", "unknown. Use one of shapes, camvid, cityscapes"),
@@ -62,6 +64,9 @@ REJECTED = [
     '''--config.data.train_mix='(("shapes", "train", "all once"), ("shapes", "validation", "all once"))'.''',
   ),
   ("data.color_jitter", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
+  ("data.class_balance", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
+  ("data.rotation", 181.0, "must be from 0.0 to 180.0. Use at most 180.0."),
+  ("data.blur", -1.0, "must be from 0.0 to 100.0. Use for instance 0.0."),
   ("data.data_dir", "gs://bucket/data", "must be a local path"),
   ("eval.tile", (100, 64), f"{SIZE} Use --config.eval.tile='(128, 64)', or () for"),
   ("eval.overlap", 16, "has no effect on whole images, config.eval.tile=(). Use 0, or a tile, for instance --config."),
@@ -69,6 +74,7 @@ REJECTED = [
   ("eval.scales", (20.0,), "must be scale factors from 0.1 to 10. Use for instance --config.eval.scales='(0.75"),
   ("model.backbone", "vgg16", "unknown. Use one of resnet_tiny"),
   ("model.head", "aspp", "unknown. Use one of gcn, trivial, stack, pointwise, classifier."),
+  ("model.init", "he", "unknown. Use one of small_heads, lecun."),
   ("model.kernel_size", 14, "must be odd. Use 13 or 15."),
   ("model.norm", "group", "unknown. Use one of sync, frozen."),
   ("model.dtype", "float16", "unknown. Use one of float32, bfloat16 (did you mean --config.model.dtype=bfloat16?)."),
@@ -79,9 +85,12 @@ REJECTED = [
   ("loss.class_weights", (0.0, 0.0), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
   ("loss.class_weights", ("a",), "must be numbers from 1e-6 to 1e6, or 0, and not all 0."),
   ("loss.label_smoothing", 1.0, "must be from 0.0 to 0.999. Use at most 0.999."),
+  ("loss.focal_gamma", -1.0, "must be from 0.0 to 10.0. Use for instance 0.0."),
+  ("loss.dice_weight", -1.0, "must be from 0.0 to 1000000.0. Use for instance 0.0."),
   ("loss.ohem_fraction", 0.0, "must be from 1e-06 to 1.0. Use for instance 1.0."),
   ("loss.ohem_threshold", 0.7, "has no effect with config.loss.ohem_fraction=1, which keeps every pixel. Set"),
   ("loss.ohem_threshold", 1.1, "must be from 0.0 to 1.0."),
+  ("optimizer.kind", "adam", "unknown. Use one of sgd, adamw"),
   ("optimizer.schedule", "step", "unknown. Use one of poly, cosine."),
   ("optimizer.decayed", "none", "unknown. Use one of kernels, all."),
   ("optimizer.encoder_lr_factor", -1.0, "must be from 0.0 to 1000000.0. Use for instance 1.0."),
@@ -118,6 +127,10 @@ CONFLICTS = {
     {"model.head": "stack", "model.kernel_size": 1},
     "config.model.kernel_size=1: leaves config.model.head='stack' without a layer. Use 3 or more, or",
   ),
+  "Adam that never forgets": (
+    {"optimizer.kind": "adamw", "optimizer.momentum": 1.0},
+    "config.optimizer.momentum=1.0: must be less than 1 with config.optimizer.kind='adamw', whose b1 it is. Use for",
+  ),
   "two origins of the initial weights": (
     {"init_from": "runs/a", "model.pretrained": "b.pth"},
     "config.init_from='runs/a': conflicts with config.model.pretrained='b.pth', both give the encoder's",
@@ -137,6 +150,11 @@ CLASSIFIER_CONFLICTS = [
   ("eval.flip", True, "is not available with config.model.head='classifier'. Use --config.eval.flip=False."),
   ("eval.scales", (0.5, 1.0), "is not available with config.model.head='classifier'. Use --config.eval.scales='(1.0"),
   ("eval.crf.iterations", 10, "is not available with config.model.head='classifier'. Use --config.eval.crf.it"),
+  ("loss.dice_weight", 1.0, "is not available with config.model.head='classifier'. Use --config.loss.dice_weight=0.0."),
+  ("data.rotation", 10.0, "is not available with config.model.head='classifier'. Use --config.data.rotation=0.0."),
+  ("data.vertical_flip", True, "is not available with config.model.head='classifier'. Use --config.data.vertical_f"),
+  ("data.class_balance", 0.5, "is not available with config.model.head='classifier'. Use --config.data.class_bal"),
+  ("data.blur", 1.0, "is not available with config.model.head='classifier'. Use --config.data.blur=0.0."),
   ("mesh.spatial", 2, "splits the rows of label maps, config.model.head='classifier' has none. Use 1."),
 ]  # fmt: skip
 
@@ -286,7 +304,16 @@ def test_an_unknown_field_cannot_be_set():
 
 @pytest.mark.parametrize(
   "field, value",
-  [("total_steps", 7), ("eval_every_steps", 7), ("data.data_dir", "x"), ("eval.batch_size", 7), ("mesh.spatial", 2)],
+  [
+    ("total_steps", 7),
+    ("eval_every_steps", 7),
+    ("data.data_dir", "x"),
+    ("eval.batch_size", 7),
+    ("mesh.spatial", 2),
+    ("model.init", "lecun"),
+    ("early_stop_evaluations", 7),
+    ("wandb_project", "x"),
+  ],
 )
 def test_these_fields_may_change_between_restarts(field, value):
   check_unchanged(get_config().to_dict(), with_fields(get_config(), {field: value}).to_dict())

@@ -21,6 +21,7 @@ FLOORS = {
 ALLOWED = {  # Libraries that only these parts may import.
   "tensorflow": {"workdir"},
   "clu": {"workdir"},
+  "wandb": {"workdir"},
   "tensorflow_datasets": {"input_pipeline"},
   "grain": {"input_pipeline"},
   "orbax": {"training"},

@@ -15,6 +15,7 @@ import pytest
 from gcn_flax import build, train
 from gcn_flax.run_data import RunData
 from gcn_flax.training.checkpoint import Checkpoints, open_checkpoints
+from gcn_flax.training.checkpoint_metrics import CheckpointMetrics
 from gcn_flax.workdir.init_weights import load_init_weights
 from gcn_flax.workdir.training_log import TrainingLog
 from gcn_flax.workdir.workdir import Workdir
@@ -61,6 +62,9 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, s
   if stop_at == 3:
     config.optimizer.ema_decay, config.optimizer.schedule, config.optimizer.encoder_lr_factor = 0.9, "cosine", 0.5
     config.loss.ohem_fraction, config.loss.label_smoothing = 0.5, 0.1
+    config.loss.focal_gamma, config.loss.dice_weight = 2.0, 1.0
+    config.optimizer.kind, config.optimizer.learning_rate = "adamw", 1e-3
+    config.data.rotation, config.data.vertical_flip, config.data.blur, config.data.class_balance = 10.0, True, 1.0, 0.5
   train.run(config, tmp_path / "whole")
 
   assert train.run(config, tmp_path / "parts", stopped_at(config, stop_at, by)) is False
@@ -307,6 +311,44 @@ def test_a_finished_run_does_nothing(config, tmp_path, caplog):
   (tmp_path / "run.json").write_text(json.dumps(record))
   train.run(config, tmp_path)
   assert "an older version began this run: from step 2 on, examples come in the order of this version" in caplog.text
+
+
+# Metrics by step: the best is at step 2, and step 3 is as good, but no better.
+METRICS = {1: 0.1, 2: 0.3, 3: 0.3, 4: 0.2, 5: 0.4, 6: 0.4}
+
+
+@pytest.fixture
+def early_stop_config(config, monkeypatch):
+  """A config that evaluates each step, gets `METRICS`, and stops after two evaluations without a better one."""
+  original = CheckpointMetrics.set
+  monkeypatch.setattr(CheckpointMetrics, "set", lambda self, step, _: original(self, step, METRICS[step]))
+  config.total_steps, config.eval_every_steps, config.early_stop_evaluations = 6, 1, 2
+  return config
+
+
+def test_early_stopping_ends_the_run_and_a_restart_does_not_train_on(early_stop_config, tmp_path, caplog):
+  config = early_stop_config
+  caplog.set_level("INFO")
+  for _ in range(2):
+    assert train.run(config, tmp_path) is True
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 4
+    assert "early stopping: the run is finished at step 4 of 6, as 2 evaluations brought no better mean" in caplog.text
+    caplog.clear()
+  (tmp_path / "checkpoints/scores.json").unlink()
+  assert train.run(config, tmp_path) is True
+  assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 4
+  config.early_stop_evaluations = 0
+  assert train.run(config, tmp_path) is True
+  assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 6
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_a_resumed_run_stops_early_where_an_uninterrupted_one_does(early_stop_config, tmp_path, stop_at):
+  config = early_stop_config
+  assert train.run(config, tmp_path, stopped_at(config, stop_at)) is False
+  assert train.run(config, tmp_path) is True
+  with open_checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest() == 4 and checkpoints.best() == 3
 
 
 def test_init_from_takes_the_weights_and_nothing_else(config, tmp_path):

@@ -56,8 +56,8 @@ class Field:
     total = magnitude.sum(dtype=np.float64)
     if not 0 < total < np.inf:
       raise ValueError(
-        f"the gradient of the class score at pixel {pixel[0]},{pixel[1]} has the sum {total}: there is no receptive field. "
-        "Use another checkpoint."
+        f"the gradient of the class score at pixel {pixel[0]},{pixel[1]} has the sum {total}: there is no receptive "
+        "field. Use another checkpoint."
       )
     return cls(magnitude / total, pixel)
 

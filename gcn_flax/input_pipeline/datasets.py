@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gcn_flax import files, json_files, labels
+from gcn_flax.input_pipeline import class_balance
 from gcn_flax.input_pipeline.examples import JoinedRecords, Source
 from gcn_flax.messages import flag, in_clone, run_in_clone, use_one_of
 from gcn_flax.printable import one_line
@@ -116,6 +117,10 @@ class Dataset:
       return
     sizes = {split: self.source(split).sizes.tolist() for split in self._builder.info.splits}
     files.write(self._folder / _SIZES, json.dumps(sizes))
+
+  def class_presence(self, split: str) -> np.ndarray:
+    """Returns which classes each image of a split contains, bool `[N, C]`. Raises ValueError as `source`."""
+    return class_balance.class_presence(self.source(split), self._folder)
 
   @property
   def _folder(self) -> pathlib.Path:

@@ -160,7 +160,7 @@ def _shares(total: int, weights: Sequence[float]) -> list[int]:
 
 def train_batches(
   sources: Sequence[Source],
-  sampler: MixtureSampler,
+  sampler: Sequence[tuple[int, int]],
   shard: HostShard,
   *,
   seed: int,
@@ -176,7 +176,7 @@ def train_batches(
 
   Args:
     sources: labelled data sets.
-    sampler: maps positions to examples.
+    sampler: maps positions to (source, index), as `MixtureSampler`.
     shard: positions to prepare.
     seed: seed of augmentation.
     augment: `(example, rng) -> example` of a fixed size.

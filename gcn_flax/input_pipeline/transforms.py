@@ -13,6 +13,21 @@ from gcn_flax.rounding import round_up
 Example = dict[str, Any]
 
 
+def random_rotation(example: Example, max_degrees: float, pixel: Sequence[float], rng: np.random.Generator) -> Example:
+  """Rotates an example about its centre by a random angle, at most `max_degrees` to either side; its size stays.
+
+  The image is interpolated bilinearly, the label takes the nearest pixel. Outside of the example, the image gets the
+  colour `pixel`, RGB, rounded, and the label 255.
+  """
+  height, width = example["label"].shape
+  turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), rng.uniform(-max_degrees, max_degrees), 1.0)
+  border = dict(dsize=(width, height), borderMode=cv2.BORDER_CONSTANT)
+  colour = np.round(pixel).tolist()
+  image = cv2.warpAffine(example["image"], turn, flags=cv2.INTER_LINEAR, borderValue=colour, **border)
+  label = cv2.warpAffine(example["label"], turn, flags=cv2.INTER_NEAREST, borderValue=IGNORE, **border)
+  return {**example, "image": image, "label": label}
+
+
 def random_crop(
   example: Example, size: Sequence[int], rng: np.random.Generator, scales: Sequence[float] | None = None
 ) -> Example:
@@ -64,11 +79,18 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, 
 _TO_RGB = np.linalg.inv(_TO_YIQ)
 
 
-def random_flip(example: Example, rng: np.random.Generator) -> Example:
-  """Flips the example horizontally with probability 1/2."""
+def random_flip(example: Example, rng: np.random.Generator, vertical: bool = False) -> Example:
+  """Flips the example horizontally, or vertically, with probability 1/2."""
   if rng.random() < 0.5:
     return example
-  return {**example, "image": cv2.flip(example["image"], 1), "label": cv2.flip(example["label"], 1)}
+  axis = 0 if vertical else 1
+  return {**example, "image": cv2.flip(example["image"], axis), "label": cv2.flip(example["label"], axis)}
+
+
+def random_blur(example: Example, max_sigma: float, rng: np.random.Generator) -> Example:
+  """Blurs the image by a Gaussian whose standard deviation is drawn uniformly from 0 to `max_sigma` pixels."""
+  sigma = rng.uniform(0, max_sigma)
+  return {**example, "image": cv2.GaussianBlur(example["image"], (0, 0), sigma)} if sigma else example
 
 
 def pad(example: Example, size: Sequence[int], pixel: Sequence[float]) -> Example:
@@ -106,8 +128,11 @@ def augment(
   crop: bool,
   flip: bool,
   jitter: float,
+  rotation: float = 0.0,
+  vertical_flip: bool = False,
+  blur: float = 0.0,
 ) -> Example:
-  """Applies random scale and crop, flip and colour jitter as configured, then pads to `crop_size`.
+  """Applies rotation, random scale and crop, flips, blur and colour jitter as configured, then pads to `crop_size`.
 
   The paper only flips and pads (VOC), or flips and crops (Cityscapes).
 
@@ -120,11 +145,20 @@ def augment(
     crop: take a random crop.
     flip: flip horizontally at random.
     jitter: strength of `color_jitter`; 0 for none.
+    rotation: largest angle of `random_rotation`, degrees; 0 for none.
+    vertical_flip: flip vertically at random.
+    blur: largest standard deviation of `random_blur`, pixels; 0 for none.
   """
+  if rotation:
+    example = random_rotation(example, rotation, pixel, rng)
   if crop:
     example = random_crop(example, crop_size, rng, scales)
   if flip:
     example = random_flip(example, rng)
+  if vertical_flip:
+    example = random_flip(example, rng, vertical=True)
+  if blur:
+    example = random_blur(example, blur, rng)
   if jitter:
     example = color_jitter(example, jitter, rng)
   return pad(example, crop_size, pixel)

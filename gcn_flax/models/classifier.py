@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gcn_flax.models.layers import LECUN_NORMAL, SMALL_NORMAL
 from gcn_flax.models.ops import Ops
 from gcn_flax.models.resnet import BACKBONES
 
@@ -22,6 +23,7 @@ class Classifier(nn.Module):
     dtype: dtype of the encoder's computation (mixed precision); parameters, pooling and logits are float32.
     ops: implementations of operations; None for those of the platform that JAX computes on.
     remat: gradient checkpointing in the encoder, see `ResNet`.
+    small_heads: begin with small logits: a tenth of LeCun's standard deviation in the dense layer.
 
   Raises ValueError for image sides that are not multiples of 32.
   """
@@ -33,6 +35,7 @@ class Classifier(nn.Module):
   dtype: jnp.dtype = jnp.float32
   ops: Ops | None = None
   remat: bool = False
+  small_heads: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -42,7 +45,9 @@ class Classifier(nn.Module):
     )  # fmt: skip
     features = BACKBONES[self.backbone](**options, name="encoder")(images, train=train)[-1]
     pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)  # A sum in bfloat16 would lose the last places.
-    return nn.Dense(self.num_classes, dtype=jnp.float32, name="fc")(pooled)  # bfloat16 would make many logits equal.
+    kernel_init = SMALL_NORMAL if self.small_heads else LECUN_NORMAL
+    # bfloat16 would make many logits equal.
+    return nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=kernel_init, name="fc")(pooled)
 
   def raw_logits(self, images: jax.Array, *, train: bool) -> jax.Array:
     """Returns the logits: a vector per image has no other layout."""

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models import heads
-from gcn_flax.models.layers import Deconv
+from gcn_flax.models.layers import LECUN_NORMAL, SMALL_NORMAL, Deconv
 from gcn_flax.models.layout import FeatureMap
 from gcn_flax.models.ops import Ops, current_ops, use_ops
 from gcn_flax.models.resnet import BACKBONES
@@ -31,6 +31,8 @@ class GCN(nn.Module):
     stride_in_1x1: moves the stride of the encoder's bottlenecks, see `ResNet`.
     ops: implementations of operations; None for those of the platform that JAX computes on.
     remat: gradient checkpointing in the encoder, see `ResNet`.
+    small_heads: begin with small logits, so that the first loss is near ln(num_classes): a tenth of LeCun's standard
+      deviation in the last convolutions of each head, and every BR as the identity. False: LeCun normal throughout.
 
   Raises ValueError for an unknown head or backbone, an even kernel size, and image sides that are not multiples of 32.
   """
@@ -46,6 +48,7 @@ class GCN(nn.Module):
   stride_in_1x1: bool = False
   ops: Ops | None = None
   remat: bool = False
+  small_heads: bool = False
 
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     return self.raw_logits(images, train=train).plain().astype(jnp.float32)
@@ -76,7 +79,8 @@ class GCN(nn.Module):
 
   def _head(self, features: jax.Array, level: int) -> FeatureMap:
     """Returns the class scores of one level of the encoder."""
-    options = dict(dtype=self.dtype, name=f"head{level}")
+    last_init = SMALL_NORMAL if self.small_heads else LECUN_NORMAL
+    options = dict(dtype=self.dtype, last_init=last_init, name=f"head{level}")
     if self.head == "gcn":
       head = heads.GlobalConv(self.num_classes, self.kernel_size, **options)
     elif self.head == "trivial":
@@ -93,7 +97,8 @@ class GCN(nn.Module):
     """Applies BR; without it, only the layout changes as it would."""
     if not self.boundary_refine:
       return scores.to(heads.refined_layout(scores.layout))
-    return heads.BoundaryRefine(self.dtype, name=name)(scores)
+    last_init = nn.initializers.zeros if self.small_heads else LECUN_NORMAL
+    return heads.BoundaryRefine(self.dtype, last_init, name=name)(scores)
 
   def _upsample(self, scores: FeatureMap, name: str, stride: int) -> FeatureMap:
     """Upsamples by two, to a map at `stride` of the input."""

@@ -1,16 +1,18 @@
 """Heads that turn feature maps into class scores (Figures 2 B and 4), and the block that refines them (Figure 2 C).
 
 `GlobalConv` is the paper's head; the other heads are those it is compared with. Heads are linear and map
-`[B, H, W, C]` to `[B, H, W, features]`. The block has a ReLU inside and keeps the shape.
+`[B, H, W, C]` to `[B, H, W, features]`; `last_init` initialises the kernels of their last convolutions. The block has
+a ReLU inside and keeps the shape.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.layers import Conv
+from gcn_flax.models.layers import LECUN_NORMAL, Conv
 from gcn_flax.models.layout import FeatureMap, Layout
 from gcn_flax.models.ops import current_ops
 
@@ -33,6 +35,7 @@ class GlobalConv(nn.Module):
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  last_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,9 +48,9 @@ class GlobalConv(nn.Module):
     rows, columns = (current_ops().head_block(self.features, side) for side in (height, width))
     x = FeatureMap.of(x)
     left = conv(tall, name="left_first")(x, Layout(self.features, (rows, 1)))
-    left = conv(wide, name="left_second")(left).plain()
+    left = conv(wide, kernel_init=self.last_init, name="left_second")(left).plain()
     right = conv(wide, name="right_first")(x, Layout(self.features, (1, columns)))
-    right = conv(tall, name="right_second")(right).plain()
+    right = conv(tall, kernel_init=self.last_init, name="right_second")(right).plain()
     return left + right
 
 
@@ -58,12 +61,14 @@ class TrivialConv(nn.Module):
   kernel_size: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  last_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
     size = (self.kernel_size, self.kernel_size)
-    return Conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
+    options = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.last_init)
+    return Conv(self.features, size, **options, name="conv")(x)
 
 
 class ConvStack(nn.Module):
@@ -77,17 +82,18 @@ class ConvStack(nn.Module):
   width: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  last_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     check_kernel_size(self.kernel_size)
     if self.kernel_size == 1:
       raise ValueError("kernel_size=1: a stack of 3 x 3 convolutions needs 3 or more. Use 3, or head 'pointwise'.")
+    conv = functools.partial(Conv, kernel_size=(3, 3), use_bias=self.use_bias, dtype=self.dtype)
     last = (self.kernel_size - 1) // 2 - 1
-    for index in range(last + 1):
-      features = self.features if index == last else self.width
-      x = Conv(features, (3, 3), use_bias=self.use_bias, dtype=self.dtype, name=f"conv{index}")(x)
-    return x
+    for index in range(last):
+      x = conv(self.width, name=f"conv{index}")(x)
+    return conv(self.features, kernel_init=self.last_init, name=f"conv{last}")(x)
 
 
 class PointwiseConv(nn.Module):
@@ -96,10 +102,12 @@ class PointwiseConv(nn.Module):
   features: int
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  last_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return Conv(self.features, (1, 1), use_bias=self.use_bias, dtype=self.dtype, name="conv")(x)
+    options = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.last_init)
+    return Conv(self.features, (1, 1), **options, name="conv")(x)
 
 
 class BoundaryRefine(nn.Module):
@@ -107,16 +115,21 @@ class BoundaryRefine(nn.Module):
 
   Takes an array `[B, H, W, C]` or a `FeatureMap` and returns the same kind. A map in blocks loses its channel padding
   (see `refined_layout`).
+
+  Attributes:
+    dtype: dtype of the computation.
+    last_init: initialiser of the second kernel; if zeros, the block begins as the identity.
   """
 
   dtype: jnp.dtype = jnp.float32
+  last_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, scores: jax.Array | FeatureMap) -> jax.Array | FeatureMap:
     s = FeatureMap.of(scores)
     conv = functools.partial(Conv, s.layout.channels, (3, 3), dtype=self.dtype)
     hidden = conv(name="conv1")(s, s.layout).map(nn.relu)
-    residual = conv(name="conv2")(hidden, refined_layout(s.layout))
+    residual = conv(kernel_init=self.last_init, name="conv2")(hidden, refined_layout(s.layout))
     refined = s.to(residual.layout) + residual
     return refined if isinstance(scores, FeatureMap) else refined.array
 

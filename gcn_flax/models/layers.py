@@ -3,7 +3,7 @@
 Both take an array `[B, H, W, C]` or a `FeatureMap` and return the same kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,12 +13,16 @@ from gcn_flax.models import kernels
 from gcn_flax.models.layout import FeatureMap, Layout, depth_to_space
 from gcn_flax.models.ops import current_ops
 
+LECUN_NORMAL = nn.initializers.lecun_normal()
+# LeCun normal with a tenth of its standard deviation, for the last layer before the logits.
+SMALL_NORMAL = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+
 
 class Conv(nn.Module):
   """Convolution padded as in PyTorch, by `k // 2` on both sides whatever the stride.
 
   Flax's `SAME` pads strided convolutions unevenly, which shifts every feature by a pixel against public ImageNet
-  weights. Parameters and their initialisation are those of `nn.Conv`.
+  weights. Parameters and, by default, their initialisation are those of `nn.Conv`.
 
   Attributes:
     features: channels of the output.
@@ -26,6 +30,7 @@ class Conv(nn.Module):
     stride: stride in both directions.
     use_bias: adds a bias.
     dtype: dtype of the computation; parameters are float32.
+    kernel_init: initialiser of the kernel.
   """
 
   features: int
@@ -33,6 +38,7 @@ class Conv(nn.Module):
   stride: int = 1
   use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  kernel_init: Callable = LECUN_NORMAL
 
   @nn.compact
   def __call__(self, x: jax.Array | FeatureMap, layout: Layout | None = None) -> jax.Array | FeatureMap:
@@ -49,7 +55,7 @@ class Conv(nn.Module):
     before, after = x.layout, layout or Layout(self.features, x.layout.block)
     if (before.in_blocks and before.block != after.block) or (after.in_blocks and self.stride != 1):
       raise ValueError(f"a convolution with stride {self.stride} cannot go from {before} to {after}.")
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), (*self.kernel_size, before.channels, self.features))
+    kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, before.channels, self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
     array, kernel = x.array.astype(self.dtype), kernel.astype(self.dtype)
     strides, padding = (self.stride, self.stride), kernels.same_padding(kernel)

@@ -37,6 +37,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     dtype=jnp.dtype(model.dtype),
     ops=ops_for(platform),
     remat=model.remat,
+    small_heads=model.init == "small_heads",
   )
 
 

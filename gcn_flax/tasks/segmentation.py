@@ -41,6 +41,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int, platform: str) 
     stride_in_1x1=FAMILIES[model.family].stride_in_1x1,
     ops=ops_for(platform),
     remat=model.remat,
+    small_heads=model.init == "small_heads",
   )
 
 
@@ -55,6 +56,9 @@ def augmentation(config: ml_collections.ConfigDict) -> Callable:
     crop=data.random_crop,
     flip=data.random_flip,
     jitter=data.color_jitter,
+    rotation=data.rotation,
+    vertical_flip=data.vertical_flip,
+    blur=data.blur,
   )
 
 

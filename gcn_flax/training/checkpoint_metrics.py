@@ -63,6 +63,11 @@ class CheckpointMetrics:
     evaluated = [step for step in steps if step in self._metrics]
     return max(evaluated, key=lambda step: (self._metrics[step], step), default=None)
 
+  def evaluations_since_best(self, step: int) -> int:
+    """Returns how many evaluations up to a step have followed the best of them, the first of equals."""
+    evaluated = [self._metrics[known] for known in sorted(self._metrics) if known <= step]
+    return len(evaluated) - 1 - evaluated.index(max(evaluated)) if evaluated else 0
+
   def _write(self) -> None:
     if jax.process_index() == 0:
       files.write(self._path, json.dumps(self._metrics) + "\n")

@@ -1,4 +1,7 @@
-"""Cross-entropy of pixels or of whole images, with class weights, label smoothing and hard example mining."""
+"""Cross-entropy of pixels or of whole images, with class weights, label smoothing, focal loss, hard example mining.
+
+Segmentation can add the soft Dice loss.
+"""
 
 import functools
 import math
@@ -13,21 +16,59 @@ from gcn_flax.models.layout import FeatureMap, label_planes
 _STRIP = 32  # Rows of an image whose losses are summed at once; sides of evaluated images are multiples of it.
 
 
-def segmentation_loss(logits: FeatureMap, labels: jax.Array, **options) -> tuple[jax.Array, jax.Array]:
-  """Returns `cross_entropy` of a map of logits in any layout.
+def segmentation_loss(
+  logits: FeatureMap, labels: jax.Array, *, dice_weight: float = 0.0, ignore: int = IGNORE, **options
+) -> tuple[jax.Array, jax.Array]:
+  """Returns `cross_entropy` + `dice_weight` * `dice_loss` of a map of logits in any layout.
 
   Args:
     logits: logits of B images of H x W pixels.
     labels: uint8 `[B, H, W]`, 0 to C - 1 or the ignore label.
+    dice_weight: weight of the soft Dice loss; 0 for none.
+    ignore: label of void pixels.
     **options: options of `cross_entropy`, except `axis`.
 
   Returns:
-    `(sum, weight)`, as `cross_entropy`.
+    `(sum, weight)`, as `cross_entropy`. The Dice loss, a ratio over all pixels given, is multiplied by `weight`: the
+    sums of micro-batches, divided by their weights, give the weighted mean of the Dice losses of the micro-batches.
   """
-  layout = logits.layout
+  layout, axis = logits.layout, -1
   if layout.in_blocks:
-    return cross_entropy(logits.planes(), label_planes(labels, layout.block), axis=3, **options)
-  return cross_entropy(logits.array[..., : layout.channels], labels, **options)
+    array, labels, axis = logits.planes(), label_planes(labels, layout.block), 3
+  else:
+    array = logits.array[..., : layout.channels]
+  total, weight = cross_entropy(array, labels, axis=axis, ignore=ignore, **options)
+  if dice_weight:
+    total += dice_weight * weight * dice_loss(array, labels, axis=axis, ignore=ignore)
+  return total, weight
+
+
+def dice_loss(logits: jax.Array, labels: jax.Array, *, axis: int = -1, ignore: int = IGNORE) -> jax.Array:
+  """Returns the soft Dice loss (Milletari et al., 3DV 2016, without squares) of all pixels that are not void.
+
+  It is 1 minus the mean, over the classes that occur, of `2 * sum(p * y) / sum(p + y)`: p is the probability of the
+  class, y is 1 where it is the true one, and the sums run over all pixels of all images.
+
+  Args:
+    logits: `[..., C]`, any float dtype; computed in float32.
+    labels: `[...]`, 0 to C - 1 or `ignore`.
+    axis: axis of the classes in `logits`.
+    ignore: label of void pixels, which get no gradient either.
+
+  Returns:
+    A float32 scalar from 0 to 1; 0 if all pixels are void.
+  """
+  axis %= logits.ndim
+  log_norm, _ = _terms(logits, labels, axis)
+  log_norm, labels = jnp.expand_dims(log_norm, axis), jnp.expand_dims(labels, axis)
+  probabilities = jnp.where(labels != ignore, jnp.exp(logits.astype(jnp.float32) - log_norm), 0.0)
+  is_true = labels == jax.lax.broadcasted_iota(labels.dtype, logits.shape, axis)
+  pixels = [index for index in range(logits.ndim) if index != axis]
+  hits = jnp.sum(jnp.where(is_true, probabilities, 0.0), pixels)
+  true = jnp.sum(is_true, pixels, dtype=jnp.int32)
+  dice = 2 * hits / jnp.maximum(jnp.sum(probabilities, pixels) + true, 1.0)  # `true` is at least 1 where it counts.
+  occurs = true > 0
+  return jnp.sum(jnp.where(occurs, 1 - dice, 0.0)) / jnp.maximum(jnp.sum(occurs), 1)
 
 
 def evaluation_loss(logits: FeatureMap, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -56,6 +97,7 @@ def cross_entropy(
   ignore: int = IGNORE,
   class_weights: Sequence[float] = (),
   label_smoothing: float = 0.0,
+  focal_gamma: float = 0.0,
   ohem_fraction: float = 1.0,
   ohem_threshold: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
@@ -72,6 +114,8 @@ def cross_entropy(
     ignore: label of void pixels, which get no gradient either.
     class_weights: one weight per class; () for 1 each.
     label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
+    focal_gamma: focal loss (Lin et al., ICCV 2017): multiplies the loss of each pixel by (1 - p) ** focal_gamma, where
+      p is the probability of its true class. `weight` stays as it is. 0 for none.
     ohem_fraction: share of the pixels to train on, those with the largest loss; 1 for all. Void pixels and pixels of
       weight 0 are left out first.
     ohem_threshold: pixels whose true class has a lower probability than this count as well.
@@ -82,19 +126,20 @@ def cross_entropy(
   axis %= logits.ndim
   num_classes = logits.shape[axis]
   valid = labels != ignore
-  channels_last = axis == logits.ndim - 1
-  log_norm, true_logit = (_cross_entropy_terms if channels_last else _planes_cross_entropy_terms)(logits, labels, axis)
+  log_norm, true_logit = _terms(logits, labels, axis)
   unweighted = log_norm - true_logit
   losses, weights = unweighted, jnp.int32(1)
   if class_weights:
     table = jnp.array(class_weights, jnp.float32)
-    weights = _look_up(table, labels, channels_last)
+    weights = _look_up(table, labels, channels_last=axis == logits.ndim - 1)
     losses = unweighted * weights
   if label_smoothing:
     table = jnp.array(class_weights or [1.0] * num_classes, jnp.float32)
     weighted = logits.astype(jnp.float32) * _along(table, axis, logits.ndim)
     spread = log_norm * jnp.mean(table) - jnp.mean(weighted, axis)
     losses = (1 - label_smoothing) * losses + label_smoothing * spread
+  if focal_gamma:
+    losses *= _focal_factor(jnp.where(valid, unweighted, 0.0), focal_gamma)
   if ohem_fraction < 1:
     valid = hardest(jax.lax.stop_gradient(unweighted), valid & (weights > 0), ohem_fraction, ohem_threshold)
   # Ones are summed as integers: float32 stops counting at 2 ** 24, which eight images of 1024 x 2048 reach.
@@ -128,6 +173,17 @@ def _look_up(table: jax.Array, labels: jax.Array, channels_last: bool) -> jax.Ar
   if channels_last:
     return jnp.sum(jax.nn.one_hot(labels, len(table)) * table, -1)
   return sum(jnp.where(labels == index, table[index], 0.0) for index in range(len(table)))
+
+
+def _focal_factor(losses: jax.Array, gamma: float) -> jax.Array:
+  """Returns (1 - p) ** gamma for losses -ln(p). The slope of a power below 1 is infinite at 0, so 1 - p is cut off."""
+  return jnp.maximum(-jnp.expm1(-losses), 1e-6) ** gamma
+
+
+def _terms(logits: jax.Array, labels: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Returns `_cross_entropy_terms` for classes on any axis."""
+  terms = _cross_entropy_terms if axis == logits.ndim - 1 else _planes_cross_entropy_terms
+  return terms(logits, labels, axis)
 
 
 def _cross_entropy_terms(logits: jax.Array, labels: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:

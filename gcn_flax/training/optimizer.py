@@ -1,4 +1,4 @@
-"""The optimizer (SGD with momentum), learning-rate schedules, and the moving average of the weights."""
+"""The optimizer (SGD with momentum, or AdamW), learning-rate schedules, and the moving average of the weights."""
 
 from typing import Any
 
@@ -36,24 +36,31 @@ def kernel_mask(params) -> dict:
   return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def sgd(
+def make_optimizer(
   schedule: optax.Schedule,
   *,
+  kind: str = "sgd",
   momentum: float,
   weight_decay: float,
   clip_norm: float,
   decayed: str = "kernels",
   encoder_lr_factor: float = 1.0,
 ) -> optax.GradientTransformation:
-  """Returns SGD in the order of Caffe and PyTorch: clipping, weight decay, momentum, learning rate.
+  """Returns the optimizer; the gradient is clipped first.
+
+  SGD follows Caffe and PyTorch: weight decay, momentum, learning rate. AdamW (Loshchilov and Hutter, ICLR 2019) is
+  PyTorch's, with b2 = 0.999 and eps = 1e-8: weight decay is multiplied by the learning rate, and not normalised.
 
   Args:
     schedule: step -> learning rate.
-    momentum: fraction of the last update that is kept.
-    weight_decay: factor of the weights that is added to the gradient.
+    kind: `sgd` or `adamw`.
+    momentum: fraction of the last update that SGD keeps; AdamW's b1.
+    weight_decay: factor of the weights that SGD adds to the gradient, and AdamW to the normalised one.
     clip_norm: maximum global norm of the gradient; 0 = no clipping.
     decayed: `kernels`, or `all` to include biases and normalisation.
     encoder_lr_factor: multiplies the learning rate of the encoder.
+
+  Raises ValueError for another kind.
   """
 
   def scale_encoder(updates, params=None):
@@ -63,10 +70,16 @@ def sgd(
       for name, part in updates.items()
     }
 
+  mask = kernel_mask if decayed == "kernels" else None
+  if kind == "sgd":
+    updates = (optax.add_decayed_weights(weight_decay, mask), optax.sgd(schedule, momentum=momentum))
+  elif kind == "adamw":
+    updates = (optax.adamw(schedule, b1=momentum, weight_decay=weight_decay, mask=mask),)
+  else:
+    raise ValueError(f"kind={kind!r}: unknown. Use sgd or adamw.")
   return optax.chain(
     optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-    optax.add_decayed_weights(weight_decay, mask=kernel_mask if decayed == "kernels" else None),
-    optax.sgd(schedule, momentum=momentum),
+    *updates,
     optax.stateless(scale_encoder) if encoder_lr_factor != 1.0 else optax.identity(),
   )
 

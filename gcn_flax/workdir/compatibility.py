@@ -18,9 +18,9 @@ from gcn_flax.workdir.workdir import Workdir
 _log = logging.getLogger(__name__)
 # Fields that may change between restarts; any other change is rejected by name.
 MUTABLE_FIELDS = (
-  "total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints",
-  "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads", "data.num_workers",
-  "eval", "mesh", "model.remat",
+  "total_steps", "log_every_steps", "eval_every_steps", "early_stop_evaluations", "checkpoint_every_steps",
+  "keep_checkpoints", "profile_at_step", "log_image_ids", "data.data_dir", "data.skip_corrupt", "data.num_threads",
+  "data.num_workers", "wandb_project", "eval", "mesh", "model.remat", "model.init",
 )  # fmt: skip
 
 # Names of classes in a message: longest list to show whole, and differences to show of a longer one.

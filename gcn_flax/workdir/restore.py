@@ -59,7 +59,7 @@ def restore_or_init(
 
 
 def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start: int) -> None:
-  """Sets metrics that scores.json has lost, so that the best checkpoint is still known, and not removed.
+  """Sets metrics that scores.json has lost: the best checkpoint stays known, and is not removed; early stopping counts.
 
   Args:
     checkpoints: checkpoints of the workdir.
@@ -67,12 +67,14 @@ def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start
     name: name of the metric there.
     start: step the run continues from; its own metric, if lost, is computed again.
   """
-  steps = checkpoints.steps()
-  for line in read_metrics(workdir / "metrics.jsonl"):
-    step, metric = line["step"], line.get(name)
-    if metric is not None and step < start and step in steps and checkpoints.metrics.get(step) is None:
-      _log.warning("WARNING: the metric of step %d was lost; it is taken from %s.", step, workdir / "metrics.jsonl")
-      checkpoints.metrics.set(step, metric)
+  path, lost = workdir / "metrics.jsonl", {}
+  for line in read_metrics(path):
+    if line.get(name) is not None and line["step"] < start and checkpoints.metrics.get(line["step"]) is None:
+      lost[line["step"]] = line[name]
+  if lost:
+    _log.warning("WARNING: the metrics of steps %s were lost; they are taken from %s.", ", ".join(map(str, lost)), path)
+  for step, metric in lost.items():
+    checkpoints.metrics.set(step, metric)
 
 
 def _init(setup: build.Setup, init_weights: dict[str, Any], seed: int) -> TrainState:

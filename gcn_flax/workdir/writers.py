@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from gcn_flax import files, json_files
+from gcn_flax.workdir.wandb_writer import WandbWriter
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def _json_number(value: Any) -> float | int | None:
 
 
 class MetricWriter:
-  """Writes a run's scalars and pictures to `metrics.jsonl` and TensorBoard, on the first host only.
+  """Writes a run's scalars and pictures to `metrics.jsonl`, TensorBoard and W&B, on the first host only.
 
   `metrics.jsonl` has one object per line, `step` first; numbers that are not finite become null.
 
@@ -61,9 +62,10 @@ class MetricWriter:
     workdir: workdir of the run.
     last_step: step the run continues from. Lines of later steps, and a line that a kill cut short, are removed from an
       existing `metrics.jsonl`. If others are damaged, a copy of the file is kept.
+    wandb: writer of W&B, which is closed with this one; None for none.
   """
 
-  def __init__(self, workdir: Workdir, last_step: int):
+  def __init__(self, workdir: Workdir, last_step: int, wandb: WandbWriter | None = None):
     path = workdir / "metrics.jsonl"
     lines, num_damaged = _parse_lines(path, _METRICS)
     lines = [line for line in lines if line["step"] <= last_step]
@@ -74,33 +76,33 @@ class MetricWriter:
         copy = files.keep_damaged(path)
         _log.warning("WARNING: %s: %d damaged lines are left out. The file is kept as %s.", path, num_damaged, copy)
       self._file = files.Lines(path, [json.dumps(line) for line in lines])
-      self._tensorboard = _tensorboard(workdir)
+      self._others = [writer for writer in (_tensorboard(workdir), wandb) if writer]
 
   def has(self, step: int, key: str) -> bool:
     """Returns True if a line of this step holds `key`."""
     return (step, key) in self._keys
 
   def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends a line to `metrics.jsonl`, flushed on return, and writes to TensorBoard."""
+    """Appends a line to `metrics.jsonl`, flushed on return, and writes to TensorBoard and W&B."""
     self._keys.update((step, key) for key in scalars)
     if not self._writes:
       return
     line = {"step": step, **{key: _json_number(value) for key, value in scalars.items()}}
     self._file.append(json.dumps(line))
-    if self._tensorboard:
-      self._tensorboard.write_scalars(step, scalars)
+    for writer in self._others:
+      writer.write_scalars(step, scalars)
 
   def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-    """Writes RGB uint8 pictures `[H, W, 3]` to TensorBoard."""
-    if self._writes and self._tensorboard:
-      self._tensorboard.write_images(step, {name: picture[None] for name, picture in pictures.items()})
+    """Writes RGB uint8 pictures `[H, W, 3]` to TensorBoard and W&B."""
+    for writer in self._others if self._writes else ():
+      writer.write_images(step, {name: picture[None] for name, picture in pictures.items()})
 
   def close(self) -> None:
     """Closes the files."""
     if self._writes:
       self._file.close()
-      if self._tensorboard:
-        self._tensorboard.close()
+      for writer in self._others:
+        writer.close()
 
 
 class ImageIdLog:

@@ -1,11 +1,15 @@
 """Augmentation transforms image and label alike, and pads with void."""
 
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from gcn_flax.config import get_config
 from gcn_flax.input_pipeline import transforms
+from gcn_flax.tasks import segmentation
 
 
 def example(height, width):
@@ -42,6 +46,125 @@ def test_half_of_the_images_are_flipped():
     for label, is_mirrored in zip(after, mirrored, strict=True)
     if not is_mirrored
   )
+
+
+def test_flips_are_involutions_along_their_axis():
+  before = example(32, 64)
+  seed = next(seed for seed in range(9) if np.random.default_rng(seed).random() >= 0.5)
+  for vertical, mirrored in ((True, np.s_[::-1]), (False, np.s_[:, ::-1])):
+    once = transforms.random_flip(before, np.random.default_rng(seed), vertical)
+    twice = transforms.random_flip(once, np.random.default_rng(seed), vertical)
+    for name in ("image", "label"):
+      np.testing.assert_array_equal(once[name], before[name][mirrored])
+      np.testing.assert_array_equal(twice[name], before[name])
+
+
+class FixedAngle:
+  """Random numbers that are all one angle."""
+
+  def __init__(self, degrees):
+    self.degrees = degrees
+
+  def uniform(self, low, high):
+    assert low <= self.degrees <= high
+    return self.degrees
+
+
+def rotated(before, degrees):
+  return transforms.random_rotation(before, 180.0, (100, 101, 102.6), FixedAngle(degrees))
+
+
+@pytest.mark.parametrize("degrees", [-30.0, 12.5, 75.0])
+def test_rotation_equals_a_computation_pixel_by_pixel(degrees):
+  """Each pixel of the result looks up the place that the rotation takes to it, counter-clockwise for the viewer."""
+  before = example(48, 80)
+  before["image"] = cv2.GaussianBlur(before["image"], (0, 0), 4.0) * 10
+  result, angle = rotated(before, degrees), np.deg2rad(degrees)
+  rows, columns = np.mgrid[:48, :80].astype(float)
+  x, y = columns - 79 / 2, rows - 47 / 2
+  x, y = np.cos(angle) * x - np.sin(angle) * y + 79 / 2, np.sin(angle) * x + np.cos(angle) * y + 47 / 2
+
+  inside = (x >= 0) & (x <= 79) & (y >= 0) & (y <= 47)
+  nearest = before["label"][np.clip(np.rint(y), 0, 47).astype(int), np.clip(np.rint(x), 0, 79).astype(int)]
+  off_border = np.maximum(np.abs(x - 79 / 2) - 79 / 2, np.abs(y - 47 / 2) - 47 / 2)
+  unsure = (np.abs(x % 1 - 0.5) < 0.05) | (np.abs(y % 1 - 0.5) < 0.05) | (np.abs(off_border - 0.5) < 0.05)
+  expected = np.where(off_border < 0.5, nearest, 255)
+  np.testing.assert_array_equal(result["label"][~unsure], expected[~unsure])
+  assert (~unsure).mean() > 0.7 and 0.2 < inside.mean() < 1
+
+  top, left = np.clip(np.floor(y), 0, 46).astype(int), np.clip(np.floor(x), 0, 78).astype(int)
+  down, right, image = (y - top)[..., None], (x - left)[..., None], before["image"].astype(float)
+  upper = image[top, left] * (1 - right) + image[top, left + 1] * right
+  lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
+  difference = np.abs(result["image"] - (upper * (1 - down) + lower * down))
+  assert difference[inside].max() <= 3  # OpenCV rounds places to 1/32 of a pixel.
+  assert (result["image"][off_border > 1] == (100, 101, 103)).all()
+
+
+def test_rotation_by_a_right_angle_moves_pixels_and_invents_no_label():
+  before = example(40, 40)
+  before["label"][before["label"] == 7] = 255
+  result = rotated(before, 90.0)
+  np.testing.assert_array_equal(result["label"], np.rot90(before["label"]))
+  np.testing.assert_array_equal(result["image"], np.rot90(before["image"]))
+  for seed in range(20):
+    turned = transforms.random_rotation(before, 30.0, (0, 0, 0), np.random.default_rng(seed))
+    assert turned["label"].dtype == np.uint8 and set(np.unique(turned["label"])) <= {*np.unique(before["label"]), 255}
+
+
+def test_angles_are_drawn_uniformly_to_both_sides():
+  before, rng = example(32, 64), mock.Mock(uniform=mock.Mock(return_value=0.0))
+  after = transforms.random_rotation(before, 20.0, (0, 0, 0), rng)
+  rng.uniform.assert_called_once_with(-20.0, 20.0)
+  np.testing.assert_array_equal(after["image"], before["image"])
+  np.testing.assert_array_equal(after["label"], before["label"])
+
+
+def test_blur_spreads_a_point_by_its_standard_deviation_and_keeps_the_label():
+  image = np.zeros((65, 65, 3), np.uint8)
+  image[28:37, 28:37] = 255
+  before, found = {"image": image, "label": image[..., 0]}, []
+  square = (9**2 - 1) / 12  # Variance of a row of nine pixels, to which that of the blur is added.
+  for seed in range(40):
+    result = transforms.random_blur(before, 4.0, np.random.default_rng(seed))
+    assert result["label"] is before["label"]
+    rows = result["image"][..., 0].sum(1, dtype=float)
+    assert abs(rows.sum() / image[..., 0].sum(dtype=float) - 1) < 0.03
+    variance = (rows * (np.arange(65) - 32) ** 2).sum() / rows.sum() - square
+    sigma = np.random.default_rng(seed).uniform(0, 4.0)
+    if sigma > 0.5:
+      np.testing.assert_allclose(np.sqrt(max(variance, 0)), sigma, rtol=0.1)
+    found.append(sigma)
+  assert min(found) < 0.5 and max(found) > 3.5
+
+
+@pytest.mark.parametrize("field, value", [("rotation", 30.0), ("vertical_flip", True), ("blur", 3.0)])
+def test_each_augmentation_is_off_until_the_config_asks_for_it(field, value):
+  config = get_config()
+  config.data.crop_size, config.data.random_flip = (32, 64), False
+
+  def images():
+    augment = segmentation.augmentation(config)
+    return [augment(example(32, 64), np.random.default_rng(seed))["image"] for seed in range(5)]
+
+  assert all((image == example(32, 64)["image"]).all() for image in images())
+  config.data[field] = value
+  assert any((image != example(32, 64)["image"]).any() for image in images())
+
+
+def test_an_image_and_its_label_stay_together_under_all_augmentations():
+  """The image is bright where the label says 5, up to the pixels that interpolation and blur mix."""
+  label = np.full((96, 96), 2, np.uint8)
+  label[20:50, 30:80] = 5
+  before = {"image": np.where(label == 5, 250, 10)[..., None].repeat(3, -1).astype(np.uint8), "label": label}
+  settings = options(crop=True, flip=True, vertical_flip=True, rotation=45.0, blur=1.0, scales=(0.7, 1.5))
+  for seed in range(20):
+    result = transforms.augment({**before, "image_id": "a"}, np.random.default_rng(seed), **settings)
+    valid = result["label"] != 255
+    assert result["image"].shape == (32, 64, 3) and set(np.unique(result["label"])) <= {2, 5, 255}
+    assert ((result["image"][..., 0] > 128) == (result["label"] == 5))[valid].mean() > 0.95
+  again = transforms.augment({**before, "image_id": "a"}, np.random.default_rng(19), **settings)
+  np.testing.assert_array_equal(again["image"], result["image"])
 
 
 def test_scale_keeps_label_values_and_centres():

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +101,14 @@ def test_boundary_refine_equals_torch():
   variables = random_variables(BoundaryRefine(), x)
   expected = load_flax(TorchBoundaryRefine(5), variables)(to_torch(x))
   assert_close(BoundaryRefine().apply(variables, x), to_numpy(expected), TOLERANCE)
+
+
+def test_boundary_refine_with_a_second_kernel_of_zeros_begins_as_the_identity():
+  x = random_array(1, 8, 6, 3)
+  refined, _ = BoundaryRefine(last_init=nn.initializers.zeros).init_with_output(jax.random.key(0), x)
+  np.testing.assert_array_equal(refined, x)
+  refined, _ = BoundaryRefine().init_with_output(jax.random.key(0), x)
+  assert (refined != x).all()
 
 
 @pytest.mark.parametrize("k", [2, 4, 0, -3])

@@ -10,6 +10,7 @@ from gcn_flax.training import sharding
 from gcn_flax.training.losses import (
   cross_entropy,
   cross_entropy_of_probabilities,
+  dice_loss,
   evaluation_loss,
   hardest,
   segmentation_loss,
@@ -145,6 +146,79 @@ def test_whole_images_have_a_label_each():
   np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("weights", [(), WEIGHTS], ids=["equal weights", "class weights"])
+def test_focal_loss_and_gradient_equal_torch(gamma, weights):
+  logits, labels = example()
+  loss, gradient = jax.value_and_grad(cross_entropy_sum)(logits, labels, focal_gamma=gamma, class_weights=weights)
+  tensor, target, valid = torch_example(logits, labels)
+  true = tensor.softmax(1).gather(1, target[:, None])[:, 0]
+  each = -torch.log(true) * (1 - true) ** gamma * torch.tensor(weights or [1.0] * CLASSES).double()[target]
+  expected = each[valid].sum()
+  expected.backward()
+  np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+  np.testing.assert_allclose(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def torch_example(logits, labels):
+  """Returns logits `[B, C, H, W]` in float64 that take a gradient, classes (0 for void), and the valid pixels."""
+  tensor = torch.tensor(np.float64(logits).transpose(0, 3, 1, 2), requires_grad=True)
+  labels = torch.from_numpy(labels.astype(np.int64))
+  return tensor, torch.where(labels == 255, 0, labels), labels != 255
+
+
+def test_dice_loss_and_gradient_equal_torch():
+  """Class 4 does not occur, and does not count."""
+  logits, labels = example()
+  labels[labels == 4] = 255
+  loss, gradient = jax.value_and_grad(dice_loss)(logits, labels)
+  tensor, target, valid = torch_example(logits, labels)
+  probabilities, dice = tensor.softmax(1), []
+  for index in (0, 1, 2, 3, 5):
+    p, y = probabilities[:, index][valid], (target == index)[valid].double()
+    dice.append(2 * (p * y).sum() / (p.sum() + y.sum()))
+  expected = 1 - torch.stack(dice).mean()
+  expected.backward()
+  np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+  np.testing.assert_allclose(gradient, tensor.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+  assert (gradient[labels != 255] != 0).any() and not np.asarray(gradient)[labels == 255].any()
+
+
+def test_dice_loss_of_a_perfect_and_of_a_wrong_prediction():
+  labels = random_labels(2, 7, 9, num_classes=CLASSES)
+  right = 100.0 * (labels[..., None] == np.arange(CLASSES)).astype(np.float32)
+  np.testing.assert_allclose(dice_loss(right, labels), 0, atol=1e-6)
+  np.testing.assert_allclose(dice_loss(np.roll(right, 1, -1), labels), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [Layout(3), Layout(3, (2, 2))], ids=["plain", "blocks"])
+@pytest.mark.parametrize("label", [0, 2, 255])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("options", [dict(dice_weight=1.0), dict(focal_gamma=0.5), dict(focal_gamma=2.0)], ids=str)
+def test_dice_and_focal_loss_are_finite_at_extremes(layout, label, scale, options):
+  """One class only, or void only; logits that are equal, or as far apart as the prediction can be sure."""
+  array = FeatureMap.of(scale * np.tile(np.float32([0, -1, 1]), (1, 4, 4, 1))).to(layout).array
+  labels = np.full((1, 4, 4), label, np.uint8)
+
+  def loss(array):
+    return segmentation_loss(FeatureMap(array, layout), labels, **options)
+
+  (total, weight), gradient = jax.value_and_grad(loss, has_aux=True)(array)
+  assert np.isfinite(total) and np.isfinite(gradient).all()
+  if label == 255:
+    assert total == weight == 0 and not np.asarray(gradient).any()
+
+
+def test_dice_loss_is_added_by_weight():
+  """Micro-batches: the sum over the weight is the mean of their Dice losses, weighted by their valid pixels."""
+  logits, labels = example()
+  parts = [segmentation_loss(FeatureMap.of(logits[i : i + 1]), labels[i : i + 1], dice_weight=3.0) for i in range(2)]
+  counts = (labels != 255).sum((1, 2))
+  dice = sum(n * dice_loss(logits[i : i + 1], labels[i : i + 1]) for i, n in enumerate(counts)) / counts.sum()
+  expected = cross_entropy_sum(logits, labels) / counts.sum() + 3.0 * dice
+  np.testing.assert_allclose(sum(part[0] for part in parts) / sum(part[1] for part in parts), expected, rtol=1e-5)
+
+
 class TestHardest:
   def setup_method(self):
     rng = np.random.default_rng(1)
@@ -206,13 +280,15 @@ BLOCKS = Layout(CLASSES, (2, 2), 30)  # Six channels of padding.
     pytest.param(dict(class_weights=WEIGHTS), id="class weights"),
     pytest.param(dict(label_smoothing=0.1, class_weights=WEIGHTS), id="smoothing"),
     pytest.param(dict(ohem_fraction=0.3, ohem_threshold=0.05), id="hardest"),
+    pytest.param(dict(focal_gamma=2.0, class_weights=WEIGHTS), id="focal"),
+    pytest.param(dict(dice_weight=2.0, ohem_fraction=0.3), id="dice"),
   ],
 )
 def test_segmentation_loss_of_blocks_equals_that_of_the_plain_layout(options):
   logits, labels = 4 * random_array(2, 8, 12, CLASSES), random_labels(2, 8, 12, num_classes=CLASSES)
 
   def plain_loss(logits):
-    return cross_entropy(logits, labels, **options)
+    return segmentation_loss(FeatureMap.of(logits), labels, **options)
 
   def blocks_loss(array):
     return segmentation_loss(FeatureMap(array, BLOCKS), labels, **options)
