@@ -165,7 +165,7 @@ def test_a_missing_library_is_named_before_any_work(run, monkeypatch, name):
 
 @pytest.mark.slow
 def test_errors_in_the_training_data_are_found(tmp_path):
-  """Of the scenes of docs/EXPLAIN.md, by a network that was trained on the wrong masks, too."""
+  """Finds the three wrong masks of docs/EXPLAIN.md, although the network was trained on them, too."""
   scenes = tmp_path / "scenes"
   planted_errors.write(scenes, planted_errors.COUNTS)
   prepare("folder", str(scenes), str(tmp_path / "data"))
