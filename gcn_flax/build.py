@@ -2,19 +2,22 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from gcn_flax import tasks
 from gcn_flax.config import is_classifier
 from gcn_flax.messages import flag
+from gcn_flax.models import initializers
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.tasks import segmentation
 from gcn_flax.training import optimizer, sharding, steps
@@ -29,7 +32,8 @@ class Setup:
     network: a `GCN`, or a `Classifier`.
     mesh: mesh of the devices.
     schedule: step -> learning rate.
-    init: `seed -> TrainState`, jitted; the state is created on its devices.
+    init: `(seed, weights) -> TrainState` on its devices: drawn by `models.initializers`, then replaced by the parts of
+      the network that `weights` has.
     train_step: `(state, batch) -> (state, metrics)`, jitted; it donates the old state.
     eval_step: `(weights, batch) -> predictions` of each image, and their losses if the batch has labels, jitted;
       `weights` as from `TrainState.weights`, predictions and losses as from the task's `inference`.
@@ -39,7 +43,7 @@ class Setup:
   network: nn.Module
   mesh: Mesh
   schedule: optax.Schedule
-  init: Callable[[int], TrainState]
+  init: Callable[..., TrainState]
   train_step: Callable[[TrainState, Any], tuple[TrainState, Any]]
   eval_step: Callable[[Any, Any], Any]
   state_shapes: TrainState
@@ -64,8 +68,8 @@ def build(
   replicated = sharding.replicated(mesh)
   network = task.network(config, num_classes, platform or mesh.devices.flat[0].platform)
   schedule, tx = _optimizer(config)
-  init = _make_init(config, network, tx)
-  shapes = jax.eval_shape(init, 0)
+  variables = initializers.trace(network)
+  shapes = _state_shapes(config, initializers.shapes(variables), tx)
   train_step = steps.make_train_step(
     network, tx, _loss(config, num_classes), config.accumulate_steps, config.optimizer.ema_decay
   )
@@ -74,7 +78,7 @@ def build(
     network=network,
     mesh=mesh,
     schedule=schedule,
-    init=jax.jit(init, out_shardings=replicated),
+    init=functools.partial(_init, variables, shapes, mesh, FAMILIES[config.model.family].arrays()),
     train_step=jax.jit(train_step, in_shardings=(replicated, None), out_shardings=replicated, donate_argnums=0),
     eval_step=sharding.per_device_jit(eval_step, mesh),
     state_shapes=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), shapes),
@@ -111,24 +115,40 @@ def _optimizer(config: ml_collections.ConfigDict) -> tuple[optax.Schedule, optax
   return schedule, tx
 
 
-def _make_init(
-  config: ml_collections.ConfigDict, network: nn.Module, tx: optax.GradientTransformation
-) -> Callable[[int], TrainState]:
-  def init(seed):
-    # The smallest image will do: the shapes of the weights do not depend on it.
-    # XLA takes 0.1 s to compile each draw by threefry, JAX's default, and a third of that by rbg.
-    key = jax.random.key(seed, impl="rbg")
-    variables = network.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
-    weights = {name: variables[name] for name in COLLECTIONS}
-    return TrainState(
-      step=jnp.int32(0),
-      **weights,
-      opt_state=tx.init(weights["params"]),
-      normalization=jax.tree.map(jnp.asarray, FAMILIES[config.model.family].arrays()),
-      ema=weights if config.optimizer.ema_decay else {},
-    )
+def _state_shapes(
+  config: ml_collections.ConfigDict, variables: dict[str, Any], tx: optax.GradientTransformation
+) -> TrainState:
+  weights = {name: variables[name] for name in COLLECTIONS}
+  normalization = FAMILIES[config.model.family].arrays()
+  return TrainState(
+    step=jax.ShapeDtypeStruct((), jnp.int32),
+    **weights,
+    opt_state=jax.eval_shape(tx.init, weights["params"]),
+    normalization=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), normalization),
+    ema=weights if config.optimizer.ema_decay else {},
+  )
 
-  return init
+
+def _init(
+  variables: dict[str, Any],
+  shapes: TrainState,
+  mesh: Mesh,
+  normalization: dict[str, np.ndarray],
+  seed: int,
+  weights: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),
+) -> TrainState:
+  drawn = initializers.draw(variables, seed)
+  merged = {name: {**drawn[name], **weights.get(name, {})} for name in COLLECTIONS}
+  state = TrainState(
+    step=np.int32(0),
+    **merged,
+    opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.opt_state),  # As those of optax begin.
+    normalization=normalization,
+    ema={},
+  )
+  # Each array gets memory of its own, also the averages, which begin as copies: the train step donates the state.
+  ema = sharding.replicate(merged, mesh) if shapes.ema else {}
+  return sharding.replicate(state, mesh).replace(ema=ema)
 
 
 def _loss(config: ml_collections.ConfigDict, num_classes: int) -> Callable:

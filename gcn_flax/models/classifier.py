@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.layers import LECUN_NORMAL, SMALL_NORMAL
+from gcn_flax.models.initializers import LECUN_NORMAL, SMALL_NORMAL
 from gcn_flax.models.ops import Ops
 from gcn_flax.models.resnet import BACKBONES
 

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models import heads
-from gcn_flax.models.layers import LECUN_NORMAL, SMALL_NORMAL, Deconv
+from gcn_flax.models.initializers import LECUN_NORMAL, SMALL_NORMAL, ZEROS
+from gcn_flax.models.layers import Deconv
 from gcn_flax.models.layout import FeatureMap
 from gcn_flax.models.ops import Ops, current_ops, use_ops
 from gcn_flax.models.resnet import BACKBONES
@@ -97,7 +98,7 @@ class GCN(nn.Module):
     """Applies BR; without it, only the layout changes as it would."""
     if not self.boundary_refine:
       return scores.to(heads.refined_layout(scores.layout))
-    last_init = nn.initializers.zeros if self.small_heads else LECUN_NORMAL
+    last_init = ZEROS if self.small_heads else LECUN_NORMAL
     return heads.BoundaryRefine(self.dtype, last_init, name=name)(scores)
 
   def _upsample(self, scores: FeatureMap, name: str, stride: int) -> FeatureMap:

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gcn_flax.models.layers import LECUN_NORMAL, Conv
+from gcn_flax.models.initializers import LECUN_NORMAL
+from gcn_flax.models.layers import Conv
 from gcn_flax.models.layout import FeatureMap, Layout
 from gcn_flax.models.ops import current_ops
 

@@ -10,12 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from gcn_flax.models import kernels
+from gcn_flax.models.initializers import BILINEAR, LECUN_NORMAL
 from gcn_flax.models.layout import FeatureMap, Layout, depth_to_space
 from gcn_flax.models.ops import current_ops
-
-LECUN_NORMAL = nn.initializers.lecun_normal()
-# LeCun normal with a tenth of its standard deviation, for the last layer before the logits.
-SMALL_NORMAL = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
 
 
 class Conv(nn.Module):
@@ -70,20 +67,6 @@ class Conv(nn.Module):
     return FeatureMap(y, after) if is_map else y
 
 
-def bilinear_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-  """Initialises a 4 x 4 transposed convolution `[4, 4, C, C]` as bilinear interpolation by two.
-
-  Each class is at first interpolated by itself, without the other classes. The paper does not give the initialisation
-  of its deconvolutions; this is FCN's (Long et al., CVPR 2015).
-  """
-  del key
-  height, width, inputs, outputs = shape
-  if (height, width) != (4, 4):
-    raise ValueError(f"bilinear_kernel is for 4 x 4 kernels with stride 2, not {height} x {width}.")
-  taps = jnp.array([0.25, 0.75, 0.75, 0.25], dtype)
-  return jnp.einsum("i,j,ab->ijab", taps, taps, jnp.eye(inputs, outputs, dtype=dtype))
-
-
 class Deconv(nn.Module):
   """Learned upsampling by two: 4 x 4 transposed convolution (deconvolution), stride 2, no bias, C to C channels.
 
@@ -111,7 +94,7 @@ class Deconv(nn.Module):
     channels = x.layout.channels
     x = x.to(Layout(channels, width=current_ops().padded(channels)))
     before, after = x.layout, layout or Layout(channels)
-    kernel = self.param("kernel", bilinear_kernel, (4, 4, channels, channels))
+    kernel = self.param("kernel", BILINEAR, (4, 4, channels, channels))
     array, kernel = x.array.astype(self.dtype), kernel.astype(self.dtype)
     if after.in_blocks:
       kernel = kernels.pad_channels(kernels.sub_pixel(kernel), before.width, after.width)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gcn_flax.models.initializers import ZEROS
 from gcn_flax.models.layers import Conv
 from gcn_flax.models.ops import Ops, current_ops, use_ops
 from gcn_flax.rounding import round_up
@@ -167,7 +168,7 @@ class ResNet(nn.Module):
     check_sides(*images.shape[1:3])
     conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(batch_norm, self.norm, train, self.dtype)
-    last_norm = functools.partial(norm, scale_init=nn.initializers.zeros) if self.zero_init_residual else norm
+    last_norm = functools.partial(norm, scale_init=ZEROS) if self.zero_init_residual else norm
     with use_ops(self.ops):
       x = conv(self.stem, (7, 7), 2, name="conv1")(images)
       x = current_ops().max_pool(nn.relu(norm(name="bn1")(x)))

@@ -77,6 +77,11 @@ def shard_eval_batch(batch: dict[str, np.ndarray], mesh: Mesh, with_label: bool 
   return {name: _to_device(batch[name], NamedSharding(mesh, _EXAMPLES)) for name in names}
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Copies arrays that all hosts have alike to each device."""
+  return jax.tree.map(lambda array: jax.make_array_from_process_local_data(replicated(mesh), np.array(array)), tree)
+
+
 def _to_device(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(array))
 

@@ -3,15 +3,9 @@
 import logging
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from gcn_flax import build
-from gcn_flax.compile_watch import compiling
-from gcn_flax.training import sharding
 from gcn_flax.training.checkpoint import Checkpoints, DamagedCheckpoint
-from gcn_flax.training.state import COLLECTIONS, TrainState
+from gcn_flax.training.state import TrainState
 from gcn_flax.workdir.workdir import Workdir
 from gcn_flax.workdir.writers import read_metrics
 
@@ -55,7 +49,7 @@ def restore_or_init(
     raise ValueError(f"no checkpoint is whole: {' '.join(damaged.values())} Put one back, or use a new workdir.")
   if init_weights is None:  # A folder has the name of a step, but Orbax finds no checkpoint in it.
     raise ValueError(f"{checkpoints.directory} holds no whole checkpoint. Remove its content, or use a new workdir.")
-  return _init(setup, init_weights, seed), 0
+  return setup.init(seed, init_weights), 0
 
 
 def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start: int) -> None:
@@ -75,14 +69,3 @@ def recover_metrics(checkpoints: Checkpoints, workdir: Workdir, name: str, start
     _log.warning("WARNING: the metrics of steps %s were lost; they are taken from %s.", ", ".join(map(str, lost)), path)
   for step, metric in lost.items():
     checkpoints.metrics.set(step, metric)
-
-
-def _init(setup: build.Setup, init_weights: dict[str, Any], seed: int) -> TrainState:
-  with compiling("the initial weights"):
-    state = setup.init(np.uint32(seed))
-  replicated = sharding.replicated(setup.mesh)
-  merged = {
-    name: jax.device_put({**getattr(state, name), **init_weights.get(name, {})}, replicated) for name in COLLECTIONS
-  }
-  # Averages begin as copies: the train step donates both, so each needs its own memory.
-  return state.replace(**merged, ema=jax.tree.map(jnp.copy, merged) if state.ema else {})

@@ -80,7 +80,7 @@ def _build(original, cache, config, num_classes, devices=None, platform=""):
   return dataclasses.replace(cache[key], schedule=build._optimizer(small)[0])
 
 
-def _init(config, shapes, seed):
+def _init(config, shapes, seed, weights=None):
   rng = np.random.default_rng(int(seed))
   state = jax.tree.map(
     lambda leaf: jax.device_put(np.abs(rng.standard_normal(leaf.shape) / 100).astype(leaf.dtype), leaf.sharding), shapes

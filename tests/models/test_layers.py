@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from gcn_flax.models.heads import BoundaryRefine
-from gcn_flax.models.layers import Conv, Deconv, bilinear_kernel
+from gcn_flax.models.layers import Conv, Deconv
 from gcn_flax.models.layout import FeatureMap, Layout
 from tests.models.comparison import TOLERANCE, assert_close, random_array, random_variables
 from tests.torch_reference import load_flax, to_numpy, to_torch
@@ -98,8 +98,3 @@ def test_deconv_at_initialisation_keeps_a_constant_map():
   constants = np.array([1.0, -2.0, 3.5], np.float32)
   y = upsample_at_initialisation(np.broadcast_to(constants, (1, 5, 7, 3)))
   np.testing.assert_allclose(y[:, 1:-1, 1:-1], np.broadcast_to(constants, (1, 8, 12, 3)), rtol=1e-6)
-
-
-def test_bilinear_kernel_is_for_four_by_four_only():
-  with pytest.raises(ValueError, match="not 3 x 5"):
-    bilinear_kernel(jax.random.key(0), (3, 5, 2, 2))
