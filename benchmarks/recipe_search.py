@@ -23,11 +23,12 @@ from gcn_flax.messages import flag  # noqa: E402
 # Median frequency balancing (Eigen and Fergus, ICCV 2015) over the training photos, in the order of the classes: sky,
 # building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist.
 MEDIAN_FREQUENCY = (0.28, 0.20, 4.80, 0.15, 1.00, 0.42, 3.85, 1.97, 0.79, 6.38, 8.86)
+ROOTS = tuple(round(weight**0.5, 2) for weight in MEDIAN_FREQUENCY)
 BASE = {
   "model.init": "small_heads",
   "model.boundary_refine": True,
   "optimizer.kind": "adamw",
-  "optimizer.learning_rate": 0.004,
+  "optimizer.learning_rate": 0.002,
   "optimizer.weight_decay": 0.01,
   "optimizer.schedule": "poly",
   "optimizer.warmup_steps": 40,
@@ -47,9 +48,9 @@ _SGD = {"optimizer.kind": "sgd", "optimizer.learning_rate": 0.05, "optimizer.wei
 TRIALS = {
   "sgd": _SGD,
   "sgd, LeCun's weights": _SGD | {"model.init": "lecun"},
-  "rate 0.001": {"optimizer.learning_rate": 0.001},
-  "rate 0.002": {"optimizer.learning_rate": 0.002},
   "base": {},
+  "rate 0.001": {"optimizer.learning_rate": 0.001},
+  "rate 0.004": {"optimizer.learning_rate": 0.004},
   "rate 0.008": {"optimizer.learning_rate": 0.008},
   "LeCun's weights": {"model.init": "lecun"},
   "decay 0.1": {"optimizer.weight_decay": 0.1},
@@ -57,7 +58,7 @@ TRIALS = {
   "clip 1": {"optimizer.clip_norm": 1.0},
   "moving average 0.98": {"optimizer.ema_decay": 0.98},
   "class weights": {"loss.class_weights": MEDIAN_FREQUENCY},
-  "square roots of class weights": {"loss.class_weights": tuple(round(w**0.5, 2) for w in MEDIAN_FREQUENCY)},
+  "square roots of class weights": {"loss.class_weights": ROOTS},
   "dice": {"loss.dice_weight": 1.0},
   "focal": {"loss.focal_gamma": 2.0},
   "ohem": {"loss.ohem_fraction": 0.25},

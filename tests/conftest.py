@@ -141,25 +141,35 @@ def trained_run(_trained_run, config, tmp_path) -> pathlib.Path:
   return shutil.copytree(_trained_run, tmp_path / "trained")
 
 
-@pytest.fixture
-def fast_runs(monkeypatch):
-  """Makes runs faster: equal configs share the steps they compile, and no reports are drawn."""
+@pytest.fixture(autouse=True)
+def _shared_setups(request, monkeypatch):
+  """Lets runs with the same network, loss and optimizer share the steps that they trace and compile."""
   from gcn_flax import build
-  from gcn_flax.reporting import report
 
   original = build.build
 
   def build_once(config, *args, **kwargs):
-    key = config.to_json(sort_keys=True), str(args), str(kwargs)
+    parts = [getattr(config, name).to_json(sort_keys=True) for name in ("loss", "optimizer", "mesh", "eval")]
+    model = {name: value for name, value in config.model.items() if name != "pretrained"}
+    key = str((parts, model, config.total_steps, config.accumulate_steps, config.data.dataset, args, kwargs))
     if key not in _SETUPS:
+      while len(_SETUPS) >= _MAX_SETUPS:
+        _SETUPS.pop(next(iter(_SETUPS)))
       _SETUPS[key] = original(config, *args, **kwargs)
     return _SETUPS[key]
 
   monkeypatch.setattr(build, "build", build_once)
+
+
+_SETUPS, _MAX_SETUPS = {}, 12
+
+
+@pytest.fixture
+def fast_runs(monkeypatch):
+  """Makes runs faster: no reports are drawn."""
+  from gcn_flax.reporting import report
+
   monkeypatch.setattr(report, "write", lambda *_: None)
-
-
-_SETUPS = {}
 
 
 @pytest.fixture(autouse=True)
