@@ -475,6 +475,7 @@ def test_preparing_annotations_names_the_command(tmp_path, capfd):
   assert f"python -m data.annotations --format=labelme --input={root} --output={root}_masks. Then use" in line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_runs")
 def test_forty_annotated_pictures_become_a_network_by_the_commands_of_the_documentation(tmp_path, monkeypatch):
   """With a small network and few steps."""

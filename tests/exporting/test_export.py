@@ -200,7 +200,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+  "case", [pytest.param(case, marks=() if case in HEADS else pytest.mark.slow) for case in CASES]
+)
 def test_onnx_is_the_network_with_folded_normalisation(case):
   """With random weights and statistics, so that nothing is the identity."""
   backbone, head, family, refine = CASES[case]

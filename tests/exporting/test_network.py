@@ -42,10 +42,7 @@ VARIANTS |= {
   "caffe": dict(backbone="resnet50", family="caffe"),
   "caffe-global": dict(backbone="resnet50_gcn", family="caffe"),
 }
-QUICK = [name for name in VARIANTS if VARIANTS[name]["backbone"] == "resnet_tiny"] + [
-  "resnet18-gcn",
-  "caffe",
-]
+QUICK = [name for name in VARIANTS if VARIANTS[name]["backbone"] == "resnet_tiny"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in QUICK]
 
 

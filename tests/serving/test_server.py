@@ -258,7 +258,7 @@ def test_nothing_is_written(run, tmp_path):
   assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "log"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_it_with_one_line(run, tmp_path, number):
   with serving(run, tmp_path) as server:
     server.ask("health")
@@ -271,6 +271,7 @@ def test_a_signal_stops_it_with_one_line(run, tmp_path, number):
   assert "Traceback" not in log and all(re.match(r"\d\d:\d\d:\d\d (GET|POST) ", line) for line in log.splitlines())
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_served(run, model, tmp_path):
   assert main.main(["gcn_flax", "--mode=export", f"--workdir={run}"]) == 0
   with serving(run / "export" / "network.safetensors", tmp_path) as server:
