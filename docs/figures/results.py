@@ -1,0 +1,88 @@
+"""Writes the tables of README.md and docs/RESULTS.md that are marked `results:` from the files in docs/runs.
+
+  python docs/figures/results.py
+
+A block begins with `<!-- results: NAME -->` and ends with `<!-- end -->`; its content is that of the function `NAME` in
+`BLOCKS`.
+"""
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from gcn_flax.messages import flag  # noqa: E402
+
+PAGES = ("README.md", "docs/RESULTS.md")
+_RUNS = ROOT / "docs" / "runs"
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+  """Writes the blocks of all pages."""
+  for page in PAGES:
+    path = ROOT / page
+    path.write_text(refreshed(path.read_text()))
+
+
+def refreshed(text: str) -> str:
+  """Returns a page with the content of its blocks written anew. Raises KeyError for a block of unknown name."""
+  return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}{match[3]}", text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Returns a Markdown table."""
+  lines = [header, ["---"] * len(header), *rows]
+  return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
+def percent(value: float | None) -> str:
+  """Returns a share of 1 as a percentage with one decimal."""
+  return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _load(name: str) -> dict[str, Any]:
+  return json.loads((_RUNS / f"{name}.json").read_text())
+
+
+def _where(machine: dict[str, Any], date: str) -> str:
+  return f"{machine['cores']} cores of an {machine['cpu']} CPU, {date[:10]}"
+
+
+def camvid_search() -> str:
+  """Returns the table of recipes that were tried on CamVid, best first."""
+  found = _load("recipe_search_camvid")
+  settings, trials = found["settings"], sorted(found["trials"], key=lambda trial: -trial["mean_iou"])
+  classes = list(trials[0]["iou"])
+  rows = [
+    (
+      trial["name"],
+      " ".join(f"`{flag(f'config.{field}', _short(value))}`" for field, value in trial["changes"].items()) or "-",
+      *(percent(trial[name]) for name in ("mean_iou_halfway", "mean_iou", "pixel_accuracy")),
+      *(percent(trial["iou"][name]) for name in classes),
+    )
+    for trial in trials
+  ]
+  steps = settings["steps"]
+  header = ("trial", "flags", f"mIoU, %, step {steps // 2}", f"step {steps}", "pixel accuracy, %", *classes)
+  return (
+    f"\n{settings['backbone']}, seed {settings['seed']}, {steps} steps of 8 crops; "
+    f"{_where(found['machine'], found['machine']['date'])}.\n{table(header, rows)}"
+  )
+
+
+def _short(value: Any) -> Any:
+  """Returns a tuple of JSON as it is written in a flag."""
+  return tuple(value) if isinstance(value, list) else value
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"camvid_search": camvid_search}
+
+
+if __name__ == "__main__":
+  main()

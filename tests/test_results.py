@@ -1,0 +1,39 @@
+"""The tables of README.md and docs/RESULTS.md follow from the files in docs/runs, and these from workdirs."""
+
+import json
+
+import pytest
+
+from docs.figures import results
+from launch import record_run
+
+
+@pytest.mark.parametrize("page", results.PAGES)
+def test_tables_are_those_of_the_runs(page):
+  text = (results.ROOT / page).read_text()
+  assert results.refreshed(text) == text, "run python docs/figures/results.py"
+
+
+def test_a_block_is_written_anew(monkeypatch):
+  monkeypatch.setitem(results.BLOCKS, "name", lambda: "new\n")
+  text = "before\n<!-- results: name -->\nold\n<!-- end -->\nafter\n"
+  assert results.refreshed(text) == text.replace("old", "new")
+  with pytest.raises(KeyError, match="other"):
+    results.refreshed(text.replace("name", "other"))
+
+
+def test_a_run_is_recorded(trained_run, tmp_path, capsys):
+  output = tmp_path / "run.json"
+  assert record_run.main([str(trained_run), str(output)]) == 0
+  found = json.loads(output.read_text())
+  scores = json.loads((trained_run / "eval_validation.json").read_text())
+  assert found["last"]["mean_iou"] == scores["mean_iou"] == found["evaluations"][-1]["mean_iou"]
+  assert (found["seed"], found["total_steps"], found["batch_size"]) == (0, 2, 8)
+  assert found["images_per_second"] > 0 and found["machine"]["cores"] > 0 and found["commit"]
+
+  (trained_run / "eval_validation.json").unlink()
+  assert record_run.main([str(trained_run), str(output)]) == 1
+  assert "eval_validation.json: not found. Give the workdir of a run that has been evalu" in capsys.readouterr().err
+  (trained_run / "eval_validation.json").write_text(json.dumps(scores | {"step": 1}))
+  assert record_run.main([str(trained_run), str(output)]) == 1
+  assert "evaluated at step 1, not at the last, 2." in capsys.readouterr().err
