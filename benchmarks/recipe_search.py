@@ -45,28 +45,26 @@ BASE = {
   "data.class_balance": 0.0,
 }
 _SGD = {"optimizer.kind": "sgd", "optimizer.learning_rate": 0.05, "optimizer.weight_decay": 5e-4}
+_ROOTS = {"loss.class_weights": ROOTS}
 TRIALS = {
   "sgd": _SGD,
-  "sgd, LeCun's weights": _SGD | {"model.init": "lecun"},
   "base": {},
   "rate 0.001": {"optimizer.learning_rate": 0.001},
   "rate 0.004": {"optimizer.learning_rate": 0.004},
   "rate 0.008": {"optimizer.learning_rate": 0.008},
-  "LeCun's weights": {"model.init": "lecun"},
-  "decay 0.1": {"optimizer.weight_decay": 0.1},
-  "cosine": {"optimizer.schedule": "cosine"},
-  "clip 1": {"optimizer.clip_norm": 1.0},
-  "moving average 0.98": {"optimizer.ema_decay": 0.98},
-  "class weights": {"loss.class_weights": MEDIAN_FREQUENCY},
-  "square roots of class weights": {"loss.class_weights": ROOTS},
   "dice": {"loss.dice_weight": 1.0},
-  "focal": {"loss.focal_gamma": 2.0},
-  "ohem": {"loss.ohem_fraction": 0.25},
-  "class balance": {"data.class_balance": 0.5},
-  "scales 0.75 to 1.5": {"data.scales": (0.75, 1.5)},
-  "scales 1 to 2": {"data.scales": (1.0, 2.0)},
-  "colour jitter": {"data.color_jitter": 0.4},
-  "rotation": {"data.rotation": 10.0},
+  "class weights": {"loss.class_weights": MEDIAN_FREQUENCY},
+  "square roots of class weights": _ROOTS,
+  "roots and dice": _ROOTS | {"loss.dice_weight": 1.0},
+  "roots and rate 0.004": _ROOTS | {"optimizer.learning_rate": 0.004},
+  "roots and cosine": _ROOTS | {"optimizer.schedule": "cosine"},
+  "roots and moving average": _ROOTS | {"optimizer.ema_decay": 0.98},
+  "roots and decay 0.1": _ROOTS | {"optimizer.weight_decay": 0.1},
+  "roots and scales 0.75 to 1.5": _ROOTS | {"data.scales": (0.75, 1.5)},
+  "roots and scales 1 to 2": _ROOTS | {"data.scales": (1.0, 2.0)},
+  "roots and class balance": _ROOTS | {"data.class_balance": 0.5},
+  "roots and colour jitter": _ROOTS | {"data.color_jitter": 0.4},
+  "roots and LeCun's weights": _ROOTS | {"model.init": "lecun"},
 }
 
 
