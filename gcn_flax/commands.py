@@ -61,7 +61,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "label_errors": lambda: label_errors.run(config, workdir, given.split, given.checkpoint),
     "compare": lambda: compare.run(config, workdir, given.other),
     "serve": lambda: _serve(config, workdir, given),
-    "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
+    "plan": lambda: plan.run(config, workdir, given.topology, given.batch, given.spatial),
   }
   return commands[given.mode]()
 

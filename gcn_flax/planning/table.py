@@ -20,22 +20,28 @@ def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str
   method = "estimated from the jaxpr"
   if target.is_tpu:
     method = f"compiled ahead of time by libtpu {metadata.version('libtpu')}"
+  sharing = f", {result['spatial']} sharing the rows of each image" if result["spatial"] > 1 else ""
   found = [
     f"{model.backbone}, k = {model.kernel_size}, {model.dtype}, {size}, batch {result['batch_size']} on "
-    f"{result['devices']} devices of {target.name}; {method}, nothing was run.",
+    f"{result['devices']} devices of {target.name}{sharing}; {method}, nothing was run.",
     "",
     *_aligned(_rows(target, result)),
   ]
   if "tried" in result:
-    head = ("examples per device", "fits", "memory", "cycles per pixel")
-    if config.mesh.spatial > 1:
-      head = (f"examples per group of {config.mesh.spatial} devices", *head[1:])
-    tried = [
-      (str(row["batch_per_group"]), _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f"))
-      for row in result["tried"]
-    ]
-    found += ["", *_aligned([head, *tried])]
+    group = f"group of {result['spatial']} devices" if result["spatial"] > 1 else "device"
+    tried = [(str(row["batch_per_group"]), *_compared(row)) for row in result["tried"]]
+    found += ["", *_aligned([(f"examples per {group}", *_COMPARED), *tried])]
+  if "layouts" in result:
+    tried = [(str(row["spatial"]), str(row["batch_per_group"]), *_compared(row)) for row in result["layouts"]]
+    found += ["", *_aligned([("config.mesh.spatial", "examples per group of devices", *_COMPARED), *tried])]
   return [*found, "", *_notes(config, target, result)]
+
+
+_COMPARED = ("fits", "memory", "cycles per pixel")
+
+
+def _compared(row: dict[str, Any]) -> tuple[str, ...]:
+  return _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f")
 
 
 def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, str]]:
