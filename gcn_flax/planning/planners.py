@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from gcn_flax import build, labels, spatial
+from gcn_flax import build, labels, out_of_memory, spatial
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.planning import cost, hardware, libtpu
@@ -179,12 +179,12 @@ class GpuPlanner(Planner):
 
   def _estimate(self, traced: Any, batch_size: int) -> dict[str, Any]:
     del batch_size
-    needed = cost.peak_bytes(traced.jaxpr.jaxpr)
+    needed, limit = cost.peak_bytes(traced.jaxpr.jaxpr), round(out_of_memory.DEFAULT_SHARE * self._gpu.memory)
     gradients = cost.Collective("all-reduce", trees.num_bytes(self._setup.state_shapes.params), 1)
     return _UNKNOWN | {
-      "fits": needed <= self._gpu.memory,
+      "fits": needed <= limit,
       "hbm_bytes": needed,
-      "hbm_limit_bytes": self._gpu.memory,
+      "hbm_limit_bytes": limit,
       "collective_bytes": gradients.bytes_sent(self.num_devices),
     }
 

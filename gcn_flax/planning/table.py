@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from gcn_flax import out_of_memory
 from gcn_flax.planning import hardware
 from gcn_flax.rounding import round_up
 
@@ -89,15 +90,17 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "collectives do not overlap with computation, and exclude the input pipeline."
     )
   else:
-    notes.append(
+    notes += [
       "Memory follows the jaxpr in its own order without fusion: a compiled step needs less. Of the collectives, only "
-      "the all-reduce of the gradients is counted. Cycles and times are not known for GPUs."
-    )
+      "the all-reduce of the gradients is counted. Cycles and times are not known for GPUs.",
+      _gpu_memory(hardware.GPUS[target.generation].memory, result),
+    ]
   micro_batch = result["batch_per_group"] // config.accumulate_steps
   if target.is_tpu and micro_batch % _SUBLANES:
     notes.append(
       f"{micro_batch} examples at once cost a device about as much as {round_up(micro_batch, _SUBLANES)}, "
-      "which fill its vector registers: fewer devices with more examples each may be faster (docs/PERFORMANCE.md)."
+      "which fill its vector registers: fewer devices with more examples each, or devices that share images "
+      "(--spatial=all), may be faster (docs/PERFORMANCE.md)."
     )
   if result["batch_size"] != config.batch_size:
     eval_batch = round_up(config.eval.batch_size, result["devices"])
@@ -107,11 +110,17 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "--config.optimizer.learning_rate."
     )
   if not result["fits"]:
-    notes.append(
-      "To make it fit: fewer examples per device, gradient checkpointing (--config.model.remat=True), a smaller "
-      "config.data.crop_size, or more devices per image (config.mesh.spatial)."
-    )
+    fixes = out_of_memory.training_fixes(config, result["batch_per_group"])
+    sharing = ", or devices that share images (config.mesh.spatial)" if target.is_tpu else ""
+    notes.append(f"To make it fit: {'; '.join(fixes)}{sharing}.")
   return notes
+
+
+def _gpu_memory(memory: int, result: dict[str, Any]) -> str:
+  """Returns the note on the share of a GPU's memory that a program can use."""
+  share, variable = out_of_memory.MAX_SHARE, f"{out_of_memory.SHARE_VARIABLE}={out_of_memory.MAX_SHARE}"
+  note = f"JAX uses {out_of_memory.DEFAULT_SHARE:.0%} of the {_gib(memory)} of a GPU; {variable} raises that"
+  return f"{note}, and then it fits." if not result["fits"] and result["hbm_bytes"] <= share * memory else f"{note}."
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -49,9 +49,10 @@ def test_gpu_plan_needs_no_gpu_and_leaves_unknowns_empty(gpu_plan):
   result, workdir = gpu_plan
   assert json.loads((workdir / "plan.json").read_text()) == result
   assert result["fits"] and result["batch_size"] == 16 and result["cycles"] is None
-  assert result["hbm_limit_bytes"] == 80 << 30 > result["hbm_bytes"] > result["state_bytes"]
+  assert result["hbm_limit_bytes"] == 60 << 30 > result["hbm_bytes"] > result["state_bytes"]
   text = "\n".join(table.lines(small_config(), result))
-  assert "Cycles and times are not known for GPUs." in text and "yes, 0." in text and "of 80.00 GiB" in text
+  assert "Cycles and times are not known for GPUs." in text and "yes, 0." in text and "of 60.00 GiB" in text
+  assert "JAX uses 75% of the 80.00 GiB of a GPU; XLA_CLIENT_MEM_FRACTION=0.95 raises that." in text
 
 
 def test_batch_is_rounded_up_to_the_devices(gpu_plan, tmp_path, capsys):
