@@ -90,7 +90,8 @@ def one_device_results():
 def two_steps(config, devices, platform):
   """Returns (losses, variables) of two steps on images of 256 rows."""
   setup = build_setup(config, devices, platform)
-  spatial, batch_shards = config.mesh.spatial, len(devices) // config.mesh.spatial
+  spatial = config.mesh.spatial or 1
+  batch_shards = len(devices) // spatial
   assert dict(setup.mesh.shape) == {"data": batch_shards, "spatial": spatial}
   state, losses = setup.init(0), []
   for seed in range(2):
