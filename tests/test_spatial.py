@@ -1,13 +1,16 @@
 """The number of devices that share the rows of an image, where the config leaves it open."""
 
+import json
 import re
 import types
 
 import pytest
 
 from configs import cityscapes, silhouettes
-from gcn_flax import build, spatial
+from gcn_flax import build, spatial, train
+from gcn_flax.preflight import preflight
 from gcn_flax.training import sharding
+from gcn_flax.workdir.workdir import Workdir
 
 # (platform, devices, devices of a host, batch size, micro-batches, crop), (devices that share an image, reason)
 CASES = {
@@ -44,69 +47,94 @@ def test_smallest_group_that_holds_8_images_and_divides_their_rows(case):
 
 
 @pytest.fixture
-def config():
-  config = cityscapes.get_config()
-  config.data.crop_size, config.batch_size = (768, 768), 16
-  return config
+def recipe():
+  recipe = cityscapes.get_config()
+  recipe.data.crop_size, recipe.batch_size = (768, 768), 16
+  return recipe
 
 
 def chips(count=8, on_host=4, platform="tpu"):
   return [types.SimpleNamespace(process_index=index // on_host, platform=platform) for index in range(count)]
 
 
-def test_zero_is_the_default_and_chooses(config):
-  assert config.mesh.spatial == 0
-  assert spatial.of(config, chips()) == 4 and spatial.of(config, chips(platform="gpu")) == spatial.of(config) == 1
-  config.data.crop_size = (800, 800)
-  assert spatial.of(config, chips()) == 1 and config.data.crop_size == (800, 800)
+def test_zero_is_the_default_and_chooses(recipe):
+  assert recipe.mesh.spatial == 0
+  assert spatial.of(recipe, chips()) == 4 and spatial.of(recipe, chips(platform="gpu")) == spatial.of(recipe) == 1
+  recipe.data.crop_size = (800, 800)
+  assert spatial.of(recipe, chips()) == 1 and recipe.data.crop_size == (800, 800)
 
 
-def test_a_number_is_kept(config, caplog):
-  config.mesh.spatial = 2
+def test_a_number_is_kept(recipe, caplog):
+  recipe.mesh.spatial = 2
   with caplog.at_level("INFO"):
-    spatial.log_choice(config, chips())
-  assert spatial.of(config, chips()) == 2 and not caplog.text
+    spatial.log_choice(recipe, chips())
+  assert spatial.of(recipe, chips()) == 2 and not caplog.text
 
 
-def test_neither_classifiers_nor_crops_that_are_not_chosen_yet_are_split(config):
+def test_neither_classifiers_nor_crops_that_are_not_chosen_yet_are_split(recipe):
   classifier = silhouettes.get_config()
   classifier.batch_size, classifier.data.crop_size = 16, (256, 256)
   assert spatial.of(classifier, chips()) == 1 and spatial.layouts(classifier, chips()) == [1]
-  config.data.crop_size = ()
-  assert spatial.of(config, chips()) == 1
+  recipe.data.crop_size = ()
+  assert spatial.of(recipe, chips()) == 1
 
 
-def test_the_choice_is_logged(config, caplog):
+def test_the_choice_is_logged(recipe, caplog):
   with caplog.at_level("INFO"):
-    spatial.log_choice(config, chips())
-    spatial.log_choice(config, chips(platform="gpu"))
+    spatial.log_choice(recipe, chips())
+    spatial.log_choice(recipe, chips(platform="gpu"))
   assert caplog.messages == [
     "config.mesh.spatial=0: 4 chips share the rows of each image, so that they hold 8 at once; fewer than 8 cost as "
     "much as 8."
   ]
 
 
-def test_without_a_right_partitioner_rows_are_not_split(config, monkeypatch, caplog):
+def test_without_a_right_partitioner_rows_are_not_split(recipe, monkeypatch, caplog):
   monkeypatch.setattr(sharding, "can_split_rows", lambda: False)
-  assert spatial.of(config, chips()) == 1
-  spatial.log_choice(config, chips())
+  assert spatial.of(recipe, chips()) == 1
+  spatial.log_choice(recipe, chips())
   assert "WARNING: config.mesh.spatial=0: taken as 1, because JAX" in caplog.text and "4 would be faster" in caplog.text
-  config.mesh.spatial = 4
+  recipe.mesh.spatial = 4
   with pytest.raises(ValueError, match="config.mesh.spatial above 1 needs the GSPMD partitioner"):
-    build.build(config, num_classes=19)
+    build.build(recipe, num_classes=19)
 
 
-def test_layouts_divide_host_and_rows(config):
-  assert spatial.layouts(config, chips()) == [1, 2, 4]
-  config.data.crop_size = (800, 800)
-  assert spatial.layouts(config, chips()) == [1]
-  config.data.crop_size = (192, 64)
-  assert spatial.layouts(config, chips(12, 6)) == [1, 2, 3, 6]
+def test_layouts_divide_host_and_rows(recipe):
+  assert spatial.layouts(recipe, chips()) == [1, 2, 4]
+  recipe.data.crop_size = (800, 800)
+  assert spatial.layouts(recipe, chips()) == [1]
+  recipe.data.crop_size = (192, 64)
+  assert spatial.layouts(recipe, chips(12, 6)) == [1, 2, 3, 6]
 
 
-def test_steps_are_built_with_the_chosen_mesh(config, partitioner, monkeypatch):
+@pytest.fixture
+def as_on_tpus(monkeypatch, partitioner):
+  """Chooses for the CPU's devices as for the chips of one TPU host."""
   choose = spatial.choose
   monkeypatch.setattr(spatial, "choose", lambda platform, *args: choose("tpu", *args))
-  config.model.backbone = "resnet_tiny"
-  setup = build.build(config, num_classes=19)
+
+
+def test_steps_are_built_with_the_chosen_mesh(recipe, as_on_tpus):
+  recipe.model.backbone = "resnet_tiny"
+  setup = build.build(recipe, num_classes=19)
   assert dict(setup.mesh.shape) == {"data": 2, "spatial": 4}
+
+
+def test_batches_are_checked_against_the_chosen_groups(config, as_on_tpus, tmp_path):
+  """12 images do not divide over 8 devices, but all 8 can share them."""
+  config.batch_size, config.data.crop_size = 12, (256, 64)
+  preflight(config, Workdir(tmp_path), training=True, split="validation")
+  config.mesh.spatial = 1
+  with pytest.raises(ValueError, match="config.batch_size=12: must be a multiple of the 8 devices"):
+    preflight(config, Workdir(tmp_path), training=True, split="validation")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fast_runs", "as_on_tpus")
+def test_a_run_splits_rows_as_chosen_and_its_config_keeps_the_zero(config, tmp_path, caplog):
+  config.batch_size, config.data.crop_size, config.total_steps = 12, (256, 64), 1
+  with caplog.at_level("INFO"):
+    train.run(config, tmp_path)
+  assert "batches of 12 images of 256 x 64, 12 per 8 devices" in caplog.messages
+  assert "config.mesh.spatial=0: 8 chips share the rows of each image" in caplog.text
+  assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"spatial": 0}
