@@ -47,12 +47,15 @@ def training_fixes(config: ml_collections.ConfigDict, images: int, is_begun: boo
     is_begun: True for a run that goes on.
   """
   remat = [] if config.model.remat else [f"{flag('config.model.remat', True)} (gradient checkpointing)"]
+  can_have_fewer = images > config.accumulate_steps
+  devices = "more devices" if can_have_fewer else "devices with more memory"
   if is_begun:
-    return [*remat, "more devices", "a new workdir with smaller batches or crops"]
+    return [*remat, devices, "a new workdir with other settings"]
   precision = [flag("config.model.dtype", "bfloat16")] if config.model.dtype == "float32" else []
   accumulation = _accumulation(config, images)
-  steps = [*accumulation, *remat] if config.model.norm == "frozen" else [*remat, *accumulation]
-  return [*precision, *steps, "a smaller --config.batch_size or --config.data.crop_size", "more devices"]
+  steps = [*accumulation, *remat] if _accumulates_exactly(config) else [*remat, *accumulation]
+  batch = "--config.batch_size or " if can_have_fewer else ""
+  return [*precision, *steps, f"a smaller {batch}--config.data.crop_size", devices]
 
 
 def inference_fixes(config: ml_collections.ConfigDict, num_devices: int) -> list[str]:
@@ -64,7 +67,7 @@ def inference_fixes(config: ml_collections.ConfigDict, num_devices: int) -> list
     fixes.append(f"a sliding window, for instance {flag('config.eval.tile', (512, 512))}")
   if config.eval.batch_size > num_devices:
     fixes.append(flag("config.eval.batch_size", num_devices))
-  return fixes or ["more devices"]
+  return fixes or ["devices with more memory"]
 
 
 def _accumulation(config: ml_collections.ConfigDict, images: int) -> list[str]:
@@ -73,8 +76,16 @@ def _accumulation(config: ml_collections.ConfigDict, images: int) -> list[str]:
   count = next((count for count in range(present + 1, images + 1) if images % count == 0), None)
   if count is None:
     return []
-  effect = "batch normalisation then sees fewer images at a time" if config.model.norm == "sync" else "the same result"
+  effect = "SyncBN, OHEM and Dice loss then see fewer images at a time"
+  if _accumulates_exactly(config):
+    effect = "the same result"
   return [f"{flag('config.accumulate_steps', count)} (gradient accumulation; {effect})"]
+
+
+def _accumulates_exactly(config: ml_collections.ConfigDict) -> bool:
+  """Returns True if nothing in a train step looks at several images but sums."""
+  loss = config.loss
+  return config.model.norm == "frozen" and loss.ohem_fraction == 1 and not loss.dice_weight
 
 
 def _gpu_share() -> list[str]:

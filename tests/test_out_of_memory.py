@@ -10,7 +10,8 @@ from configs import camvid, silhouettes
 from gcn_flax import command_line, commands, config_checks, out_of_memory
 
 FRACTION, BFLOAT16 = "XLA_CLIENT_MEM_FRACTION=0.95", "--config.model.dtype=bfloat16"
-REMAT, SMALLER = "--config.model.remat=True", "a smaller --config.batch_size"
+REMAT, SMALLER = "--config.model.remat=True", "a smaller --config.batch_size or --config.data.crop_size"
+CROP, MORE_MEMORY = "a smaller --config.data.crop_size", "devices with more memory"
 
 
 @pytest.fixture(autouse=True)
@@ -44,10 +45,17 @@ CASES = {
   "mixed precision": ({"model__dtype": "bfloat16"}, 1, False, (FRACTION, REMAT), (BFLOAT16,)),
   "checkpointing is on": ({"model__remat": True}, 1, False, (BFLOAT16, accumulate(2)), (REMAT,)),
   "accumulation is exact": ({"model__norm": "frozen"}, 1, False, (accumulate(2), "the same result", REMAT), ()),
+  "hard pixels of fewer images": (
+    {"model__norm": "frozen", "loss__ohem_fraction": 0.5},
+    1,
+    False,
+    (REMAT, accumulate(2), "OHEM"),
+    ("the same result",),
+  ),
   "more micro-batches": ({"accumulate_steps": 4}, 1, False, (REMAT, accumulate(8)), ()),
   "a micro-batch that divides": ({"batch_size": 9}, 1, False, (accumulate(3),), ()),
-  "one image at once": ({"accumulate_steps": 16}, 1, False, (REMAT, SMALLER), ("accumulate",)),
-  "one image on each of 16": ({}, 16, False, (REMAT, SMALLER), ("accumulate",)),
+  "one image at once": ({"accumulate_steps": 16}, 1, False, (REMAT, CROP, MORE_MEMORY), ("accumulate", "more devices")),
+  "one image on each of 16": ({}, 16, False, (REMAT, CROP, MORE_MEMORY), ("accumulate", "batch_size", "more devices")),
   "a run that goes on": ({}, 1, True, (FRACTION, REMAT, "more devices", "a new workdir"), (BFLOAT16, "accumulate")),
 }
 
@@ -82,7 +90,7 @@ def test_fixes_for_evaluation():
   assert "a smaller --config.eval.tile." in advice("cpu", 8, "eval", eval__tile=(512, 512))
   classifier = silhouettes.get_config()
   classifier.eval.batch_size = 1
-  assert out_of_memory.inference_fixes(classifier, 1) == ["more devices"]
+  assert out_of_memory.inference_fixes(classifier, 1) == [MORE_MEMORY]
 
 
 @pytest.mark.parametrize("fields", [{}, {"accumulate_steps": 4}, {"batch_size": 9}, {"model__norm": "frozen"}], ids=str)

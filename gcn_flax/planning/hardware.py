@@ -50,7 +50,7 @@ class Gpu:
   """A GPU.
 
   Attributes:
-    memory: bytes that a driver reports.
+    memory: bytes.
     peak: bfloat16 FLOP/s with float32 sums, dense (V100, T4: float16).
   """
 

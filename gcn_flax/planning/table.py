@@ -12,6 +12,7 @@ from gcn_flax.planning import hardware
 from gcn_flax.rounding import round_up
 
 _SUBLANES = 8  # Rows of a TPU's vector register.
+_COMPARED = ("fits", "memory", "cycles per pixel")  # Columns of what `_compared` returns.
 
 
 def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str]:
@@ -36,9 +37,6 @@ def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str
     tried = [(str(row["spatial"]), str(row["batch_per_group"]), *_compared(row)) for row in result["layouts"]]
     found += ["", *_aligned([("config.mesh.spatial", "examples per group of devices", *_COMPARED), *tried])]
   return [*found, "", *_notes(config, target, result)]
-
-
-_COMPARED = ("fits", "memory", "cycles per pixel")
 
 
 def _compared(row: dict[str, Any]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def can_split_rows() -> bool:
 
 
 def _choose_partitioner() -> None:
-  """Chooses GSPMD: Shardy, the default, gives wrong gradients for split rows (jax 0.12.0.1, 4 x 2 CPU devices).
+  """Chooses GSPMD: Shardy, the default, gives wrong gradients of split rows (4 x 2 CPU devices, 0.10.2 to 0.12.0.1).
 
   Raises ValueError if this version of JAX has no GSPMD.
   """
