@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from gcn_flax import tasks
+from gcn_flax import spatial, tasks
 from gcn_flax.config import is_classifier
 from gcn_flax.messages import flag
 from gcn_flax.models import initializers
@@ -64,7 +64,7 @@ def build(
   devices.
   """
   task = tasks.of(config)
-  mesh = sharding.make_mesh(devices, config.mesh.spatial)
+  mesh = sharding.make_mesh(devices, spatial.of(config, devices))
   replicated = sharding.replicated(mesh)
   network = task.network(config, num_classes, platform or mesh.devices.flat[0].platform)
   schedule, tx = _optimizer(config)

@@ -66,6 +66,11 @@ _FLAGS = {
     "N",
     "examples per device, or auto for as many as fit; default: config.batch_size over all devices",
   ),
+  "spatial": (
+    ("plan",),
+    "all",
+    "plan every possible config.mesh.spatial for a TPU; default: its own value, or the one that 0 chooses",
+  ),
   "coordinator": (_EVERY, "HOST:PORT", "address of process 0; SLURM, Open MPI and TPUs need none"),
   "num_processes": (_EVERY, "N", "number of processes of the run, on all hosts"),
   "process_id": (_EVERY, "I", "number of this process, from 0"),
@@ -121,7 +126,9 @@ def _define_flags(argv: Sequence[str], stored: ml_collections.ConfigDict | None)
   flags.DEFINE_string("host", "127.0.0.1", **options["host"])
   flags.DEFINE_integer("port", 8000, lower_bound=0, upper_bound=65535, **options["port"])
   flags.DEFINE_string("checkpoint", "best", **options["checkpoint"])
-  for name in ("workdir", "split", "submission", "export_size", "output", "topology", "batch", "coordinator", "pixel"):
+  for name in (
+    "workdir", "split", "submission", "export_size", "output", "topology", "batch", "spatial", "coordinator", "pixel",
+  ):  # fmt: skip
     flags.DEFINE_string(name, "", **options[name])
   for name in ("num_processes", "process_id"):
     flags.DEFINE_integer(name, None, **options[name])

@@ -15,6 +15,7 @@ from gcn_flax import (
   evaluate,
   explain,
   label_errors,
+  out_of_memory,
   predict,
   search_crf,
   submission,
@@ -61,7 +62,7 @@ def dispatch(config: ml_collections.ConfigDict, given: flags.FlagValues) -> obje
     "label_errors": lambda: label_errors.run(config, workdir, given.split, given.checkpoint),
     "compare": lambda: compare.run(config, workdir, given.other),
     "serve": lambda: _serve(config, workdir, given),
-    "plan": lambda: plan.run(config, workdir, given.topology, given.batch),
+    "plan": lambda: plan.run(config, workdir, given.topology, given.batch, given.spatial),
   }
   return commands[given.mode]()
 
@@ -140,22 +141,14 @@ def _report(error: Exception, given: flags.FlagValues) -> int:
   # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
   if isinstance(error, RuntimeError) or "gloo" in str(error):
     if "RESOURCE_EXHAUSTED" in str(error):
-      return _fail(f"{str(error)[:500]} (out of memory. {_memory_fix(given.mode)})")
+      is_begun = Workdir(given.workdir).is_begun
+      advice = out_of_memory.advice(given.config, given.mode, jax.devices(), is_begun)
+      return _fail(f"{str(error)[:500]} (out of memory. {advice})")
     if "Unable to initialize backend" not in str(error):
       distributed.await_verdict()
       raise error
   full = getattr(error, "errno", None) == errno.ENOSPC
   return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
-
-
-def _memory_fix(mode: str) -> str:
-  fix = "Lower --config.eval.batch_size, or use a sliding window, for instance --config.eval.tile='(512, 512)'"
-  if mode == "train":
-    fix = (
-      "Use --config.model.remat=True, raise --config.accumulate_steps or lower --config.batch_size; if it is "
-      f"evaluation that fails: {fix}"
-    )
-  return fix
 
 
 def _fail(text: str, status: int = 1) -> int:

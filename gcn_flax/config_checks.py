@@ -192,7 +192,7 @@ def _check_optimizer(optimizer: ml_collections.ConfigDict) -> None:
 
 
 def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
-  spatial, crop = config.mesh.spatial, tuple(config.data.crop_size)
+  spatial, crop = config.mesh.spatial or 1, tuple(config.data.crop_size)
   if spatial > 1 and is_classifier(config):
     problem = "splits the rows of label maps, config.model.head='classifier' has none"
     raise error("mesh.spatial", spatial, problem, "Use 1")
@@ -203,17 +203,18 @@ def _check_mesh(config: ml_collections.ConfigDict, training: bool) -> None:
     raise error("data.crop_size", (height, width), problem, f"Use {flag_of('data.crop_size', size)}")
 
 
-def check_devices(config: ml_collections.ConfigDict, num_devices: int, training: bool = True) -> None:
+def check_devices(config: ml_collections.ConfigDict, num_devices: int, spatial: int, training: bool = True) -> None:
   """Checks that batches divide over the devices.
 
   Args:
     config: one that `check_config` has passed.
     num_devices: devices that a batch is split over.
+    spatial: how many of them share the rows of an image.
     training: if False, only the evaluation batch is checked.
 
   Raises ValueError as `check_config`.
   """
-  spatial, accumulate = config.mesh.spatial, config.accumulate_steps
+  accumulate = config.accumulate_steps
   factor = accumulate * max(1, num_devices // spatial)
   if training and config.batch_size % factor:
     devices = f"{num_devices} devices{f' / config.mesh.spatial {spatial}' if spatial > 1 else ''}"

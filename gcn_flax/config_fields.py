@@ -30,7 +30,7 @@ _RANGES = {
   "seed": (0, 2**32 - 1), "log_every_steps": (1, _MAX_STEPS), "eval_every_steps": (1, _MAX_STEPS),
   "early_stop_evaluations": (0, _MAX_STEPS),
   "checkpoint_every_steps": (1, _MAX_STEPS), "keep_checkpoints": (1, _MAX_STEPS), "profile_at_step": (0, _MAX_STEPS),
-  "mesh.spatial": (1, _MAX_PROCESSES), "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, MAX_SIDE),
+  "mesh.spatial": (0, _MAX_PROCESSES), "data.color_jitter": (0.0, 1.0), "data.eval_resize": (1, MAX_SIDE),
   "data.class_balance": (0.0, 1.0), "data.rotation": (0.0, 180.0), "data.blur": (0.0, 100.0),
   "data.num_threads": (1, _MAX_PROCESSES), "data.num_workers": (0, _MAX_PROCESSES),
   "eval.batch_size": (1, _MAX_BATCH), "eval.num_pictures": (0, 64), "eval.overlap": (0, MAX_SIDE),

@@ -6,7 +6,7 @@ import logging
 import jax
 import ml_collections
 
-from gcn_flax import config_checks
+from gcn_flax import config_checks, spatial
 from gcn_flax.config import is_classifier
 from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
@@ -63,7 +63,7 @@ def preflight(
   elif split is not None:
     compatibility.check_classes(config, data.label_set.classes, workdir.path)
   if training or split is not None:
-    config_checks.check_devices(config, jax.device_count(), training)
+    config_checks.check_devices(config, jax.device_count(), spatial.of(config), training)
   return data
 
 

@@ -98,7 +98,7 @@ REJECTED = [
   ("optimizer.learning_rate", -0.1, "must be from 0.0 to 1000000.0. Use for instance 0.01."),
   ("optimizer.learning_rate", float("nan"), "must be from 0.0 to 1000000.0. Use for instance 0.01."),
   ("optimizer.momentum", 1.5, "must be from 0.0 to 1.0. Use at most 1.0."),
-  ("mesh.spatial", 0, "must be from 1 to 1024. Use for instance 1."),
+  ("mesh.spatial", -1, "must be from 0 to 1024. Use for instance 0."),
 ]  # fmt: skip
 
 # (fields and values, message)
@@ -167,7 +167,7 @@ def with_fields(config, fields):
 def validate(config, num_devices=1, training=True):
   """The checks before and after the devices are known."""
   config_checks.check_config(config, training)
-  config_checks.check_devices(config, num_devices, training)
+  config_checks.check_devices(config, num_devices, config.mesh.spatial or 1, training)
 
 
 def rejects(message):

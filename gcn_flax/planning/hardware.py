@@ -47,19 +47,31 @@ HOP = 1e-6  # Latency to the next chip, seconds (Austin et al., How to Scale You
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-  """A GPU, from its data sheet.
+  """A GPU.
 
   Attributes:
     memory: bytes.
-    peak: bfloat16 FLOP/s, dense (V100: float16).
+    peak: bfloat16 FLOP/s with float32 sums, dense (V100, T4: float16).
   """
 
   memory: int
   peak: float
 
 
+# Peaks: NVIDIA's data sheets; for the RTX cards its papers on the Ampere, Ada and Blackwell architectures. Memory: data
+# sheets; ECC, with which T4, L4, A10 and L40S are shipped, takes a sixteenth of it.
+_ECC = 15 / 16
 GPUS = {
+  "rtx3090": Gpu(24 << 30, 71e12),
+  "rtx4090": Gpu(24 << 30, 165.2e12),
+  "rtx5090": Gpu(32 << 30, 209.5e12),
+  "rtx6000-ada": Gpu(48 << 30, 364.2e12),
+  "t4": Gpu(round(_ECC * (16 << 30)), 65e12),
+  "l4": Gpu(round(_ECC * (24 << 30)), 121e12),
+  "a10": Gpu(round(_ECC * (24 << 30)), 125e12),
+  "l40s": Gpu(round(_ECC * (48 << 30)), 362e12),
   "v100": Gpu(16 << 30, 125e12),
+  "a100": Gpu(40 << 30, 312e12),  # The smaller one: what fits it fits both.
   "a100-40gb": Gpu(40 << 30, 312e12),
   "a100-80gb": Gpu(80 << 30, 312e12),
   "h100": Gpu(80 << 30, 989e12),
@@ -96,7 +108,7 @@ def parse_topology(name: str) -> Target:
   """
   generation, _, sides = name.partition(":")
   if not _is_topology(generation, sides):
-    similar = closest(generation, (*TPUS, *GPUS))
+    similar = closest(generation.lower(), (*TPUS, *GPUS))
     hint = f" Did you mean {flag('topology', f'{similar}:{sides}')}?" if _is_topology(similar, sides) else ""
     raise ValueError(
       f"{flag('topology', name)}: must be a TPU slice such as v5e:4x8 or v4:2x2x2 ({', '.join(TPUS)}), or GPUs such "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from gcn_flax import build, labels
+from gcn_flax import build, labels, out_of_memory, spatial
 from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.planning import cost, hardware, libtpu
@@ -41,7 +41,8 @@ class Planner(abc.ABC):
 
   Attributes:
     num_devices: devices of the target.
-    num_groups: groups of devices that share an image; without `config.mesh.spatial` each device is a group.
+    spatial: number of devices that share the rows of an image.
+    num_groups: number of such groups.
   """
 
   def __init__(
@@ -53,9 +54,11 @@ class Planner(abc.ABC):
     platform: str = "",
   ):
     self.config, self.target, self.num_devices = config, target, num_devices
-    self.num_groups = _num_groups(config, target, num_devices)
+    _check_groups(config, target, num_devices)
     num_classes = _num_classes(config)
     self._setup = build.build(config, num_classes=num_classes, devices=devices, platform=platform)
+    self.spatial = self._setup.mesh.shape["spatial"]
+    self.num_groups = num_devices // self.spatial
     # FLOPs are counted without the zeros of space-to-depth kernels, and without what `remat` computes twice.
     plain = ml_collections.ConfigDict(config)
     plain.model.remat = False
@@ -77,11 +80,12 @@ class Planner(abc.ABC):
         f"--batch={round_up(batch_per_group, num_micro_batches)}."
       )
     num_traced = self._setup.mesh.devices.size
-    batch = self._batch_shapes(batch_per_group * num_traced // self.config.mesh.spatial)
+    batch = self._batch_shapes(batch_per_group * num_traced // self.spatial)
     traced, reference = (setup.train_step.trace(setup.state_shapes, batch) for setup in (self._setup, self._reference))
     batch_size = batch_per_group * self.num_groups
     return {
       "devices": self.num_devices,
+      "spatial": self.spatial,
       "batch_size": batch_size,
       "batch_per_group": batch_per_group,
       "state_bytes": trees.num_bytes(self._setup.state_shapes),
@@ -104,13 +108,19 @@ class Planner(abc.ABC):
 
 
 class TpuPlanner(Planner):
-  """Estimates from the step as libtpu compiles it for all devices of a slice."""
+  """Estimates from the step as libtpu compiles it for all devices of a slice.
+
+  Attributes:
+    layouts: values of `config.mesh.spatial` that could be planned.
+  """
 
   def __init__(self, config: ml_collections.ConfigDict, target: hardware.Target):
     self._chip = hardware.TPUS[target.generation]
     devices = libtpu.devices(target, self._chip)
     super().__init__(config, target, len(devices), devices)
     self._devices_per_host = len(devices) // len({device.process_index for device in devices})
+    self.layouts = spatial.layouts(config, devices)
+    spatial.log_choice(config, devices)
 
   def _estimate(self, traced: Any, batch_size: int) -> dict[str, Any]:
     started = time.monotonic()
@@ -169,24 +179,24 @@ class GpuPlanner(Planner):
 
   def _estimate(self, traced: Any, batch_size: int) -> dict[str, Any]:
     del batch_size
-    needed = cost.peak_bytes(traced.jaxpr.jaxpr)
+    needed, limit = cost.peak_bytes(traced.jaxpr.jaxpr), round(out_of_memory.DEFAULT_SHARE * self._gpu.memory)
     gradients = cost.Collective("all-reduce", trees.num_bytes(self._setup.state_shapes.params), 1)
     return _UNKNOWN | {
-      "fits": needed <= self._gpu.memory,
+      "fits": needed <= limit,
       "hbm_bytes": needed,
-      "hbm_limit_bytes": self._gpu.memory,
+      "hbm_limit_bytes": limit,
       "collective_bytes": gradients.bytes_sent(self.num_devices),
     }
 
 
-def _num_groups(config: ml_collections.ConfigDict, target: hardware.Target, num_devices: int) -> int:
-  spatial = config.mesh.spatial
-  if num_devices % spatial:
+def _check_groups(config: ml_collections.ConfigDict, target: hardware.Target, num_devices: int) -> None:
+  """Raises ValueError if `config.mesh.spatial` does not divide the devices."""
+  group = config.mesh.spatial or 1
+  if num_devices % group:
     divisors = ", ".join(str(count) for count in range(1, num_devices + 1) if num_devices % count == 0)
     raise ValueError(
-      f"config.mesh.spatial={spatial} must divide the {num_devices} devices of {target.name}. Use one of {divisors}."
+      f"config.mesh.spatial={group} must divide the {num_devices} devices of {target.name}. Use one of {divisors}."
     )
-  return num_devices // spatial
 
 
 def _num_classes(config: ml_collections.ConfigDict) -> int:

@@ -7,10 +7,12 @@ from typing import Any
 
 import ml_collections
 
+from gcn_flax import out_of_memory
 from gcn_flax.planning import hardware
 from gcn_flax.rounding import round_up
 
 _SUBLANES = 8  # Rows of a TPU's vector register.
+_COMPARED = ("fits", "memory", "cycles per pixel")  # Columns of what `_compared` returns.
 
 
 def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str]:
@@ -20,22 +22,25 @@ def lines(config: ml_collections.ConfigDict, result: dict[str, Any]) -> list[str
   method = "estimated from the jaxpr"
   if target.is_tpu:
     method = f"compiled ahead of time by libtpu {metadata.version('libtpu')}"
+  sharing = f", {result['spatial']} sharing the rows of each image" if result["spatial"] > 1 else ""
   found = [
     f"{model.backbone}, k = {model.kernel_size}, {model.dtype}, {size}, batch {result['batch_size']} on "
-    f"{result['devices']} devices of {target.name}; {method}, nothing was run.",
+    f"{result['devices']} devices of {target.name}{sharing}; {method}, nothing was run.",
     "",
     *_aligned(_rows(target, result)),
   ]
   if "tried" in result:
-    head = ("examples per device", "fits", "memory", "cycles per pixel")
-    if config.mesh.spatial > 1:
-      head = (f"examples per group of {config.mesh.spatial} devices", *head[1:])
-    tried = [
-      (str(row["batch_per_group"]), _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f"))
-      for row in result["tried"]
-    ]
-    found += ["", *_aligned([head, *tried])]
+    group = f"group of {result['spatial']} devices" if result["spatial"] > 1 else "device"
+    tried = [(str(row["batch_per_group"]), *_compared(row)) for row in result["tried"]]
+    found += ["", *_aligned([(f"examples per {group}", *_COMPARED), *tried])]
+  if "layouts" in result:
+    tried = [(str(row["spatial"]), str(row["batch_per_group"]), *_compared(row)) for row in result["layouts"]]
+    found += ["", *_aligned([("config.mesh.spatial", "examples per group of devices", *_COMPARED), *tried])]
   return [*found, "", *_notes(config, target, result)]
+
+
+def _compared(row: dict[str, Any]) -> tuple[str, ...]:
+  return _yes(row["fits"]), _gib(row["hbm_bytes"]), _number(row["cycles_per_pixel"], ".1f")
 
 
 def _rows(target: hardware.Target, result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -83,15 +88,17 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "collectives do not overlap with computation, and exclude the input pipeline."
     )
   else:
-    notes.append(
+    notes += [
       "Memory follows the jaxpr in its own order without fusion: a compiled step needs less. Of the collectives, only "
-      "the all-reduce of the gradients is counted. Cycles and times are not known for GPUs."
-    )
+      "the all-reduce of the gradients is counted. Cycles and times are not known for GPUs.",
+      _gpu_memory(hardware.GPUS[target.generation].memory, result),
+    ]
   micro_batch = result["batch_per_group"] // config.accumulate_steps
   if target.is_tpu and micro_batch % _SUBLANES:
     notes.append(
       f"{micro_batch} examples at once cost a device about as much as {round_up(micro_batch, _SUBLANES)}, "
-      "which fill its vector registers: fewer devices with more examples each may be faster (docs/PERFORMANCE.md)."
+      "which fill its vector registers: fewer devices with more examples each, or devices that share images "
+      "(--spatial=all), may be faster (docs/PERFORMANCE.md)."
     )
   if result["batch_size"] != config.batch_size:
     eval_batch = round_up(config.eval.batch_size, result["devices"])
@@ -101,11 +108,17 @@ def _notes(config: ml_collections.ConfigDict, target: hardware.Target, result: d
       "--config.optimizer.learning_rate."
     )
   if not result["fits"]:
-    notes.append(
-      "To make it fit: fewer examples per device, gradient checkpointing (--config.model.remat=True), a smaller "
-      "config.data.crop_size, or more devices per image (config.mesh.spatial)."
-    )
+    fixes = out_of_memory.training_fixes(config, result["batch_per_group"])
+    sharing = ", or devices that share images (config.mesh.spatial)" if target.is_tpu else ""
+    notes.append(f"To make it fit: {'; '.join(fixes)}{sharing}.")
   return notes
+
+
+def _gpu_memory(memory: int, result: dict[str, Any]) -> str:
+  """Returns the note on the share of a GPU's memory that a program can use."""
+  share, variable = out_of_memory.MAX_SHARE, f"{out_of_memory.SHARE_VARIABLE}={out_of_memory.MAX_SHARE}"
+  note = f"JAX uses {out_of_memory.DEFAULT_SHARE:.0%} of the {_gib(memory)} of a GPU; {variable} raises that"
+  return f"{note}, and then it fits." if not result["fits"] and result["hbm_bytes"] <= share * memory else f"{note}."
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

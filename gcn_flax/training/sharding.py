@@ -36,15 +36,20 @@ def make_mesh(devices: list | None = None, spatial: int = 1) -> Mesh:
   return Mesh(np.array(devices).reshape(-1, spatial), ("data", "spatial"), axis_types=(AxisType.Auto,) * 2)
 
 
+def can_split_rows() -> bool:
+  """Returns True if this version of JAX has a partitioner that is right for split rows: GSPMD, not Shardy alone."""
+  return hasattr(jax.config, "jax_use_shardy_partitioner")
+
+
 def _choose_partitioner() -> None:
-  """Chooses GSPMD, because Shardy, the default, gave wrong gradients for split rows (jax 0.10.2, 4 x 2 CPU devices).
+  """Chooses GSPMD: Shardy, the default, gives wrong gradients of split rows (4 x 2 CPU devices, 0.10.2 to 0.12.0.1).
 
   Raises ValueError if this version of JAX has no GSPMD.
   """
-  if not hasattr(jax.config, "jax_use_shardy_partitioner"):
+  if not can_split_rows():
     raise ValueError(
       f"config.mesh.spatial above 1 needs the GSPMD partitioner, which JAX {jax.__version__} no longer has; with the "
-      "other one, gradients were wrong in JAX 0.10.2. Install JAX 0.10, or set it to 1."
+      "other one, gradients are wrong in JAX 0.12. Install JAX 0.12 or older, or set it to 1."
     )
   jax.config.update("jax_use_shardy_partitioner", False)
 

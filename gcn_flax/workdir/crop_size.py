@@ -43,7 +43,7 @@ def with_crop_size(config: ml_collections.ConfigDict, workdir: Workdir, data: Ru
 
 
 def _chosen(config: ml_collections.ConfigDict, sizes: np.ndarray) -> tuple[int, int]:
-  rows = _STRIDE * config.mesh.spatial
+  rows = _STRIDE * max(1, config.mesh.spatial)
   if config.data.random_crop:
     return crop_of(sizes, rows)
   height, width = canvas_of(sizes.max(axis=0))

@@ -5,7 +5,7 @@ import logging
 import jax
 import ml_collections
 
-from gcn_flax import build
+from gcn_flax import build, spatial
 from gcn_flax.config import ALL_ONCE
 from gcn_flax.run_data import RunData
 
@@ -19,6 +19,7 @@ def log_run_summary(config: ml_collections.ConfigDict, setup: build.Setup, data:
   _log.info("network: %s; %d classes, %.2f million parameters", _network(config.model), classes, parameters / 1e6)
   _log.info("training on %s", _training_data(config, data))
   _log.info("batches of %s", _batch(config, setup))
+  spatial.log_choice(config)
   split, every = config.data.eval_split, config.eval_every_steps
   images = len(data.eval_source(split))
   _log.info("evaluation on %s %s: %s images, every %s steps", config.data.dataset, split, f"{images:,}", f"{every:,}")
@@ -44,7 +45,7 @@ def _training_data(config: ml_collections.ConfigDict, data: RunData) -> str:
 
 def _batch(config: ml_collections.ConfigDict, setup: build.Setup) -> str:
   height, width = config.data.crop_size
-  shards, spatial = setup.mesh.shape["data"], setup.mesh.shape["spatial"]
-  devices = "device" if spatial == 1 else f"{spatial} devices"
+  shards, group = setup.mesh.shape["data"], setup.mesh.shape["spatial"]
+  devices = "device" if group == 1 else f"{group} devices"
   micro_batches = f", in {config.accumulate_steps} micro-batches" if config.accumulate_steps > 1 else ""
   return f"{config.batch_size} images of {height} x {width}, {config.batch_size // shards} per {devices}{micro_batches}"

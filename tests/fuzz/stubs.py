@@ -132,7 +132,7 @@ def _tpu_devices(target, chip):
   count = math.prod(target.sides) * chip.devices_per_chip
   if count > _MAX_DEVICES:
     raise ValueError(f"--topology={target.name!r}: libtpu has no such slice (stub). Use v5e:4x8.")
-  return [types.SimpleNamespace(process_index=index // 4) for index in range(count)]
+  return [types.SimpleNamespace(process_index=index // 4, platform="tpu") for index in range(count)]
 
 
 def _tpu_estimate(planner, traced, batch_size):

@@ -92,6 +92,7 @@ FLAGS = {
     "v5e:" + "9" * 5000 + "x1", "", "cpu", "H100:8", "h100:8 ", "h100:-8", "h100:08",
   ),
   "batch": ("auto", "1", "8", "64", "65", "0", "-1", "many", "", "1.0", "٣", "²", "9" * 30, "9" * 5000, "AUTO"),
+  "spatial": ("all", "", "1", "4", "ALL", "none", "9" * 30),
   "coordinator": (
     "localhost:1234", "localhost", "localhost:", ":1234", "", "localhost:99999", "localhost:0", "[::1]:1234", "a b:1",
     "localhost:²", "\udcff:1",

@@ -1,6 +1,8 @@
 """Chips to plan for, and the compiler for those that are TPUs."""
 
 import os
+import pathlib
+import re
 
 import pytest
 
@@ -34,6 +36,24 @@ def test_unknown_topologies_are_rejected_with_the_known_ones(name):
 def test_a_misspelled_chip_is_answered_with_the_flag_to_type():
   with pytest.raises(ValueError, match=r"^--topology=v5:4x8: must be .* Did you mean --topology=v5\w:4x8\?$"):
     hardware.parse_topology("v5:4x8")
+
+
+@pytest.mark.parametrize(
+  "name, known", [("4090", "rtx4090"), ("L4", "l4"), ("RTX6000Ada", "rtx6000-ada"), ("A100", "a100")]
+)
+def test_other_spellings_of_gpus_are_answered_with_the_flag_to_type(name, known):
+  with pytest.raises(ValueError, match=rf"Did you mean --topology={known}:1\?$"):
+    hardware.parse_topology(f"{name}:1")
+
+
+def test_the_documentation_lists_every_gpu():
+  text = pathlib.Path("docs/CLUSTERS.md").read_text()
+  rows = re.findall(r"^\| (`[a-z0-9-]+`(?:, `[a-z0-9-]+`)*) \| [^|]+ \| ([\d.]+) \| ([\d.,]+) \|", text, re.MULTILINE)
+  listed = {name: row[1:] for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row[0])}
+  assert listed == {
+    name: (f"{gpu.memory / GIB:.1f}".removesuffix(".0"), f"{gpu.peak / 1e12:,.1f}".removesuffix(".0"))
+    for name, gpu in hardware.GPUS.items()
+  }
 
 
 def test_topologies():

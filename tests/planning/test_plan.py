@@ -49,9 +49,10 @@ def test_gpu_plan_needs_no_gpu_and_leaves_unknowns_empty(gpu_plan):
   result, workdir = gpu_plan
   assert json.loads((workdir / "plan.json").read_text()) == result
   assert result["fits"] and result["batch_size"] == 16 and result["cycles"] is None
-  assert result["hbm_limit_bytes"] == 80 << 30 > result["hbm_bytes"] > result["state_bytes"]
+  assert result["hbm_limit_bytes"] == 60 << 30 > result["hbm_bytes"] > result["state_bytes"]
   text = "\n".join(table.lines(small_config(), result))
-  assert "Cycles and times are not known for GPUs." in text and "yes, 0." in text and "of 80.00 GiB" in text
+  assert "Cycles and times are not known for GPUs." in text and "yes, 0." in text and "of 60.00 GiB" in text
+  assert "JAX uses 75% of the 80.00 GiB of a GPU; XLA_CLIENT_MEM_FRACTION=0.95 raises that." in text
 
 
 def test_batch_is_rounded_up_to_the_devices(gpu_plan, tmp_path, capsys):
@@ -107,7 +108,7 @@ def test_no_note_on_micro_batches_that_fill_a_tpus_registers(batch, accumulate_s
 def tpu_notes(batch_per_group, accumulate_steps):
   config = small_config()
   config.accumulate_steps = accumulate_steps
-  result = {"batch_size": 16, "fits": True, "devices": 8, "batch_per_group": batch_per_group}
+  result = {"batch_size": 16, "fits": True, "devices": 8, "spatial": 1, "batch_per_group": batch_per_group}
   return " ".join(table._notes(config, hardware.parse_topology("v5e:2x4"), result))
 
 
@@ -156,6 +157,66 @@ def test_tpu_plan_compiles_a_step(capsys, tmp_path):
   all_reduce = 2 * 7 / 8 * 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
   assert all_reduce < result["collective_bytes"] < 1.5 * all_reduce
   assert 0 < result["scaling"] <= 1 and "Times are calibrated" in capsys.readouterr().out
+
+
+@pytest.fixture
+def fake_compiler(monkeypatch):
+  """Replaces libtpu's compiler; returns the meshes it was given."""
+  meshes = []
+
+  def estimate(planner, traced, batch_size):
+    del traced
+    meshes.append(dict(planner._setup.mesh.shape))
+    cycles_per_pixel = batch_size / planner.spatial
+    return planners._UNKNOWN | {
+      "fits": True, "hbm_bytes": 1, "hbm_limit_bytes": 2, "cycles_per_pixel": cycles_per_pixel,
+    }  # fmt: skip
+
+  monkeypatch.setattr(planners.TpuPlanner, "_estimate", estimate)
+  return meshes
+
+
+def test_tpu_plan_compiles_only_the_chosen_layout(fake_compiler, partitioner, tmp_path, capsys, caplog):
+  config = small_config()
+  config.data.crop_size = (128, 64)
+  with caplog.at_level("INFO"):
+    result = plan.run(config, tmp_path, "v5e:2x4")
+  assert fake_compiler == [{"data": 2, "spatial": 4}]
+  assert (result["spatial"], result["batch_per_group"], result["batch_size"]) == (4, 8, 16) and "layouts" not in result
+  assert "config.mesh.spatial=0: 4 chips share the rows of each image" in caplog.text
+  assert "batch 16 on 8 devices of v5e:2x4, 4 sharing the rows of each image;" in capsys.readouterr().out
+
+
+def test_tpu_plan_of_all_layouts(fake_compiler, partitioner, tmp_path, capsys):
+  config = small_config()
+  config.data.crop_size = (128, 64)
+  result = plan.run(config, tmp_path, "v5e:2x4", spatial="all")
+  assert [mesh["spatial"] for mesh in fake_compiler] == [4, 1, 2] and result["spatial"] == 4
+  assert [(row["spatial"], row["batch_per_group"]) for row in result["layouts"]] == [(1, 2), (2, 4), (4, 8)]
+  assert json.loads((tmp_path / "plan.json").read_text()) == result
+  printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert ["4", "8", "yes", "0.00", "GiB", "4.0"] in printed and ["1", "2", "yes", "0.00", "GiB", "16.0"] in printed
+
+
+@pytest.mark.parametrize("batch", ["2", "auto"])
+def test_a_batch_for_each_device_means_whole_images(batch, fake_compiler, monkeypatch, tmp_path):
+  monkeypatch.setattr(plan, "find_max_batch", lambda planner, multiple: [planner.estimate(2 * multiple)])
+  config = small_config()
+  config.data.crop_size = (128, 64)
+  assert plan.run(config, tmp_path, "v5e:2x4", batch)["spatial"] == 1 and fake_compiler == [{"data": 8, "spatial": 1}]
+
+
+@pytest.mark.parametrize(
+  "topology, spatial, message",
+  [
+    ("v5e:2x4", "4", r"^--spatial=4: must be all. Use --spatial=all, or --config.mesh.spatial=N for one.$"),
+    ("h100:8", "all", r"^--spatial=all: how XLA divides an image over GPUs, h100:8, is not known"),
+  ],
+)
+def test_layouts_that_cannot_be_planned_are_rejected(topology, spatial, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    plan.run(small_config(), tmp_path, topology, spatial=spatial)
+  assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
