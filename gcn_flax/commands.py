@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 
 import jax
 import ml_collections
@@ -15,6 +16,7 @@ from gcn_flax import (
   evaluate,
   explain,
   label_errors,
+  nvidia,
   predict,
   search_crf,
   submission,
@@ -38,6 +40,10 @@ def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
     finished = dispatch(config, given)
   except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
     return _report(error, given)
+  except AssertionError as error:  # JAX asserts that it found a platform.
+    if "_default_backend" not in traceback.extract_tb(error.__traceback__)[-1].line:
+      raise
+    return _fail(f"JAX_PLATFORMS={jax.config.jax_platforms}: none of these is on this machine.{_gpu_fix()}")
   except KeyboardInterrupt:
     return _fail(MESSAGE, INTERRUPTED)
   distributed.leave()
@@ -144,8 +150,15 @@ def _report(error: Exception, given: flags.FlagValues) -> int:
     if "Unable to initialize backend" not in str(error):
       distributed.await_verdict()
       raise error
+    return _fail(f"{error}{_gpu_fix()}")
   full = getattr(error, "errno", None) == errno.ENOSPC
   return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
+
+
+def _gpu_fix() -> str:
+  """Returns why JAX does not see the NVIDIA GPU of this machine, to append to an error; "" without such a GPU."""
+  problem = nvidia.find_problem(nvidia.this_machine())
+  return problem and f" This machine has an NVIDIA GPU: {problem}"
 
 
 def _memory_fix(mode: str) -> str:
