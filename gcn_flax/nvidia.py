@@ -30,7 +30,7 @@ _DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/dxg")  # Linux; Windows' GPU in WSL.
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """What the system tells of its NVIDIA GPUs.
+  """The system's account of its NVIDIA GPUs.
 
   Attributes:
     has_gpu: True if the machine has an NVIDIA GPU, even one that nothing can use yet.
