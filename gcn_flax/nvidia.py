@@ -5,6 +5,7 @@
 prints the file of requirements for this machine, as `make quickstart GPU=1` installs it.
 """
 
+import argparse
 import dataclasses
 import glob
 import os
@@ -12,7 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 Version = tuple[int, ...]
@@ -183,8 +184,9 @@ def _installed(name: str) -> str:
     return ""
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   """Prints the file of requirements for this machine; returns 1 with one line on stderr if no driver can be used."""
+  argparse.ArgumentParser(prog="python -m gcn_flax.nvidia", description=__doc__.splitlines()[0]).parse_args(argv)
   machine = this_machine()
   problem = _driver_problem(machine) if machine.has_gpu else "this machine has no NVIDIA GPU."
   if problem:

@@ -84,7 +84,7 @@ def nvidia_smi(tmp_path, monkeypatch):
 def test_requirements_fit_driver_and_cards(lines, file, nvidia_smi, monkeypatch, capsys):
   nvidia_smi(*lines)
   monkeypatch.setattr(nvidia, "_DEVICE_FILES", ("/dev/null",))
-  assert nvidia.main() == 0
+  assert nvidia.main([]) == 0
   assert capsys.readouterr().out == f"{file}\n"
   assert (ROOT / file).exists()
 
@@ -93,7 +93,7 @@ def test_without_a_usable_gpu_no_requirements_are_named(nvidia_smi, monkeypatch,
   nvidia_smi("NVIDIA-SMI has failed", status=9)
   monkeypatch.setattr(nvidia, "_DEVICE_FILES", ())
   monkeypatch.setattr(nvidia, "_LOADED_DRIVER", "/none")
-  assert nvidia.main() == 1
+  assert nvidia.main([]) == 1
   told = capsys.readouterr()
   assert not told.out and told.err.startswith("error: GPU=1: ") and told.err.count("\n") == 1
 
