@@ -38,12 +38,8 @@ def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
   try:
     log_to_stderr(quiet=_join(given) > 0)
     finished = dispatch(config, given)
-  except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
+  except (ValueError, FloatingPointError, OSError, RuntimeError, AssertionError) as error:
     return _report(error, given)
-  except AssertionError as error:  # JAX asserts that it found a platform.
-    if "_default_backend" not in traceback.extract_tb(error.__traceback__)[-1].line:
-      raise
-    return _fail(f"JAX_PLATFORMS={jax.config.jax_platforms}: none of these is on this machine.{_gpu_fix()}")
   except KeyboardInterrupt:
     return _fail(MESSAGE, INTERRUPTED)
   distributed.leave()
@@ -143,6 +139,10 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
   """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
+  if isinstance(error, AssertionError):
+    if "_default_backend" not in traceback.extract_tb(error.__traceback__)[-1].line:
+      raise error
+    return _fail(f"JAX_PLATFORMS={jax.config.jax_platforms}: none of these is on this machine.{_gpu_fix()}")
   # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
   if isinstance(error, RuntimeError) or "gloo" in str(error):
     if "RESOURCE_EXHAUSTED" in str(error):
