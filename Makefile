@@ -1,27 +1,39 @@
 # Each target creates .venv if needed. Requires Python 3.11 or newer, make and a C compiler; the tests also need C++.
+# GPU=1 adds JAX's packages for NVIDIA GPUs to it, for the CUDA that fits the driver; GPU=0 does not. The default is 1
+# where nvidia-smi lists a GPU.
 
 PYTHON ?= python3
+GPU ?= $(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo 1)
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
+PRODUCT := $(VENV)/product $(if $(filter 1,$(GPU)),$(VENV)/gpu)
+CONSTRAINTS := -c constraints.txt
+# Not 3.13, for which pydensecrf2 1.1 does not compile. The variable is for pyenv's shims.
+NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/null),PYENV_VERSION=3.12 python3.12,$(PYTHON))
+
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-slow fuzz lint format ablation-shapes bench bench-parts bench-growth \
-  bench-startup bench-tpu bench-eval bench-input chaos clean
+.PHONY: help quickstart quickstart-pointwise test test-newest test-slow fuzz lint format ablation-shapes bench bench-parts \
+  bench-growth bench-startup bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
 
-quickstart: $(VENV)/product  ## Train a small GCN on generated scenes: minutes on a laptop.
+quickstart: $(PRODUCT)  ## Train a small GCN on generated scenes: minutes on a laptop.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-quickstart-pointwise: $(VENV)/product  ## The same with 1 x 1 heads, the paper's baseline.
+quickstart-pointwise: $(PRODUCT)  ## The same with 1 x 1 heads, the paper's baseline.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) -m gcn_flax.main --config=configs/quickstart.py:pointwise --workdir=runs/quickstart_pointwise
 
 test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal --durations=10
+
+test-newest:  ## Run them with Python 3.12 and the newest versions of all packages, in an environment of its own.
+	rm -f .venv-newest/product .venv-newest/dev # There may be newer versions than last time.
+	$(MAKE) test VENV=.venv-newest PYTHON="$(NEWEST_PYTHON)" CONSTRAINTS=--upgrade
 
 # Two at a time: they take gigabytes of memory, and many start several processes.
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
@@ -38,7 +50,7 @@ format: $(VENV)/dev  ## Fix style and format.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-ablation-shapes: $(VENV)/product  ## Tables 1 and 5 of the paper on generated scenes: half an hour on 2 cores.
+ablation-shapes: $(PRODUCT)  ## Tables 1 and 5 of the paper on generated scenes: half an hour on 2 cores.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=5 --data=shapes --data_dir=runs/data
@@ -52,7 +64,7 @@ bench-parts: $(VENV)/dev  ## Time each part of that network against PyTorch's, o
 bench-growth: $(VENV)/dev  ## Time train steps for growing k, crop, batch, depth and classes.
 	$(RUN) benchmarks/growth.py --json=runs/bench_growth.json
 
-bench-startup: $(VENV)/product  ## Time the start of training, cold and after a preemption.
+bench-startup: $(PRODUCT)  ## Time the start of training, cold and after a preemption.
 	$(RUN) benchmarks/startup.py --json=runs/bench_startup.json
 
 bench-tpu: $(VENV)/dev  ## Estimate the train step on v5e, v6e and v5p with the TPU compiler: half an hour.
@@ -64,11 +76,11 @@ bench-eval: $(VENV)/dev  ## Measure images per second and memory of evaluation a
 bench-input: $(VENV)/dev  ## Measure decoding and augmentation against a PyTorch DataLoader.
 	$(RUN) benchmarks/input.py --json=runs/bench_input.json
 
-chaos: $(VENV)/product  ## Kill a training run thirty times and compare it with an undisturbed one: 15 minutes.
+chaos: $(PRODUCT)  ## Kill a training run thirty times and compare it with an undisturbed one: 15 minutes.
 	$(RUN) benchmarks/chaos.py --kills=30 --json=runs/chaos.json
 
 clean:  ## Remove the environment and the caches of tests and linter.
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .pytest_cache .ruff_cache
 
 # The tests of pages need Chromium: the system's, Debian's package, or one downloaded by Playwright.
 $(VENV)/browser: $(VENV)/dev
@@ -82,9 +94,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/product: requirements.txt constraints.txt | $(VENV)/bin/python
-	$(PIP) install -q -r requirements.txt -c constraints.txt
+	$(PIP) install -q -r requirements.txt $(CONSTRAINTS)
+	touch $@
+
+$(VENV)/gpu: requirements-gpu.txt requirements-gpu-cuda13.txt constraints.txt $(VENV)/product
+	file=$$($(RUN) -m gcn_flax.nvidia) && echo "NVIDIA GPU: installing $$file; make GPU=0 leaves it out" && \
+	  $(PIP) install -q -r $$file -c constraints.txt
 	touch $@
 
 $(VENV)/dev: requirements-dev.txt requirements-crf.txt $(VENV)/product
-	$(PIP) install -q -r requirements-dev.txt -c constraints.txt
+	$(PIP) install -q -r requirements-dev.txt $(CONSTRAINTS)
 	touch $@

@@ -85,6 +85,18 @@ def build(
   )
 
 
+def train_batch_shapes(
+  config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a global training batch with their shardings, as from `sharding.shard_batch`."""
+  size = tuple(config.data.crop_size)
+  label = ((), jnp.int32) if is_classifier(config) else (size, jnp.uint8)
+  return {
+    name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding.batched(mesh, 1 + len(shape)))
+    for name, (shape, dtype) in {"image": ((*size, 3), jnp.uint8), "label": label}.items()
+  }
+
+
 def with_probabilities(config: ml_collections.ConfigDict, setup: Setup) -> Setup:
   """Returns a setup whose `eval_step` gives the probability of each class, float32 `[B, H, W, C]`; for pixels only."""
   if config.eval.crf.iterations:  # CRF post-processing needs them, too.

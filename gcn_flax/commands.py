@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 
 import jax
 import ml_collections
@@ -15,6 +16,7 @@ from gcn_flax import (
   evaluate,
   explain,
   label_errors,
+  nvidia,
   out_of_memory,
   predict,
   search_crf,
@@ -37,7 +39,7 @@ def run(config: ml_collections.ConfigDict, given: flags.FlagValues) -> int:
   try:
     log_to_stderr(quiet=_join(given) > 0)
     finished = dispatch(config, given)
-  except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
+  except (ValueError, FloatingPointError, OSError, RuntimeError, AssertionError) as error:
     return _report(error, given)
   except KeyboardInterrupt:
     return _fail(MESSAGE, INTERRUPTED)
@@ -138,6 +140,10 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
   """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
+  if isinstance(error, AssertionError):
+    if "_default_backend" not in traceback.extract_tb(error.__traceback__)[-1].line:
+      raise error
+    return _fail(f"JAX_PLATFORMS={jax.config.jax_platforms}: none of these is on this machine.{_gpu_fix()}")
   # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.
   if isinstance(error, RuntimeError) or "gloo" in str(error):
     if "RESOURCE_EXHAUSTED" in str(error):
@@ -147,8 +153,15 @@ def _report(error: Exception, given: flags.FlagValues) -> int:
     if "Unable to initialize backend" not in str(error):
       distributed.await_verdict()
       raise error
+    return _fail(f"{error}{_gpu_fix()}")
   full = getattr(error, "errno", None) == errno.ENOSPC
   return _fail(f"{error}{f' Make room for --workdir={given.workdir}.' if full else ''}")
+
+
+def _gpu_fix() -> str:
+  """Returns why JAX does not see the NVIDIA GPU of this machine, to append to an error; "" without such a GPU."""
+  problem = nvidia.find_problem(nvidia.this_machine())
+  return problem and f" This machine has an NVIDIA GPU: {problem}"
 
 
 def _fail(text: str, status: int = 1) -> int:

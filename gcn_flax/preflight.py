@@ -6,7 +6,7 @@ import logging
 import jax
 import ml_collections
 
-from gcn_flax import config_checks, spatial
+from gcn_flax import config_checks, nvidia, spatial
 from gcn_flax.config import is_classifier
 from gcn_flax.distributed import skip_libtpu
 from gcn_flax.evaluation import crf
@@ -64,7 +64,15 @@ def preflight(
     compatibility.check_classes(config, data.label_set.classes, workdir.path)
   if training or split is not None:
     config_checks.check_devices(config, jax.device_count(), spatial.of(config), training)
+    warn_of_idle_gpu()
   return data
+
+
+def warn_of_idle_gpu() -> None:
+  """Warns with the reason and the fix, if JAX computes on the CPU of a machine that has an NVIDIA GPU."""
+  problem = nvidia.find_problem(nvidia.this_machine()) if jax.default_backend() == "cpu" else ""
+  if problem:
+    _log.warning("WARNING: JAX computes on the CPU, not on the NVIDIA GPU of this machine: %s", problem)
 
 
 def check_pixels(config: ml_collections.ConfigDict, command: str) -> None:

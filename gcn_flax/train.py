@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from gcn_flax import build, evaluate, files, tasks
+from gcn_flax.compile_ahead import compiled_ahead
 from gcn_flax.compile_watch import compiling
 from gcn_flax.config import is_classifier
 from gcn_flax.input_pipeline import loader
@@ -72,6 +73,8 @@ def run(config: ml_collections.ConfigDict, workdir: Workdir | files.Path | str, 
     workdir.check_room(trees.num_bytes(setup.state_shapes))
     checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, config.keep_checkpoints))
     state, start = restore_or_init(setup, checkpoints, init_weights, config.seed, config.total_steps)
+    if start < config.total_steps:
+      setup = stack.enter_context(compiled_ahead(config, setup, data.eval_source(config.data.eval_split)))
     image_ids = _open_image_id_log(config, workdir, stack)
     trained_on = _begin(config, workdir, checkpoints, data, start)
     writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start, open_wandb(config, workdir))))

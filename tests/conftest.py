@@ -8,6 +8,7 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import shutil  # noqa: E402
+from importlib import metadata  # noqa: E402
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -15,6 +16,10 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags.
+
+
+def pytest_report_header():
+  return ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "numpy"))
 
 
 def write_street(root: pathlib.Path, split: str, count: int, seed: int, sizes=((64, 96),)) -> None:

@@ -134,7 +134,7 @@ def test_a_system_without_file_locks_is_told_in_one_line(module, arguments):
   assert done.stderr == "error: gcn_flax needs Linux or macOS; on Windows use WSL.\n"
 
 
-@pytest.mark.parametrize("platform, extra", [("gpu", "cuda12"), ("tpu", "tpu")])
+@pytest.mark.parametrize("platform, extra", [("gpu", "cuda12"), ("gpu-cuda13", "cuda13"), ("tpu", "tpu")])
 def test_the_tested_versions_are_those_that_jax_needs_on_a_platform(platform, extra):
   """Its packages for GPUs and TPUs are not installed here, so nothing else would notice."""
   assert f"jax[{extra}]\n" in (ROOT / f"requirements-{platform}.txt").read_text()

@@ -264,6 +264,7 @@ def test_non_finite_loss_stops_with_its_step_and_is_never_saved(config, tmp_path
         metrics = {**metrics, "loss": metrics["loss"] * np.nan, "finite": np.bool_(False)}
       return state, metrics
 
+    train_step.lower = setup.train_step.lower
     return dataclasses.replace(setup, train_step=train_step)
 
   monkeypatch.setattr(build, "build", failing_at_step_4)

@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from gcn_flax import build, labels, out_of_memory, spatial
-from gcn_flax import config as config_lib
 from gcn_flax.input_pipeline import datasets
 from gcn_flax.planning import cost, hardware, libtpu
 from gcn_flax.rounding import round_up
-from gcn_flax.training import sharding, trees
+from gcn_flax.training import trees
 
 _log = logging.getLogger(__name__)
 _HEARTBEAT = 30  # Seconds between log lines during a compilation of minutes.
@@ -80,7 +78,7 @@ class Planner(abc.ABC):
         f"--batch={round_up(batch_per_group, num_micro_batches)}."
       )
     num_traced = self._setup.mesh.devices.size
-    batch = self._batch_shapes(batch_per_group * num_traced // self.spatial)
+    batch = build.train_batch_shapes(self.config, self._setup.mesh, batch_per_group * num_traced // self.spatial)
     traced, reference = (setup.train_step.trace(setup.state_shapes, batch) for setup in (self._setup, self._reference))
     batch_size = batch_per_group * self.num_groups
     return {
@@ -95,16 +93,6 @@ class Planner(abc.ABC):
   @abc.abstractmethod
   def _estimate(self, traced: Any, batch_size: int) -> dict[str, Any]:
     """Returns memory, cycles and collectives of the traced step, `batch_size` being that of all devices."""
-
-  def _batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    size = tuple(self.config.data.crop_size)
-    label = ((), jnp.int32) if config_lib.is_classifier(self.config) else (size, jnp.uint8)
-    return {
-      name: jax.ShapeDtypeStruct(
-        (batch_size, *shape), dtype, sharding=sharding.batched(self._setup.mesh, 1 + len(shape))
-      )
-      for name, (shape, dtype) in {"image": ((*size, 3), jnp.uint8), "label": label}.items()
-    }
 
 
 class TpuPlanner(Planner):

@@ -64,6 +64,11 @@ def batched(mesh: Mesh, ndim: int = 4) -> NamedSharding:
   return NamedSharding(mesh, _ROWS if ndim > 1 else PartitionSpec("data"))
 
 
+def by_example(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of a batch for `per_device_jit`: whole examples on each device."""
+  return NamedSharding(mesh, _EXAMPLES)
+
+
 def per_device_jit(function: Callable, mesh: Mesh) -> Callable:
   """Jits `(weights, batch) -> results of each example` so that each device works on its own examples alone."""
   return jax.jit(
@@ -79,7 +84,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 def shard_eval_batch(batch: dict[str, np.ndarray], mesh: Mesh, with_label: bool = False) -> dict[str, Any]:
   """Puts this host's shard of a batch for `per_device_jit` on the devices, with whole images on each device."""
   names = ("image", "size", "label") if with_label else ("image", "size")
-  return {name: _to_device(batch[name], NamedSharding(mesh, _EXAMPLES)) for name in names}
+  return {name: _to_device(batch[name], by_example(mesh)) for name in names}
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

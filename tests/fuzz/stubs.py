@@ -98,6 +98,9 @@ class _TrainStep:
     step = jax.device_put(np.asarray(state.step) + np.int32(1), state.step.sharding)
     return state.replace(step=step), {"loss": np.float32(1), "grad_norm": np.float32(1), "finite": np.bool_(True)}
 
+  def lower(self, state, batch):
+    return types.SimpleNamespace(compile=lambda: None)
+
   def trace(self, state, batch):
     """Returns a trace whose "jaxpr" is the shape of the images."""
     return types.SimpleNamespace(jaxpr=types.SimpleNamespace(jaxpr=batch["image"].shape))

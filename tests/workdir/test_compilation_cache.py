@@ -1,11 +1,13 @@
 """Compiled programs are kept in the workdir, and found again."""
 
+import logging
 import os
 import shutil
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src import compiler
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from gcn_flax.workdir.compilation_cache import cache_compilations
@@ -38,11 +40,59 @@ def compile_in(folder):
   return sorted((folder / "compiled").glob("*-cache"))
 
 
-def test_the_users_own_directory_is_kept(tmp_path):
+AUTOTUNING = "xla_gpu_per_fusion_autotune_cache_dir"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+  """JAX that names GPUs as its platform."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def test_the_users_own_directory_is_kept_and_named(tmp_path, caplog):
   before = jax.config.jax_compilation_cache_dir
   assert before
-  cache_compilations(Workdir(tmp_path))
+  with caplog.at_level(logging.INFO, logger="gcn_flax"):
+    cache_compilations(Workdir(tmp_path))
   assert jax.config.jax_compilation_cache_dir == before
+  assert caplog.messages == [f"compiled programs are kept in JAX_COMPILATION_CACHE_DIR={before}"]
+
+
+def test_gpus_share_autotuning_results_in_the_users_own_directory(on_gpu, tmp_path, caplog):
+  with caplog.at_level(logging.INFO, logger="gcn_flax"):
+    cache_compilations(Workdir(tmp_path))
+  assert jax.config.jax_persistent_cache_enable_xla_caches == AUTOTUNING  # JAX's default.
+  assert "compiled programs and autotuning results are kept in JAX_COMPILATION_CACHE_DIR=" in caplog.text
+
+
+def test_gpus_keep_autotuning_results_in_the_workdir(unset, on_gpu, tmp_path, monkeypatch, caplog):
+  with caplog.at_level(logging.INFO, logger="gcn_flax"):
+    assert compile_in(tmp_path)
+  assert jax.config.jax_persistent_cache_enable_xla_caches == AUTOTUNING
+  assert caplog.messages == [f"compiled programs and autotuning results are kept in {tmp_path}/compiled"]
+  options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
+  debug = options.executable_build_options.debug_options
+  assert getattr(debug, AUTOTUNING) == f"{tmp_path}/compiled/{AUTOTUNING}"
+
+
+@pytest.mark.parametrize("where", ["XLA_FLAGS", "a bucket"])
+def test_autotuning_results_are_not_kept_where_xla_cannot(where, unset, on_gpu, tmp_path, monkeypatch):
+  if where == "XLA_FLAGS":
+    monkeypatch.setenv("XLA_FLAGS", f"--{AUTOTUNING}=/mine")
+  else:
+    monkeypatch.setattr(Workdir, "is_remote", True)
+  cache_compilations(Workdir(tmp_path))
+  assert jax.config.jax_persistent_cache_enable_xla_caches == ""
+  assert jax.config.jax_compilation_cache_dir == f"{tmp_path}/compiled"
+
+
+def test_empty_autotuning_results_are_removed(unset, on_gpu, tmp_path):
+  folder = tmp_path / "compiled" / AUTOTUNING
+  folder.mkdir(parents=True)
+  (folder / "cut.textproto").touch()
+  (folder / "whole.textproto").write_text("version: 3")
+  cache_compilations(Workdir(tmp_path))
+  assert [path.name for path in folder.iterdir()] == ["whole.textproto"]
 
 
 def test_a_copied_workdir_keeps_its_programs(unset, tmp_path):
