@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from gcn_flax.models import cpu_ops, gpu_ops, reference_ops, tpu_ops
+from gcn_flax.models import cpu_ops, reference_ops, tpu_ops
 from gcn_flax.models.layout import Layout
 from gcn_flax.rounding import round_up
 
@@ -62,6 +62,14 @@ class Ops:
     return max((pixels for pixels in range(1, limit + 1) if side % pixels == 0), default=1)
 
 
+def _fused_boundary_refine(*arguments: jax.Array) -> jax.Array:
+  from gcn_flax.models import (
+    gpu_ops,
+  )  # Here, since importing Pallas takes a fifth of a second, and no default needs it.
+
+  return gpu_ops.boundary_refine(*arguments)
+
+
 _MAX_BLOCK_STRIDE = 2  # Space-to-depth does not pay for smaller maps.
 _MIN_HEAD_SIDE = 50  # Pixels below which space-to-depth of a head's outputs costs more than it saves.
 _MAX_HEAD_BLOCK = 8  # Larger blocks were not tried.
@@ -76,7 +84,7 @@ TPU = Ops(conv=tpu_ops.conv, lanes=128, min_padded_channels=65, channel_multiple
 # two; fewer channels are left alone, since the 11 of CamVid would take three times the memory.
 GPU = Ops(min_padded_channels=17, channel_multiple=32)
 # Not the default of any platform: it was not timed on a GPU. `benchmarks/gpu.sh` compares it with `GPU`.
-GPU_FUSED = dataclasses.replace(GPU, boundary_refine=gpu_ops.boundary_refine)
+GPU_FUSED = dataclasses.replace(GPU, boundary_refine=_fused_boundary_refine)
 _BY_PLATFORM = {"cpu": CPU, "tpu": TPU, "gpu": GPU, "cuda": GPU, "rocm": GPU}
 
 
