@@ -178,7 +178,7 @@ def main(argv: Sequence[str]) -> None:
     print("FIGURES " + json.dumps(measure(args.case, args)))
     return
   numbers = [int(number) for number in args.cases.split(",")] if args.cases else range(len(CASES))
-  machine = script.machine(("jax", "opencv-python-headless", "numpy"))
+  machine = script.machine(("jax", "opencv-python-headless", "opencv-python", "numpy"))
   print(f"{args.backbone}, k = {args.kernel_size}, {args.dtype}, {args.images} images", flush=True)
   print(script.headline(machine), flush=True)
   found = {}
@@ -187,8 +187,8 @@ def main(argv: Sequence[str]) -> None:
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     found[case] = json.loads(next(line for line in output.splitlines() if line.startswith("FIGURES")).split(" ", 1)[1])
     print(f"{case}: {found[case]}", flush=True)
+    script.write_json(args.json, {"settings": vars(args), "cases": found, "machine": machine})
   print(_table(found))
-  script.write_json(args.json, {"settings": vars(args), "cases": found, "machine": machine})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from gcn_flax.labels import IGNORE
-from gcn_flax.models import ops
+from gcn_flax.models import initializers, ops
 from gcn_flax.models.gcn import GCN
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.planning import cost
@@ -22,10 +23,12 @@ from tests.torch_reference import TorchGCN, load_flax
 TITLES = {
   "ours": "ours",
   "ours_plain": "ours, reference",
+  "ours_fused": "ours, BR fused",
   "torch_eager": "torch eager",
   "torch_channels_last": "torch channels_last",
   "torch_compile": "torch.compile, channels_last",
 }
+IMPLEMENTATIONS = {"ours": ops.ops_for, "ours_plain": lambda: ops.REFERENCE, "ours_fused": lambda: ops.GPU_FUSED}
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4
 _FAMILY = FAMILIES["torchvision"]
 
@@ -60,8 +63,7 @@ class Setting:
 @functools.cache
 def _initial_variables(num_classes: int, backbone: str, kernel_size: int) -> dict:
   network = GCN(num_classes, backbone, kernel_size, ops=ops.REFERENCE)
-  key = jax.random.key(0, impl="rbg")
-  return jax.jit(lambda: network.init(key, jnp.zeros((1, 32, 32, 3)), train=False))()
+  return initializers.draw(initializers.trace(network), seed=0)  # By NumPy: nothing to compile.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,16 @@ def ours_train(setting: Setting, implementation: ops.Ops) -> Rival:
     return float(metrics["loss"])
 
   return Rival(run, lambda: _compiled_bytes(step), _traffic(step))
+
+
+def torch_device() -> str:
+  """Returns PyTorch's name for JAX's platform. Raises SystemExit if PyTorch cannot use it."""
+  backend = jax.default_backend()
+  if backend == "gpu" and not torch.cuda.is_available():
+    sys.exit("error: JAX uses a GPU, but this PyTorch has no CUDA. Install one that has, or set JAX_PLATFORMS=cpu.")
+  if backend not in ("cpu", "gpu"):
+    sys.exit(f"error: JAX uses {backend!r}, but PyTorch cannot. Set JAX_PLATFORMS=cpu.")
+  return "cuda" if backend == "gpu" else "cpu"
 
 
 def train_flops(setting: Setting) -> int:

@@ -1,6 +1,7 @@
 """Arguments, JSON output and the description of the machine, common to all benchmarks."""
 
 import argparse
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -32,12 +33,16 @@ def write_json(path: str | pathlib.Path, figures: dict) -> None:
 
 def machine(packages: Iterable[str]) -> dict:
   """Returns the processor, cores, load, date, versions and command of this measurement."""
+  versions = {"python": platform.python_version()}
+  for name in packages:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # OpenCV, for one, has several names.
+      versions[name] = importlib.metadata.version(name)
   return {
     "cpu": _cpu_model(),
     "cores": num_cores(),
     "load_average": os.getloadavg()[0],
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
+    "versions": versions,
     "command": f"python benchmarks/{pathlib.Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
   }
 

@@ -2,8 +2,9 @@
 
     python benchmarks/step.py --backbone=resnet50 --size=256 --batch=2 --json=FILE
 
-Rivals: ours; ours in the reference implementation, with the operations as the paper writes them; PyTorch eager, with
-channels_last, and compiled. All start from the same weights, and the run fails unless their first losses agree.
+Rivals: ours; ours in the reference implementation, with the operations as the paper writes them; ours with BR as one
+Pallas operation (only if --rivals names it); PyTorch eager, with channels_last, and compiled. All start from the same
+weights, and the run fails unless their first losses agree.
 
 * train: uint8 in, normalize, forward, loss, backward, SGD with momentum and weight decay. Ours is the step of
   gcn_flax.train, which also checks that loss, gradients and state are finite.
@@ -13,14 +14,16 @@ The limits of the machine are measured in the same run: the rates of a large mat
 the faster framework.
 
 Prints Markdown tables; `--json` also writes `{"train": {...}, "inference": {...}, "machine": {...}, ...}` with medians
-(`ours_s`, `ours_plain_s`, `torch_eager_s`, `torch_channels_last_s`, `torch_compile_s`) and extremes (`ours_min_s`,
-`ours_max_s`, ...) in seconds; `ours_plain` is the reference implementation.
+(`ours_s`, `ours_plain_s`, `ours_fused_s`, `torch_eager_s`, `torch_channels_last_s`, `torch_compile_s`) and extremes
+(`ours_min_s`, `ours_max_s`, ...) in seconds; `ours_plain` is the reference implementation. `ours_first_step_s` is the
+time to the end of the first step, compilation included, in the order of the rivals.
 """
 
 import argparse
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Callable
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Leaves GPU memory to PyTorch.
@@ -34,8 +37,8 @@ import torch  # noqa: E402
 from benchmarks import network, rivals, script, timing  # noqa: E402
 from gcn_flax import distributed  # noqa: E402
 from gcn_flax.labels import IGNORE  # noqa: E402
-from gcn_flax.models import ops  # noqa: E402
 
+KINDS = ("train", "inference")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # Relative difference of the first losses.
 
@@ -46,7 +49,7 @@ def main() -> None:
   args = _arguments()
   torch.set_num_threads(script.num_cores())
   torch.backends.cudnn.benchmark = True
-  device = _torch_device()
+  device = rivals.torch_device()
   machine = script.machine(PACKAGES) | {
     "torch_threads": torch.get_num_threads(),
     "device": jax.devices()[0].device_kind,
@@ -56,17 +59,24 @@ def main() -> None:
   print(_introduction(args, machine), flush=True)
 
   ceiling = _ceiling(args.dtype, device)
-  names = [name for name in rivals.TITLES if name != "torch_compile" or args.compile]
+  names = args.rivals
   steps = {}
-  for kind in ("train", "inference"):
-    sides = {name: _make(setting, name, kind, device) for name in names}
-    first = {name: side.run() for name, side in sides.items()}
+  for kind in args.kinds:
+    sides, first, seconds = {}, {}, {}
+    for name in names:
+      start = time.perf_counter()
+      sides[name] = _make(setting, name, kind, device)
+      first[name], seconds[name] = sides[name].run(), time.perf_counter() - start
+      print(f"{kind}: {rivals.TITLES[name]}, first step after {seconds[name]:.1f} s", flush=True)
     agreement = _losses_agree(first, TOLERANCE[args.dtype]) if kind == "train" else _equal_predictions(first)
     print(f"{kind}: {agreement}", flush=True)
     steps[kind] = timing.summarize(timing.interleave({name: side.run for name, side in sides.items()}, args.repeats))
-    steps[kind] |= {f"{name}_bytes": side.memory() for name, side in sides.items()}
-    steps[kind]["ours_traffic_bytes"] = sides["ours"].traffic
-  flops = {"train": rivals.train_flops(setting), "inference": rivals.inference_flops(setting)}
+    for name, side in sides.items():
+      steps[kind] |= {f"{name}_bytes": side.memory(), f"{name}_first_step_s": seconds[name]}
+      steps[kind] |= {f"{name}_traffic_bytes": side.traffic} if side.traffic else {}
+      steps[kind] |= {f"{name}_loss": first[name]} if kind == "train" else {}
+  counts = {"train": rivals.train_flops, "inference": rivals.inference_flops}
+  flops = {kind: counts[kind](setting) for kind in steps}
 
   print("\n" + "\n\n".join(_table(kind, steps[kind], names, flops[kind], ceiling, args.batch) for kind in steps))
   print(
@@ -87,19 +97,17 @@ def _arguments() -> argparse.Namespace:
     "--compile",
     action=argparse.BooleanOptionalAction,
     default=gpu,
-    help="also time torch.compile, which takes minutes to compile on a CPU",
+    help="also time torch.compile, which takes minutes to compile",
   )
-  return network.parse(parser)
-
-
-def _torch_device() -> str:
-  """Returns PyTorch's name for JAX's platform. Raises SystemExit if PyTorch cannot use it."""
-  backend = jax.default_backend()
-  if backend == "gpu" and not torch.cuda.is_available():
-    sys.exit("error: JAX uses a GPU, but this PyTorch has no CUDA. Install one that has, or set JAX_PLATFORMS=cpu.")
-  if backend not in ("cpu", "gpu"):
-    sys.exit(f"error: JAX uses {backend!r}, but PyTorch cannot. Set JAX_PLATFORMS=cpu.")
-  return "cuda" if backend == "gpu" else "cpu"
+  parser.add_argument("--rivals", default="", help=f"of {','.join(rivals.TITLES)} (default: all but ours_fused)")
+  parser.add_argument("--kinds", default=",".join(KINDS), help="steps to time (default: %(default)s)")
+  args = network.parse(parser)
+  default = [name for name in rivals.TITLES if name != "ours_fused" and (args.compile or name != "torch_compile")]
+  args.rivals, args.kinds = args.rivals.split(",") if args.rivals else default, args.kinds.split(",")
+  for flag, chosen, known in (("rivals", args.rivals, rivals.TITLES), ("kinds", args.kinds, KINDS)):
+    if not set(chosen) <= set(known):
+      parser.error(f"--{flag}={','.join(chosen)}: choose from {','.join(known)}")
+  return args
 
 
 def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -113,23 +121,25 @@ def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def _make(setting: rivals.Setting, name: str, kind: str, device: str) -> rivals.Rival:
   if name.startswith("ours"):
-    implementation = ops.ops_for() if name == "ours" else ops.REFERENCE
-    return {"train": rivals.ours_train, "inference": rivals.ours_inference}[kind](setting, implementation)
+    ours = {"train": rivals.ours_train, "inference": rivals.ours_inference}[kind]
+    return ours(setting, rivals.IMPLEMENTATIONS[name]())
   side = rivals.TorchSide(setting, name, device)
   return {"train": side.train, "inference": side.inference}[kind]()
 
 
 def _losses_agree(first: dict[str, float], tolerance: float) -> str:
   """Returns the first losses as a sentence. Raises SystemExit if they differ."""
+  base, expected = next(iter(first.items()))
   for name, loss in first.items():
-    if not abs(loss - first["ours"]) <= tolerance * abs(first["ours"]):  # Also true for NaN.
-      sys.exit(f"error: the first loss of {name} is {loss:.6g}, ours is {first['ours']:.6g}: the networks differ.")
+    if not abs(loss - expected) <= tolerance * abs(expected):  # Also true for NaN.
+      sys.exit(f"error: the first loss of {name} is {loss:.6g}, of {base} {expected:.6g}: the networks differ.")
   return "first loss " + ", ".join(f"{name} {loss:.6f}" for name, loss in first.items())
 
 
 def _equal_predictions(first: dict[str, np.ndarray]) -> str:
-  equal = {name: float(np.mean(found == first["ours"])) for name, found in first.items() if name != "ours"}
-  return "pixels predicted as ours " + ", ".join(f"{name} {share:.3%}" for name, share in equal.items())
+  base, expected = next(iter(first.items()))
+  equal = {name: float(np.mean(found == expected)) for name, found in first.items() if name != base}
+  return f"pixels predicted as {base} " + ", ".join(f"{name} {share:.3%}" for name, share in equal.items())
 
 
 def _ceiling(dtype: str, device: str) -> dict[str, float]:
@@ -186,11 +196,13 @@ def _table(kind: str, times: dict, names: list[str], flops: int, ceiling: dict, 
         rivals.TITLES[name],
         f"{1e3 * seconds:.4g} ({1e3 * times[f'{name}_min_s']:.4g} - {1e3 * times[f'{name}_max_s']:.4g})",
         f"{batch / seconds:.3g}",
-        f"{seconds / times['ours_s']:.2f}",
+        f"{seconds / times['ours_s']:.2f}" if "ours" in names else "-",
         f"{flops / seconds / ceiling['matmul_flops']:.1%}",
         f"{memory / 1e6:,.0f}" if memory else "-",
       )
     )
+  if "ours" not in names:
+    return timing.table(header, rows)
   traffic = times["ours_traffic_bytes"]
   compute, moving = flops / ceiling["matmul_flops"], traffic / ceiling["copy_bytes"]
   notes = (

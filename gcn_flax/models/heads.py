@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gcn_flax.models import kernels
 from gcn_flax.models.initializers import LECUN_NORMAL
 from gcn_flax.models.layers import Conv
 from gcn_flax.models.layout import FeatureMap, Layout
@@ -128,11 +129,24 @@ class BoundaryRefine(nn.Module):
   @nn.compact
   def __call__(self, scores: jax.Array | FeatureMap) -> jax.Array | FeatureMap:
     s = FeatureMap.of(scores)
+    fused = current_ops().boundary_refine
+    if fused and not s.layout.in_blocks and not self.is_initializing():
+      refined = FeatureMap(self._fused(fused, s), s.layout)
+      return refined if isinstance(scores, FeatureMap) else refined.array
     conv = functools.partial(Conv, s.layout.channels, (3, 3), dtype=self.dtype)
     hidden = conv(name="conv1")(s, s.layout).map(nn.relu)
     residual = conv(kernel_init=self.last_init, name="conv2")(hidden, refined_layout(s.layout))
     refined = s.to(residual.layout) + residual
     return refined if isinstance(scores, FeatureMap) else refined.array
+
+  def _fused(self, fused: Callable[..., jax.Array], s: FeatureMap) -> jax.Array:
+    """Returns the refined map as an array in its layout, computed with the parameters of `conv1` and `conv2`."""
+    weights = []
+    for name in ("conv1", "conv2"):
+      parameters = self.variables["params"][name]
+      weights.append(kernels.pad_channels(parameters["kernel"], s.layout.width, s.layout.width))
+      weights.append(s.layout.tile(parameters["bias"]))
+    return fused(s.array.astype(self.dtype), *weights)
 
 
 def refined_layout(layout: Layout) -> Layout:

@@ -15,7 +15,7 @@ from gcn_flax.models.gcn import GCN
 from gcn_flax.models.heads import BoundaryRefine, GlobalConv
 from gcn_flax.models.kernels import same_padding
 from gcn_flax.models.layers import Deconv
-from gcn_flax.models.ops import CPU, REFERENCE, TPU, current_ops, ops_for, use_ops
+from gcn_flax.models.ops import CPU, GPU, REFERENCE, TPU, current_ops, ops_for, use_ops
 from gcn_flax.models.resnet import BACKBONES
 from gcn_flax.training import losses
 from tests.models.comparison import (
@@ -28,7 +28,7 @@ from tests.models.comparison import (
   random_variables,
 )
 
-PLATFORMS = {"cpu": CPU, "tpu": TPU}
+PLATFORMS = {"cpu": CPU, "tpu": TPU, "gpu": GPU}
 
 
 class Conv(NamedTuple):
@@ -169,6 +169,7 @@ def loss_gradient_and_logits(network: Network):
   [
     pytest.param(Network("cpu", 19), id="cpu"),
     pytest.param(Network("tpu", 19), id="tpu"),
+    pytest.param(Network("gpu", 21), id="gpu"),
     pytest.param(Network("cpu", 5), id="cpu, no channel padding", marks=pytest.mark.slow),
     pytest.param(Network("tpu", 6, boundary_refine=False), id="tpu, without BR", marks=pytest.mark.slow),
     pytest.param(Network("tpu", 80), id="tpu, no space-to-depth", marks=pytest.mark.slow),
@@ -191,10 +192,11 @@ def test_a_network_is_the_same_on_all_platforms(network):
     pytest.param(TPU, True, (1, 32, 32, 76), (2, 2), id="tpu"),
     pytest.param(TPU, False, (1, 32, 32, 76), (2, 2), id="tpu, without BR"),
     pytest.param(CPU, True, (1, 64, 64, 24), (1, 1), id="cpu"),
+    pytest.param(GPU, True, (1, 64, 64, 32), (1, 1), id="gpu"),
     pytest.param(REFERENCE, True, (1, 64, 64, 19), (1, 1), id="reference"),
   ],
 )
-def test_raw_logits_are_in_blocks_on_a_tpu_and_padded_on_a_cpu(ops, boundary_refine, shape, block):
+def test_raw_logits_are_in_blocks_on_a_tpu_and_padded_on_cpu_and_gpu(ops, boundary_refine, shape, block):
   network = GCN(19, "resnet_tiny", 7, ops=ops, boundary_refine=boundary_refine)
   images = jnp.zeros((1, 64, 64, 3))
   logits, _ = jax.eval_shape(
@@ -205,7 +207,12 @@ def test_raw_logits_are_in_blocks_on_a_tpu_and_padded_on_a_cpu(ops, boundary_ref
 
 def test_the_platform_decides():
   assert ops_for("tpu") is TPU and ops_for() is ops_for("cpu") is CPU
-  assert ops_for("gpu") is ops_for("reference") is REFERENCE
+  assert ops_for("gpu") is ops_for("cuda") is ops_for("rocm") is GPU
+  assert ops_for("reference") is ops_for("metal") is REFERENCE
+
+
+def test_a_gpu_pads_maps_that_grow_by_less_than_two():
+  assert [GPU.padded(channels) for channels in (2, 11, 16, 17, 19, 21, 32, 150)] == [2, 11, 16, 32, 32, 32, 32, 160]
 
 
 def test_ops_are_bound_for_a_context():
