@@ -148,8 +148,14 @@ def trained_run(_trained_run, config, tmp_path) -> pathlib.Path:
 
 @pytest.fixture(autouse=True)
 def _shared_setups(request, monkeypatch):
-  """Lets runs with the same network, loss and optimizer share the steps that they trace and compile."""
+  """Lets runs with the same network, loss and optimizer share the steps that they trace and compile.
+
+  Not for tests marked `compiles`.
+  """
   from gcn_flax import build
+
+  if request.node.get_closest_marker("compiles"):
+    return
 
   original = build.build
 

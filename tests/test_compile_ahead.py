@@ -14,6 +14,7 @@ from gcn_flax.evaluate import evaluate
 from gcn_flax.run_data import RunData
 from tests.runs import build_setup
 
+pytestmark = pytest.mark.compiles
 _LOGGER = "jax._src.dispatch"
 
 

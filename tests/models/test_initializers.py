@@ -79,7 +79,7 @@ def test_linen_draws_plain_arrays():
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 @pytest.mark.parametrize("count", [1, 8])
-def test_the_state_begins_with_them_on_each_device(kind, count):
+def test_each_device_has_the_initial_state(kind, count):
   config = config_lib.get_config()
   config.model.backbone, config.model.kernel_size, config.optimizer.kind = "resnet_tiny", 7, kind
   config.optimizer.ema_decay = 0.9
@@ -96,7 +96,7 @@ def test_the_state_begins_with_them_on_each_device(kind, count):
     assert len(leaf.addressable_shards) == count
 
 
-def test_given_weights_replace_drawn_ones():
+def test_weights_of_a_file_replace_drawn_ones():
   config = config_lib.get_config()
   config.model.backbone, config.model.kernel_size = "resnet_tiny", 7
   setup = build.build(config, 5)
