@@ -1,5 +1,5 @@
-# This clone and its requirements on NVIDIA GPUs. CUDA comes with JAX's packages, the driver from the host, which needs
-# the NVIDIA Container Toolkit.
+# This clone and its requirements on NVIDIA GPUs. CUDA 12 comes with JAX's packages, the driver (525 or newer) from the host,
+# which needs the NVIDIA Container Toolkit.
 #
 #   docker build --file=launch/docker/gpu.Dockerfile --tag=gcn_flax:gpu .
 #   docker run --gpus=all --user="$(id -u):$(id -g)" --volume="$PWD/DATA:/data:ro" --volume="$PWD/runs:/runs" \

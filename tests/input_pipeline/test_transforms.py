@@ -289,11 +289,14 @@ def photo(height, width, seed=0):
 
 @pytest.fixture(scope="module")
 def functional():
-  """Returns torchvision's transforms, which with a CPU build of torch import only after declaring two operators."""
+  """Returns torchvision's transforms, which beside a CPU build of torch import only after declaring two operators."""
   import torch
 
-  for operator in ("nms", "qnms"):
-    torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+  try:
+    import torchvision  # noqa: F401
+  except RuntimeError:
+    for operator in ("nms", "qnms"):
+      torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
   from torchvision.transforms import functional
 
   return functional
