@@ -124,12 +124,13 @@ def main(argv: Sequence[str]) -> int:
   if not set(only) <= {row.name for row in known}:
     parser.error(f"--only={args.only}: unknown row. Choose from {','.join(row.name for row in known)}")
   out = pathlib.Path(args.out)
+  out.mkdir(parents=True, exist_ok=True)
   path = out / "gpu.json"
   results = json.loads(path.read_text()) if path.exists() else {}
   results = {row.name: results.get(row.name, {"status": "not chosen"}) for row in known}
   end = time.monotonic() + 60 * args.minutes
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that the row in progress is stopped too.
-  results |= {row.name: {"status": "no time left"} for row in known if row.name in only}
+  results |= {name: {"status": "not reached"} for name in only if results[name]["status"] != "measured"}
   for row in sorted((row for row in known if row.name in only), key=lambda row: only.index(row.name)):
     left = end - time.monotonic()
     if row.missing:
