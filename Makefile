@@ -56,7 +56,7 @@ bench-startup: $(VENV)/product  ## Time the start of training, cold and after a 
 	$(RUN) benchmarks/startup.py --json=runs/bench_startup.json
 
 bench-gpu: $(VENV)/dev  ## Measure a GPU in ten minutes: steps beside PyTorch, start, input wait, parts, evaluation.
-	PYTHON=$(VENV)/bin/python benchmarks/gpu.sh
+	PYTHON=$(RUN) benchmarks/gpu.sh
 
 bench-tpu: $(VENV)/dev  ## Estimate the train step on v5e, v6e and v5p with the TPU compiler: half an hour.
 	$(RUN) benchmarks/compile_tpu.py --json=runs/bench_tpu.json
