@@ -15,7 +15,7 @@ NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/nul
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-pointwise test test-newest test-slow fuzz lint format ablation-shapes bench bench-parts \
-  bench-growth bench-startup bench-tpu bench-eval bench-input chaos clean
+  bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ bench-growth: $(VENV)/dev  ## Time train steps for growing k, crop, batch, depth
 
 bench-startup: $(PRODUCT)  ## Time the start of training, cold and after a preemption.
 	$(RUN) benchmarks/startup.py --json=runs/bench_startup.json
+
+bench-gpu: $(PRODUCT) $(VENV)/dev  ## Measure a GPU in ten minutes: steps beside PyTorch, start, input wait, parts, evaluation.
+	PYTHON=$(RUN) benchmarks/gpu.sh
 
 bench-tpu: $(VENV)/dev  ## Estimate the train step on v5e, v6e and v5p with the TPU compiler: half an hour.
 	$(RUN) benchmarks/compile_tpu.py --json=runs/bench_tpu.json

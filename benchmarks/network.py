@@ -2,6 +2,8 @@
 
 import argparse
 
+import jax
+
 from benchmarks import script
 from gcn_flax.labels import IGNORE
 from gcn_flax.models import resnet
@@ -18,6 +20,12 @@ def parser(description: str) -> argparse.ArgumentParser:
   result.add_argument("--num_classes", type=int, default=21, help="classes to predict")
   result.add_argument("--repeats", type=int, default=7, help="number of rounds; each times every rival once")
   return result
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag --dtype, by default bfloat16 on a GPU and float32 elsewhere."""
+  default = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+  parser.add_argument("--dtype", default=default, choices=("float32", "bfloat16"), help="of activations")
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

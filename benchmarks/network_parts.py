@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -46,32 +47,34 @@ class Part:
 
 def parts(args: argparse.Namespace, variables: dict) -> list[Part]:
   """Returns all parts of the network that `args` describe, with weights from `variables`."""
+  dtype = jnp.dtype(args.dtype)
   weights = {name: variables[name]["encoder"] for name in variables}
   images = noise((args.batch, args.size, args.size, 3))
 
   def encode(implementation):
-    encoder = resnet.BACKBONES[args.backbone](ops=implementation)
+    encoder = resnet.BACKBONES[args.backbone](dtype=dtype, ops=implementation)
     return lambda weights, x: encoder.apply(weights, x, train=True, mutable=["batch_stats"])[0]
 
   shapes = [feature.shape for feature in jax.eval_shape(encode(ops.REFERENCE), weights, images)]
   whole = Part("encoder", 1, encode, weights, lambda replica: replica.encoder, images, into_x=False)
   stem = variables["params"]["encoder"]["conv1"]
-  return [
-    whole,
-    _stem(stem, images),
+  inner = [
     _max_pool(args, stem["kernel"].shape[-1]),
     *_head_parts(args, variables, shapes),
     *_decoder_parts(args, variables),
     _loss(args),
   ]
+  # Images are float32, all maps within the network have the dtype of the computation.
+  inner = [dataclasses.replace(part, x=part.x.astype(dtype)) for part in inner]
+  return [whole, _stem(stem, images, dtype), *inner]
 
 
-def _stem(weights: dict, images: np.ndarray) -> Part:
+def _stem(weights: dict, images: np.ndarray, dtype: jnp.dtype) -> Part:
   features = weights["kernel"].shape[-1]
   return Part(
     f"stem 7 x 7, stride 2, {_shape(images)}",
     1,
-    lambda implementation: _applied(layers.Conv(features, (7, 7), 2, use_bias=False), implementation),
+    lambda implementation: _applied(layers.Conv(features, (7, 7), 2, use_bias=False, dtype=dtype), implementation),
     weights,
     lambda replica: replica.encoder.conv1,
     images,
@@ -94,7 +97,7 @@ def _max_pool(args: argparse.Namespace, channels: int) -> Part:
 
 
 def _head_parts(args: argparse.Namespace, variables: dict, shapes: Sequence[tuple[int, ...]]) -> list[Part]:
-  module = heads.GlobalConv(args.num_classes, args.kernel_size)
+  module = heads.GlobalConv(args.num_classes, args.kernel_size, dtype=jnp.dtype(args.dtype))
   return [
     _module_part(f"head{level}, k = {args.kernel_size}", 1, module, variables, f"head{level}", noise(shape))
     for level, shape in zip((2, 3, 4, 5), shapes, strict=True)
@@ -107,13 +110,14 @@ def _decoder_parts(args: argparse.Namespace, variables: dict) -> list[Part]:
   def logits(stride):
     return noise((args.batch, args.size // stride, args.size // stride, args.num_classes))
 
+  dtype = jnp.dtype(args.dtype)
   counts = {"refine0": 1, "refine1": 1, "refine2": 2, "refine3": 2, "refine4": 2, "refine_head5": 1}
   refinements = [
-    _module_part("BR", count, heads.BoundaryRefine(), variables, name, logits(2**level), logits=True)
+    _module_part("BR", count, heads.BoundaryRefine(dtype), variables, name, logits(2**level), logits=True)
     for level, (name, count) in enumerate(counts.items())
   ]
   deconvolutions = [
-    _module_part("deconvolution", 1, layers.Deconv(), variables, f"deconv{level}", logits(2**level), logits=True)
+    _module_part("deconvolution", 1, layers.Deconv(dtype), variables, f"deconv{level}", logits(2**level), logits=True)
     for level in range(1, 6)
   ]
   return refinements + deconvolutions
@@ -162,8 +166,8 @@ def _loss(args: argparse.Namespace) -> Part:
     return lambda labels, x: losses.segmentation_loss(FeatureMap(x, layout), labels)[0]
 
   def theirs(replica):
-    del replica
-    return lambda x: F.cross_entropy(x, torch.from_numpy(labels).long(), reduction="sum")
+    target = torch.from_numpy(labels).long().to(next(replica.parameters()).device)
+    return lambda x: F.cross_entropy(x.float(), target, reduction="sum")
 
   # The labels take the place of the weights; as integers they get no gradient.
   return Part(f"loss, {_shape(x)}", 1, ours, labels, theirs, x, logits=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from benchmarks.rival_titles import TITLES as TITLES
 from gcn_flax.labels import IGNORE
 from gcn_flax.models import initializers, ops
 from gcn_flax.models.gcn import GCN
@@ -20,14 +21,6 @@ from gcn_flax.training import losses, optimizer, steps
 from gcn_flax.training.state import TrainState
 from tests.torch_reference import TorchGCN, load_flax
 
-TITLES = {
-  "ours": "ours",
-  "ours_plain": "ours, reference",
-  "ours_fused": "ours, BR fused",
-  "torch_eager": "torch eager",
-  "torch_channels_last": "torch channels_last",
-  "torch_compile": "torch.compile, channels_last",
-}
 IMPLEMENTATIONS = {"ours": ops.ops_for, "ours_plain": lambda: ops.REFERENCE, "ours_fused": lambda: ops.GPU_FUSED}
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4
 _FAMILY = FAMILIES["torchvision"]

@@ -90,9 +90,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
   gpu = jax.default_backend() == "gpu"
   parser = network.parser("Times the network against the same one in PyTorch.")
-  parser.add_argument(
-    "--dtype", default="bfloat16" if gpu else "float32", choices=tuple(TOLERANCE), help="of activations"
-  )
+  network.add_dtype(parser)
   parser.add_argument(
     "--compile",
     action=argparse.BooleanOptionalAction,

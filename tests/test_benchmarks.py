@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
+
+from benchmarks import gpu, gpu_report
 
 
 @pytest.mark.slow
@@ -48,3 +51,92 @@ def test_the_benchmark_of_exported_files(trained_run, tmp_path):
   network, *files = json.loads((tmp_path / "found.json").read_text())["rows"]
   assert network["images_per_second"] > 0 and len(files) == 3
   assert all(row["images_per_second"] > 0 and row["equal_labels"] > 0.999 for row in files)
+
+
+SLEEPS = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+WRITES = "import json, sys; json.dump(FIGURES, open(sys.argv[-1].removeprefix('--json='), 'w'))"
+
+
+def run_rows(monkeypatch, tmp_path, programs, *flags):
+  """Runs rows of benchmarks/gpu.py that are given as name -> (limit, program); returns gpu.json and gpu.md."""
+  rows = []
+  for name, (limit, program) in programs.items():
+    (tmp_path / f"{name}.py").write_text(program)
+    rows.append(gpu.Row(name, limit, (str(tmp_path / f"{name}.py"),)))
+  monkeypatch.setattr(gpu, "rows", lambda small, data_dir: [*rows, gpu.Row("voc", 9, (), "no VOC here")])
+  status = gpu.main([f"--out={tmp_path / 'out'}", *flags])
+  return status, json.loads((tmp_path / "out/gpu.json").read_text()), (tmp_path / "out/gpu.md").read_text()
+
+
+def test_a_row_that_fails_or_takes_too_long_does_not_stop_the_others(monkeypatch, tmp_path):
+  start = {"settings": {"config": "C"}, "machine": MACHINE, "cold_s": 50.0, "warm_s": 12.0}
+  writes = WRITES.replace("FIGURES", repr(start))
+  programs = {"step": (2, SLEEPS), "parts": (60, "raise SystemExit(3)"), "start": (60, writes)}
+  began = time.monotonic()
+  status, results, page = run_rows(monkeypatch, tmp_path, programs)
+  assert status == 1 and time.monotonic() - began < 50
+  assert results["start"]["status"] == "measured" and results["start"]["figures"]["cold_s"] == 50
+  assert "| start: C | 50.0 | 12.0 | - | - |" in page
+  assert "Not measured: step (stopped after 2 s), parts (failed with status 3), voc (no VOC here)." in page
+
+
+def test_rows_that_were_measured_before_are_kept_and_none_begins_without_time(monkeypatch, tmp_path):
+  writes = WRITES.replace("FIGURES", repr({"settings": {"config": "C"}, "machine": MACHINE}))
+  programs = {"start": (60, writes), "parts": (60, writes)}
+  _, results, _ = run_rows(monkeypatch, tmp_path, programs, "--only=start")
+  assert (results["start"]["status"], results["parts"]["status"]) == ("measured", "not chosen")
+  _, results, _ = run_rows(monkeypatch, tmp_path, programs, "--minutes=0")
+  assert (results["start"]["status"], results["parts"]["status"]) == ("measured", "not reached")
+
+
+MACHINE = {
+  "cpu": "AMD EPYC", "cores": 16, "date": "2026-11-28T12:00:00+00:00", "versions": {"jax": "0.11.2"}, "device": "H100",
+  "command": "python benchmarks/step.py --batch=16 --json=/somewhere/step.json",
+}  # fmt: skip
+
+
+def figures_of_steps(loss, **seconds):
+  settings = {"rivals": list(seconds), "batch": 16, "size": 512, "backbone": "resnet50", "kernel_size": 15}
+  times = {"ours_loss": loss, "torch_compile_loss": loss}
+  for name, value in seconds.items():
+    times |= {f"{name}_{key}": value for key in ("s", "min_s", "max_s")} | {f"{name}_first_step_s": 80.0}
+    times[f"{name}_bytes"] = 8e9
+  return {"settings": settings | {"dtype": "bfloat16"}, "train": times, "machine": MACHINE}
+
+
+@pytest.mark.parametrize("loss, agrees", [(16.4, True), (12.0, False)])
+def test_steps_of_separate_processes_are_compared(loss, agrees):
+  results = {
+    "compile": {"status": "measured", "figures": figures_of_steps(loss, torch_compile=0.08)},
+    "step": {"status": "measured", "figures": figures_of_steps(16.3, ours=0.04)},
+  }
+  page = gpu_report.markdown(results)
+  title = "train, resnet50, 16 x 512 x 512, bfloat16, k = 15"
+  assert f"| {title}: ours | 40 (40 - 40) | 400 | 1.00 | 80 | 8.00 |" in page
+  assert f"| {title}: torch.compile, channels_last | 80 (80 - 80) | 200 | 2.00 | 80 | 8.00 |" in page
+  assert "H100, 16 cores" in page and "- step: `python benchmarks/step.py --batch=16`" in page
+  assert ("**The first loss of" not in page) == agrees and "Not measured" not in page
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu_in_small(data_dir, tmp_path):
+  """On the data of the tests, without torch.compile, which takes minutes on a CPU."""
+  command = ["benchmarks/gpu.sh", "--small", f"--data_dir={data_dir}", f"--out={tmp_path}", "--minutes=15"]
+  command.append("--only=step,start,parts,evaluation,fused,inference")
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert not done.returncode, done.stdout[-2000:] + done.stderr[-2000:]
+  results = json.loads((tmp_path / "gpu.json").read_text())
+  assert {name for name, row in results.items() if row["status"] == "measured"} == set(command[-1][7:].split(","))
+  start = results["start"]["figures"]
+  assert start["cold_s"] > start["warm_s"] > 0 and start["images_per_s"] > 0 and 0 <= start["input_wait"] <= 1
+  assert start["settings"]["config"] == "configs/camvid.py:resnet50"
+  page = (tmp_path / "gpu.md").read_text()
+  for words in (
+    ": ours, BR fused |",
+    ": torch channels_last |",
+    "| BR, 64 x 64 x 21 |",
+    "| whole image |",
+    "inference, ",
+  ):
+    assert words in page
+  assert "**The first loss" not in page and "compile (not chosen)" in page

@@ -1,4 +1,4 @@
-"""Boundary Refinement as one operation for GPUs, in Pallas with Triton; it was compiled, but not yet run on a GPU.
+"""Boundary Refinement as one operation for GPUs, in Pallas with Triton; not yet compiled for or run on a GPU.
 
 `x + conv2(relu(conv1(x) + b1)) + b2` with 3 x 3 convolutions of few channels is bound by memory: XLA writes the hidden
 map and reads it back, in the backward pass several times. Here the hidden map exists only row by row in registers.
