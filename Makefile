@@ -31,7 +31,7 @@ quickstart-pointwise: $(PRODUCT)  ## The same with 1 x 1 heads, the paper's base
 test: $(VENV)/browser  ## Run the default tests: at most 5 minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -n auto --dist=worksteal --durations=10
 
-test-newest:  ## Run them with Python 3.12 and the newest versions of all packages, in an environment of its own.
+test-newest:  ## Run the default tests with Python 3.12 and the newest versions of all packages, in .venv-newest.
 	rm -f .venv-newest/product .venv-newest/dev # There may be newer versions than last time.
 	$(MAKE) test VENV=.venv-newest PYTHON="$(NEWEST_PYTHON)" CONSTRAINTS=--upgrade
 
