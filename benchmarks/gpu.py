@@ -8,8 +8,9 @@ list what was not measured and why. OUT/ROW.json has all figures of a row, as fa
 
 Rows: compile (the train step by torch.compile, which compiles for minutes), step (ours beside PyTorch eager), start
 (training started cold and warm, its rate and the share of time it waits for input, on CamVid, or on generated scenes
-where CamVid is not prepared), parts, evaluation, fused (Boundary Refinement as one Pallas operation), reference (no
-channel padding), voc (start, on VOC), inference, step_800, compile_800, step_resnet152 and compile_resnet152.
+where CamVid is not prepared), parts, evaluation, fused (the step with Boundary Refinement as one Pallas
+operation), fused_parts (that alone), reference (the step without channel padding), voc (start, on VOC), inference,
+step_800, compile_800, step_resnet152 and compile_resnet152.
 
 Prepare data on another machine (`python -m data.prepare --dataset=camvid ...`, which needs TensorFlow) and copy it.
 """
@@ -89,6 +90,7 @@ def rows(small: bool, data_dir: pathlib.Path) -> list[Row]:
     Row("parts", 240, ("parts.py", *network, *sizes, "--parts=BR,deconvolution,head2,loss,stem,max-pool")),
     Row("evaluation", 180, ("evaluation.py", *network, images, "--cases=0", *_dtype(small))),
     Row("fused", 180, step("ours_fused")),
+    Row("fused_parts", 180, ("parts.py", *network, *sizes, "--parts=BR", "--fused")),
     Row("reference", 180, step("ours_plain")),
     Row("voc", 300, start("voc_segmentation", small, data_dir), needs("voc_segmentation")),
     Row("inference", 240, step(rivals, kinds="inference")),
