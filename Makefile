@@ -58,7 +58,7 @@ ablation-shapes: $(PRODUCT)  ## Tables 1 and 5 of the paper on generated scenes:
 bench: $(VENV)/dev  ## Time ResNet-50 GCN against the same network in PyTorch.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
 
-bench-parts: $(VENV)/dev  ## Time each part of that network against PyTorch's, on the CPU.
+bench-parts: $(VENV)/dev  ## Time each part of that network against PyTorch's.
 	$(RUN) benchmarks/parts.py --json=runs/bench_parts.json
 
 bench-growth: $(VENV)/dev  ## Time train steps for growing k, crop, batch, depth and classes.

@@ -8,8 +8,9 @@ list what was not measured and why. OUT/ROW.json has all figures of a row, as fa
 
 Rows: compile (the train step by torch.compile, which compiles for minutes), step (ours beside PyTorch eager), start
 (training started cold and warm, its rate and the share of time it waits for input, on CamVid, or on generated scenes
-where CamVid is not prepared), parts, evaluation, fused (Boundary Refinement as one Pallas operation), reference (no
-channel padding), voc (start, on VOC), inference, step_800, compile_800, step_resnet152 and compile_resnet152.
+where CamVid is not prepared), parts, evaluation, fused (the step with Boundary Refinement as one Pallas
+operation), fused_parts (that alone), reference (the step without channel padding), voc (start, on VOC), inference,
+step_800, compile_800, step_resnet152 and compile_resnet152.
 
 Prepare data on another machine (`python -m data.prepare --dataset=camvid ...`, which needs TensorFlow) and copy it.
 """
@@ -76,13 +77,6 @@ def rows(small: bool, data_dir: pathlib.Path) -> list[Row]:
   def step(rivals: str, *flags: str, kinds: str = "train") -> Sequence[str]:
     return ("step.py", f"--rivals={rivals}", f"--kinds={kinds}", *(flags or (*network, *sizes)))
 
-  def start(dataset: str) -> Sequence[str]:
-    length = ("--steps=5",) if small else ("--steps=200", "--config.batch_size=16", "--config.model.dtype=bfloat16")
-    backbone = f"--config.model.backbone={'resnet_tiny' if small else 'resnet50'}"
-    flags = (f"--data_dir={data_dir}", "--rounds=1", backbone, *length, *_ENDLESS)
-    threads = f"--config.data.num_threads={script.num_cores()}"
-    return ("startup.py", *_RECIPES[dataset], *flags, threads)
-
   def needs(dataset: str) -> str:
     return "" if (data_dir / dataset).is_dir() else f"{dataset} is not prepared in {data_dir}"
 
@@ -92,18 +86,28 @@ def rows(small: bool, data_dir: pathlib.Path) -> list[Row]:
   return [
     Row("compile", 300, step("torch_compile")),
     Row("step", 240, step(rivals)),
-    Row("start", 300, start(first)),
+    Row("start", 300, start(first, small, data_dir)),
     Row("parts", 240, ("parts.py", *network, *sizes, "--parts=BR,deconvolution,head2,loss,stem,max-pool")),
     Row("evaluation", 180, ("evaluation.py", *network, images, "--cases=0", *_dtype(small))),
     Row("fused", 180, step("ours_fused")),
+    Row("fused_parts", 180, ("parts.py", *network, *sizes, "--parts=BR", "--fused")),
     Row("reference", 180, step("ours_plain")),
-    Row("voc", 300, start("voc_segmentation"), needs("voc_segmentation")),
+    Row("voc", 300, start("voc_segmentation", small, data_dir), needs("voc_segmentation")),
     Row("inference", 240, step(rivals, kinds="inference")),
     Row("step_800", 300, step(rivals, *network, *larger)),
     Row("compile_800", 300, step("torch_compile", *network, *larger)),
     Row("step_resnet152", 400, step(rivals, *deep, *sizes)),
     Row("compile_resnet152", 600, step("torch_compile", *deep, *sizes)),
   ]
+
+
+def start(dataset: str, small: bool, data_dir: pathlib.Path) -> Sequence[str]:
+  """Returns the command that trains on a data set."""
+  length = ("--steps=5",) if small else ("--steps=250", "--config.batch_size=16", "--config.model.dtype=bfloat16")
+  backbone = f"--config.model.backbone={'resnet_tiny' if small else 'resnet50'}"
+  threads = f"--config.data.num_threads={script.num_cores()}"
+  flags = (f"--data_dir={data_dir}", "--rounds=1", backbone, *length, *_ENDLESS, threads)
+  return ("startup.py", *_RECIPES[dataset], *flags)
 
 
 def _dtype(small: bool) -> Sequence[str]:

@@ -86,13 +86,17 @@ def _starts(found: dict[str, dict]) -> str:
 
 def _parts(found: dict[str, dict]) -> str:
   rivals = [name for name in TITLES if name != "torch_compile"]
+  parts = {}
+  for name in ("parts", "fused_parts"):  # The second has only Pallas' times to add, unless it was measured alone.
+    for part, times in found.get(name, {}).get("parts", {}).items():
+      parts[part] = times | parts.get(part, {})
   rows = [
     (
       part,
       str(times["count"]),
       *(f"{1e3 * times[f'{name}_s']:.3g}" if f"{name}_s" in times else "-" for name in rivals),
     )
-    for part, times in found.get("parts", {}).get("parts", {}).items()
+    for part, times in parts.items()
   ]
   header = ("part, ms: forward + backward", "in the network", *(TITLES[name] for name in rivals))
   return timing.table(header, rows) if rows else ""

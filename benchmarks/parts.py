@@ -6,7 +6,7 @@ Each part has the shape and dtype it has in the network; our logits have the cha
 parts are compiled on their own, but inside the step XLA fuses and lays out across their borders, and additions,
 normalization and the update belong to no part, so the parts do not add up to the step. `--json` writes
 `{"parts": {name: {"count", "ours_s", ...}}, "machine": {...}}`, in seconds, after each part; `ours_plain` is the
-reference implementation, and `ours_fused`, for BR on a GPU, that as one Pallas operation.
+reference implementation, and `ours_fused`, only for BR and with --fused, that as one Pallas operation.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def main() -> None:
   parser = network.parser("Times each part of the network against PyTorch's.")
   network.add_dtype(parser)
   parser.add_argument("--parts", default="", help="first words of the parts to time, as BR,loss (default: all)")
+  parser.add_argument("--fused", action="store_true", help="also time BR as one Pallas operation")
   args = network.parse(parser)
   torch.set_num_threads(script.num_cores())
   torch.backends.cudnn.benchmark = True
@@ -68,8 +69,7 @@ def _part_rivals(part: Part, replicas: dict[str, TorchGCN], args: argparse.Names
   """Returns a function per rival that runs forward and backward of a part."""
   shapes = jax.eval_shape(part.ours(ops.REFERENCE), part.weights, part.x)
   cotangents = jax.tree.map(lambda leaf: noise(leaf.shape), shapes)
-  # On a CPU the Pallas operation is interpreted, which says nothing.
-  fused = ("ours_fused",) if part.name.startswith("BR") and jax.default_backend() == "gpu" else ()
+  fused = ("ours_fused",) if args.fused and part.name.startswith("BR") else ()
   ours = {name: _our_part(part, rivals.IMPLEMENTATIONS[name]()) for name in (*IMPLEMENTATIONS, *fused)}
   theirs = {
     name: _torch_part(part, replica, cotangents, FORMATS[name], args.dtype) for name, replica in replicas.items()

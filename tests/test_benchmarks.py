@@ -8,6 +8,7 @@ import time
 import pytest
 
 from benchmarks import gpu, gpu_report
+from gcn_flax import command_line, config_checks
 
 
 @pytest.mark.slow
@@ -87,6 +88,28 @@ def test_rows_that_were_measured_before_are_kept_and_none_begins_without_time(mo
   assert (results["start"]["status"], results["parts"]["status"]) == ("measured", "not chosen")
   _, results, _ = run_rows(monkeypatch, tmp_path, programs, "--minutes=0")
   assert (results["start"]["status"], results["parts"]["status"]) == ("measured", "not reached")
+
+
+def test_the_recipes_of_the_rows_are_valid(tmp_path):
+  """In full size, and on each of the data sets."""
+  commands = [gpu.start(dataset, False, tmp_path) for dataset in ("camvid", "voc_segmentation", "shapes")]
+  for command in commands:
+    flags = [flag for flag in command if flag.startswith("--config")]
+    config, _ = command_line.parse(["gcn_flax", f"--workdir={tmp_path}", *flags])
+    config_checks.check_config(config)
+    assert config.batch_size == 16 and config.model.dtype == "bfloat16" and config.model.backbone == "resnet50"
+    assert config.eval_every_steps > 1000 and not config.init_from and config.model.norm == "sync"
+
+
+def test_without_camvid_the_start_is_measured_on_generated_scenes(tmp_path):
+  def found():
+    rows = {row.name: row for row in gpu.rows(False, tmp_path)}
+    return rows["start"].command[1], rows["voc"].missing
+
+  assert found() == ("--config=configs/quickstart.py", f"voc_segmentation is not prepared in {tmp_path}")
+  (tmp_path / "camvid").mkdir()
+  (tmp_path / "voc_segmentation").mkdir()
+  assert found() == ("--config=configs/camvid.py:resnet50", "")
 
 
 MACHINE = {

@@ -75,13 +75,14 @@ def trace_step(platform, remat=False):
 
 def test_gpu_plan_takes_memory_from_gpu_ops_and_flops_without_recomputation(gpu_plan):
   gpu, cpu, tpu, gpu_remat = trace_step("gpu"), trace_step("cpu"), trace_step("tpu"), trace_step("gpu", remat=True)
+  flops = cost.flops(trace_step("reference"))  # Without those of channel padding and space-to-depth.
   assert cost.peak_bytes(gpu) != cost.peak_bytes(cpu) and cost.flops(gpu_remat) > cost.flops(gpu)
-  assert cost.flops(tpu) > 1.2 * cost.flops(gpu)
-  assert gpu_plan[0]["hbm_bytes"] == cost.peak_bytes(gpu) and gpu_plan[0]["flops"] == cost.flops(gpu)
+  assert min(cost.flops(gpu), cost.flops(tpu)) > 1.2 * flops
+  assert gpu_plan[0]["hbm_bytes"] == cost.peak_bytes(gpu) and gpu_plan[0]["flops"] == flops
   config = small_config()
   config.model.remat = True
   with_remat = planners.GpuPlanner(config, hardware.parse_topology("h100:8")).estimate(2)
-  assert with_remat["flops"] == cost.flops(gpu) and with_remat["hbm_bytes"] == cost.peak_bytes(gpu_remat)
+  assert with_remat["flops"] == flops and with_remat["hbm_bytes"] == cost.peak_bytes(gpu_remat)
 
 
 def test_cycles_are_summed_by_kind_of_part():
