@@ -55,6 +55,7 @@ def test_every_valid_pixel_counts_once(config, batch_size):
   np.testing.assert_allclose(scores.scalars["mean_iou"], np.nanmean(iou_per_class(expected)), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_same_pixels_on_one_device_as_on_eight(config, partitioner):
   """With a sliding window, scales and flips, a set that does not divide by the devices, and split rows in training."""
   config.data.eval_size = (96, 128)

@@ -18,6 +18,8 @@ from gcn_flax.workdir.stored_config import stored_config
 from gcn_flax.workdir.workdir import Workdir
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def other_run(data_dir, tmp_path_factory):

@@ -108,6 +108,7 @@ def test_a_mistake_ends_with_status_1_and_nothing_else_on_stderr():
   assert result.stderr == "error: config.total_steps=0: must be from 1 to 2147483647. Use for instance 10000.\n"
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_from_the_command_line(data_dir, tmp_path, call):
   common = [
     "--config=configs/camvid.py",

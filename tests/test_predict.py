@@ -47,6 +47,7 @@ def folder(tmp_path):
 SIZES = {"photo": (70, 101), "turned": (128, 64), "transparent": (33, 47), "grey": (40, 150)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "views"])
 def test_every_picture_gets_its_label_map(config, folder, tmp_path, variant):
   if variant == "views":

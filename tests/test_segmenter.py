@@ -56,7 +56,7 @@ def label(path):
 
 
 @pytest.mark.parametrize("flags", [[], ["--config.eval.flip=True", "--config.eval.tile=(64,64)"]], ids=["plain", "TTA"])
-@pytest.mark.parametrize("source", ["run", "run/export/network.safetensors"])
+@pytest.mark.parametrize("source", ["run", pytest.param("run/export/network.safetensors", marks=pytest.mark.slow)])
 def test_python_predicts_what_the_command_line_predicts(run, pictures, tmp_path, source, flags):
   """By the workdir or the exported file alone, in one batch or one by one."""
   path = run.parent / source
@@ -103,6 +103,7 @@ def test_classes_palette_and_overlay(model, pictures):
   assert "resnet_tiny" in repr(model) and "11 classes" in repr(model)
 
 
+@pytest.mark.compiles
 def test_each_canvas_is_compiled_once(run, pictures, caplog):
   model = gcn_flax.load(run)
   with caplog.at_level("INFO", "gcn_flax"):

@@ -56,7 +56,7 @@ def stopped_at(config, number, signal_number=signal.SIGTERM):
   return ChangedData(config, interrupt)
 
 
-@pytest.mark.parametrize("stop_at, by", [(2, signal.SIGTERM), (3, signal.SIGINT)])
+@pytest.mark.parametrize("stop_at, by", [pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow), (3, signal.SIGINT)])
 def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, stop_at, by):
   """Stops at a step with a checkpoint due, and at one without, the latter with all options of a recipe."""
   if stop_at == 3:

@@ -56,6 +56,7 @@ def test_a_run_opens_its_data_set_once(own, tmp_path, monkeypatch):
   assert len(opened) == 1
 
 
+@pytest.mark.slow
 def test_other_files_are_refused_by_a_resume(own, tmp_path):
   train.run(own, tmp_path / "run")
   own.total_steps = 3
@@ -77,6 +78,7 @@ def test_other_classes_of_the_same_number_are_refused(own, tmp_path):
     train.run(own, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_missing_examples_of_the_initial_weights_are_reported_by_the_next_run(own, config, tmp_path):
   """The street data set, called camvid, is partial; the folder with the same classes is complete."""
   write_folder(tmp_path / "mine", tmp_path / "data", classes=CAMVID.classes)

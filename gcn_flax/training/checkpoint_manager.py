@@ -1,6 +1,7 @@
 """Orbax's manager of checkpoints, which keeps the most recent and the best."""
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
@@ -43,7 +44,9 @@ def _state_handler() -> ocp.PyTreeCheckpointHandler:
   """
   arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
   return ocp.PyTreeCheckpointHandler(
-    type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+      (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    )
   )
 
 

@@ -32,8 +32,14 @@ def inputs(*shape):
   return random_variables(BoundaryRefine(), x), x
 
 
+SLOW_SHAPES = [
+  pytest.param((1, 32, 62, 16), marks=pytest.mark.slow),
+  pytest.param((1, 3, 130, 5), marks=pytest.mark.slow),
+]
+
+
 # Strips have 62 columns and chunks 32 rows, so that these have one or several, whole or not.
-@pytest.mark.parametrize("shape", [(2, 5, 7, 19), (1, 35, 64, 21), (1, 32, 62, 16), (1, 3, 130, 5)])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 19), (1, 35, 64, 21), *SLOW_SHAPES])
 def test_the_fused_block_equals_the_reference(shape):
   assert_same_function(refine(GPU_FUSED), refine(REFERENCE), *inputs(*shape))
 

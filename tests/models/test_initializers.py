@@ -37,7 +37,9 @@ def drawn(name, seed=0):
   return named(initializers.draw(initializers.trace(NETWORKS[name]), seed))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow) if name == "bottlenecks" else name for name in NETWORKS]
+)
 def test_weights_are_distributed_like_those_of_linen(name):
   """Arrays without randomness are equal; the others agree in mean, deviation and largest value."""
   ours, theirs = drawn(name), named(jax.jit(lambda: NETWORKS[name].init(jax.random.key(0), IMAGE, train=False))())

@@ -169,7 +169,7 @@ def loss_gradient_and_logits(network: Network):
   [
     pytest.param(Network("cpu", 19), id="cpu"),
     pytest.param(Network("tpu", 19), id="tpu"),
-    pytest.param(Network("gpu", 21), id="gpu"),
+    pytest.param(Network("gpu", 21), id="gpu", marks=pytest.mark.slow),
     pytest.param(Network("cpu", 5), id="cpu, no channel padding", marks=pytest.mark.slow),
     pytest.param(Network("tpu", 6, boundary_refine=False), id="tpu, without BR", marks=pytest.mark.slow),
     pytest.param(Network("tpu", 80), id="tpu, no space-to-depth", marks=pytest.mark.slow),

@@ -73,6 +73,7 @@ def trace_step(platform, remat=False):
   return setup.train_step.trace(setup.state_shapes, {"image": image, "label": label}).jaxpr.jaxpr
 
 
+@pytest.mark.slow
 def test_gpu_plan_takes_memory_from_gpu_ops_and_flops_without_recomputation(gpu_plan):
   gpu, cpu, tpu, gpu_remat = trace_step("gpu"), trace_step("cpu"), trace_step("tpu"), trace_step("gpu", remat=True)
   flops = cost.flops(trace_step("reference"))  # Without those of channel padding and space-to-depth.
@@ -188,6 +189,7 @@ def test_tpu_plan_compiles_only_the_chosen_layout(fake_compiler, partitioner, tm
   assert "batch 16 on 8 devices of v5e:2x4, 4 sharing the rows of each image;" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tpu_plan_of_all_layouts(fake_compiler, partitioner, tmp_path, capsys):
   config = small_config()
   config.data.crop_size = (128, 64)

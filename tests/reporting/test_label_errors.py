@@ -18,6 +18,8 @@ from gcn_flax.workdir.stored_config import stored_config
 from tests.conftest import tiny_config
 from tests.reporting.pages import open_page
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("background", "red", "blue")
 COLOURS = ((120, 120, 120), (200, 60, 50), (60, 90, 210))
 SWAPPED, REMOVED, SHIFTED = "01", "04", "06"  # Images of the validation split.
@@ -163,7 +165,6 @@ def test_a_missing_library_is_named_before_any_work(run, monkeypatch, name):
     label_errors.run(stored_config(run), run, "validation")
 
 
-@pytest.mark.slow
 def test_errors_in_the_training_data_are_found(tmp_path):
   """Finds the three wrong masks of docs/EXPLAIN.md, although the network was trained on them, too."""
   scenes = tmp_path / "scenes"

@@ -10,6 +10,8 @@ from PIL import Image
 import gcn_flax
 from tests.serving.processes import encoded, png
 
+pytestmark = pytest.mark.slow
+
 DROP = """async ([name, numbers]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(numbers)], name));

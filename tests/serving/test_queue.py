@@ -94,6 +94,7 @@ def test_a_fault_is_answered_in_one_line_and_logged(gated, fault, status, messag
   assert gated.ask("predict", png(64, 96))[0] == 200
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_lets_the_running_prediction_end(run, tmp_path):
   gate = tmp_path / "gate"
   gate.touch()

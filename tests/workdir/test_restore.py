@@ -100,6 +100,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(config, c
   jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
+@pytest.mark.slow
 def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
   """Caffe's normalisation stays with the weights, even if config.json is gone and the config says otherwise."""
   config.total_steps, config.model.family, config.model.pretrained = 1, "caffe", str(weights)
@@ -125,6 +126,7 @@ def test_the_normalisation_stays_with_the_weights(config, weights, tmp_path):
   assert (other.counts["confusion"] != as_caffe.counts["confusion"]).any()
 
 
+@pytest.mark.slow
 def test_a_classifiers_workdir_gives_the_encoder(config, class_config, tmp_path):
   """The encoder gets the moving averages of the best checkpoint."""
   class_config.optimizer.ema_decay = 0.5

@@ -48,6 +48,7 @@ def wandb_config(config, monkeypatch):
   return config
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_runs")
 def test_a_run_logs_metrics_and_sheets_and_a_restart_continues_it(wandb_config, tmp_path):
   assert train.run(wandb_config, tmp_path / "run")
