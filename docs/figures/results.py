@@ -9,15 +9,10 @@ A block begins with `<!-- results: NAME -->` and ends with `<!-- end -->`; its c
 import json
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from gcn_flax.messages import flag  # noqa: E402
-
 PAGES = ("README.md", "docs/RESULTS.md")
 _RUNS = ROOT / "docs" / "runs"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -60,27 +55,18 @@ def camvid_search() -> str:
   settings, trials = found["settings"], sorted(found["trials"], key=lambda trial: -trial["mean_iou"])
   classes = list(trials[0]["iou"])
   rows = [
-    (
-      trial["name"],
-      " ".join(f"`{flag(f'config.{field}', _short(value))}`" for field, value in trial["changes"].items()) or "-",
-      *(percent(trial[name]) for name in ("mean_iou_halfway", "mean_iou", "pixel_accuracy")),
-      *(percent(trial["iou"][name]) for name in classes),
-    )
+    (trial["name"], *(percent(trial[name]) for name in _SEARCHED), *(percent(trial["iou"][name]) for name in classes))
     for trial in trials
   ]
   steps = settings["steps"]
-  header = ("trial", "flags", f"mIoU, %, step {steps // 2}", f"step {steps}", "pixel accuracy, %", *classes)
+  header = ("recipe", f"mIoU, %, step {steps // 2}", f"step {steps}", "pixel accuracy, %", *classes)
   return (
-    f"\n{settings['backbone']}, seed {settings['seed']}, {steps} steps of 8 crops; "
-    f"{_where(found['machine'], found['machine']['date'])}.\n{table(header, rows)}"
+    f"\n`{settings['backbone']}`, {steps} steps of 8 crops, seed {settings['seed']}; "
+    f"{_where(found['machine'], found['machine']['date'])}:\n{table(header, rows)}"
   )
 
 
-def _short(value: Any) -> Any:
-  """Returns a tuple of JSON as it is written in a flag."""
-  return tuple(value) if isinstance(value, list) else value
-
-
+_SEARCHED = ("mean_iou_halfway", "mean_iou", "pixel_accuracy")
 BLOCKS: dict[str, Callable[[], str]] = {"camvid_search": camvid_search}
 
 
