@@ -125,6 +125,8 @@ def tiny_config(data_dir: str):
   config.data.num_threads = 2
   config.model.backbone = "resnet_tiny"
   config.model.kernel_size = 3
+  config.data.scales, config.loss.class_weights = (0.5, 2.0), ()  # Tests put other classes in the place of CamVid's.
+  config.optimizer.kind, config.optimizer.learning_rate, config.optimizer.weight_decay = "sgd", 0.05, 5e-4
   config.optimizer.warmup_steps = 1
   return config
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 SMALL = [
   "--config.total_steps=2", "--config.batch_size=2", "--config.eval.batch_size=2", "--config.data.crop_size=(64,64)",
-  "--config.data.eval_size=(64,96)", "--config.model.kernel_size=3",
+  "--config.data.eval_size=(64,96)", "--config.model.kernel_size=3", "--config.optimizer.kind=sgd",
 ]  # fmt: skip
 
 # A finder that hides TensorFlow and what only reports and the CRF need, as on a machine without them.
