@@ -14,8 +14,8 @@ CONSTRAINTS := -c constraints.txt
 NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/null),PYENV_VERSION=3.12 python3.12,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-newest test-slow fuzz lint format ablation-shapes bench bench-parts \
-  bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
+.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format ablation-shapes bench \
+  bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
@@ -37,7 +37,10 @@ test-newest:  ## Run the default tests with Python 3.12 and the newest versions 
 
 # Two at a time: they take gigabytes of memory, and many start several processes.
 test-slow: $(VENV)/browser  ## Run the slow tests: two processes, kill and resume, large networks, benchmarks.
-	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10 --ignore=tests/fuzz
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m "slow and not long" -n 2 --dist=worksteal --durations=10 --ignore=tests/fuzz
+
+test-long: $(VENV)/browser  ## Run the tests that are too long for continuous integration: six minutes.
+	JAX_PLATFORMS=cpu $(RUN) -m pytest -m long --durations=10
 
 fuzz: $(VENV)/browser  ## Run the fuzzer of state files and command lines: ten minutes on 2 cores.
 	JAX_PLATFORMS=cpu $(RUN) -m pytest -m slow -n 2 --dist=worksteal --durations=10 tests/fuzz

@@ -142,6 +142,7 @@ def test_steps_of_separate_processes_are_compared(loss, agrees):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu_in_small(data_dir, tmp_path):
   """On the data of the tests, without torch.compile, which takes minutes on a CPU."""
   command = ["benchmarks/gpu.sh", "--small", f"--data_dir={data_dir}", f"--out={tmp_path}", "--minutes=15"]

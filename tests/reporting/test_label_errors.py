@@ -165,6 +165,7 @@ def test_a_missing_library_is_named_before_any_work(run, monkeypatch, name):
     label_errors.run(stored_config(run), run, "validation")
 
 
+@pytest.mark.long
 def test_errors_in_the_training_data_are_found(tmp_path):
   """Finds the three wrong masks of docs/EXPLAIN.md, although the network was trained on them, too."""
   scenes = tmp_path / "scenes"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -143,8 +144,8 @@ def test_a_run_in_a_bucket_is_trained_resumed_scored_and_exported(bucket, data_d
   run("--mode=eval")
   exported = run("--mode=export", "--config.data.data_dir=gone").stdout  # It compares files on the samples of the run.
   assert "wrote gs://bucket/run/export/network.safetensors" in exported
-  for name in ("network.stablehlo", "network.onnx", "network.py"):
-    assert f"{name}: 100.000 % equal labels" in exported
+  for name in ("network.stablehlo", "network.onnx", "network.py"):  # Scores of an untrained network may be equal.
+    assert float(re.search(rf"{name}: (\S+) % equal labels", exported)[1]) > 99.9
   process = python(bucket, LOADED)
   output, errors = process.communicate(timeout=100)
   assert process.returncode == 0, errors
