@@ -12,8 +12,8 @@ from gcn_flax import config as config_lib
 
 ARGUMENTS = ("resnet_tiny", "resnet18", "resnet50", "resnet50_gcn")
 _FROM_RANDOM_WEIGHTS = ("resnet_tiny", "resnet18")
-# Square roots of median frequency balancing (Eigen and Fergus, ICCV 2015) over the training photos: sky, building, pole,
-# road, pavement, tree, sign, fence, car, pedestrian, bicyclist.
+# Square roots of median frequency balancing (Eigen and Fergus, ICCV 2015) over the training photos, in the order of the
+# classes: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist.
 CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.4, 0.89, 2.53, 2.98)
 
 
