@@ -41,6 +41,7 @@ def by_hand(config, setup, weights):
   return matrices
 
 
+@pytest.mark.slow
 def test_evaluation_and_search_count_what_the_crf_gives(refined, tmp_path, capsys):
   setup = build_setup(refined)
   weights = setup.init(3).weights()

@@ -165,6 +165,7 @@ def stored_crop(workdir):
   return json.loads((workdir / "config.json").read_text())["data"]["crop_size"]
 
 
+@pytest.mark.slow
 def test_the_recipe_takes_its_crop_from_the_images_and_a_resume_keeps_it(own, tmp_path, caplog, monkeypatch):
   logging.getLogger("gcn_flax").propagate = True
   caplog.set_level("INFO", "gcn_flax")

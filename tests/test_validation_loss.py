@@ -45,6 +45,7 @@ def test_each_valid_pixel_counts_once(config, platform):
   assert found.counts["loss"][1] == found.counts["confusion"].sum()
 
 
+@pytest.mark.slow
 def test_with_test_time_augmentation_it_is_that_of_the_mean_probabilities(config):
   config.data.eval_size = (96, 128)
   config.eval.tile, config.eval.flip = (64, 96), True
