@@ -67,7 +67,31 @@ def camvid_search() -> str:
 
 
 _SEARCHED = ("mean_iou_halfway", "mean_iou", "pixel_accuracy")
-BLOCKS: dict[str, Callable[[], str]] = {"camvid_search": camvid_search}
+
+
+def camvid_cpu() -> str:
+  """Returns mean IoU by step and IoU by class of the runs on CamVid on a CPU."""
+  runs = {path.stem.removeprefix("camvid_cpu_"): _load(path.stem) for path in sorted(_RUNS.glob("camvid_cpu_*.json"))}
+  steps = sorted({each["step"] for run in runs.values() for each in run["evaluations"]})
+  curves, classes = [], []
+  for name, run in runs.items():
+    scores = {each["step"]: each["mean_iou"] for each in run["evaluations"]}
+    title = f"{name.rsplit('_', 1)[0]}, seed {run['seed']}"
+    curves.append((title, *(percent(scores.get(step)) for step in steps)))
+    last = run["last"]
+    classes.append((title, *map(percent, last["iou"].values()), *(percent(last[each]) for each in _LAST)))
+  names = list(next(iter(runs.values()))["last"]["iou"])
+  first = next(iter(runs.values()))
+  return (
+    f"\n{_where(first['machine'], first['starts'][0]['time'])}, float32. Mean IoU on validation, %, by step:\n"
+    + table(("run", *(f"{step:,}" for step in steps)), curves)
+    + "IoU of each class at the last step, %:\n"
+    + table(("run", *names, "mean", "pixel accuracy"), classes)
+  )
+
+
+_LAST = ("mean_iou", "pixel_accuracy")
+BLOCKS: dict[str, Callable[[], str]] = {"camvid_cpu": camvid_cpu, "camvid_search": camvid_search}
 
 
 if __name__ == "__main__":
