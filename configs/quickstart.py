@@ -3,7 +3,7 @@
   python -m data.prepare --dataset=shapes --data_dir=runs/data
   python -m gcn_flax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Trains in about two minutes on 2 CPU cores, to a mean IoU (mIoU) of 97 to 98 % with k = 15. The baseline of the paper's
+Trains in about two minutes on 2 CPU cores, to a mean IoU (mIoU) of about 97 % with k = 15. The baseline of the paper's
 Table 1, `configs/quickstart.py:pointwise`, has 1 x 1 heads, is otherwise the same, and reaches 65 to 66 %
 (docs/RESULTS.md). Both are without Boundary Refinement, as in that table. The recipe is ours.
 """
