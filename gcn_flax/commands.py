@@ -140,8 +140,8 @@ def log_to_stderr(quiet: bool = False) -> None:
 
 def _report(error: Exception, given: flags.FlagValues) -> int:
   """Reports an error in one line. Raises it again if it is one of JAX's, unless it is one that a user can fix."""
-  if isinstance(error, AssertionError):
-    if "_default_backend" not in traceback.extract_tb(error.__traceback__)[-1].line:
+  if isinstance(error, AssertionError):  # So JAX reports that no platform of JAX_PLATFORMS is there.
+    if "_default_backend" not in (traceback.extract_tb(error.__traceback__)[-1].line or ""):
       raise error
     return _fail(f"JAX_PLATFORMS={jax.config.jax_platforms}: none of these is on this machine.{_gpu_fix()}")
   # JAX: no such device, no memory, another process gone. Gloo's errors come as any type, also within those of a save.

@@ -9,10 +9,16 @@ A block begins with `<!-- results: NAME -->` and ends with `<!-- end -->`; its c
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import timing  # noqa: E402
+from gcn_flax.reporting.rendering import percent  # noqa: E402
+
 PAGES = ("README.md", "docs/RESULTS.md")
 _RUNS = ROOT / "docs" / "runs"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -30,15 +36,8 @@ def refreshed(text: str) -> str:
   return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}{match[3]}", text)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Returns a Markdown table."""
-  lines = [header, ["---"] * len(header), *rows]
-  return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
-
-
-def percent(value: float | None) -> str:
-  """Returns a share of 1 as a percentage with one decimal."""
-  return "-" if value is None else f"{100 * value:.1f}"
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  return f"\n{timing.table(header, rows)}\n\n"
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def camvid_search() -> str:
   header = ("recipe", f"mIoU, %, step {steps // 2}", f"step {steps}", "pixel accuracy, %", *classes)
   return (
     f"\n`{settings['backbone']}`, {steps} steps of 8 crops, seed {settings['seed']}; "
-    f"{_where(found['machine'], found['machine']['date'])}:\n{table(header, rows)}"
+    f"{_where(found['machine'], found['machine']['date'])}:\n{_table(header, rows)}"
   )
 
 
@@ -84,9 +83,9 @@ def camvid_cpu() -> str:
   first = next(iter(runs.values()))
   return (
     f"\n{_where(first['machine'], first['starts'][0]['time'])}, float32. Mean IoU on validation, %, by step:\n"
-    + table(("run", *(f"{step:,}" for step in steps)), curves)
+    + _table(("run", *(f"{step:,}" for step in steps)), curves)
     + "IoU of each class at the last step, %:\n"
-    + table(("run", *names, "mean", "pixel accuracy"), classes)
+    + _table(("run", *names, "mean", "pixel accuracy"), classes)
   )
 
 

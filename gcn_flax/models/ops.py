@@ -63,9 +63,8 @@ class Ops:
 
 
 def _fused_boundary_refine(*arguments: jax.Array) -> jax.Array:
-  from gcn_flax.models import (
-    gpu_ops,
-  )  # Here, since importing Pallas takes a fifth of a second, and no default needs it.
+  # Imported here: Pallas takes a fifth of a second, and no default needs it.
+  from gcn_flax.models import gpu_ops
 
   return gpu_ops.boundary_refine(*arguments)
 

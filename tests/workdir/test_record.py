@@ -1,15 +1,11 @@
 """The record of a run."""
 
 import re
-import shutil
 import subprocess
-
-import pytest
 
 from gcn_flax.workdir import record
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_is_that_of_a_repository_that_tracks_the_package(monkeypatch, tmp_path):
   def git(*arguments):
     options = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
