@@ -49,6 +49,7 @@ TRIALS = {
   "roots and rate 0.004": _ROOTS | {"optimizer.learning_rate": 0.004},
   "roots and scales 0.75 to 1.5": _ROOTS | {"data.scales": (0.75, 1.5)},
   "roots and scales 1 to 2": _ROOTS | {"data.scales": (1.0, 2.0)},
+  "roots and scales 0.75 to 1.5 and rate 0.001": _ROOTS | {"data.scales": (0.75, 1.5), "optimizer.learning_rate": 0.001},
 }
 
 
