@@ -36,6 +36,7 @@ BASE = {
 }
 _SGD = {"optimizer.kind": "sgd", "optimizer.learning_rate": 0.05, "optimizer.weight_decay": 5e-4}
 _ROOTS = {"loss.class_weights": CLASS_WEIGHTS}
+_NARROW = {"data.scales": (0.75, 1.5)}
 TRIALS = {
   "sgd": _SGD,
   "base": {},
@@ -47,9 +48,10 @@ TRIALS = {
   "square roots of class weights": _ROOTS,
   "roots and dice": _ROOTS | {"loss.dice_weight": 1.0},
   "roots and rate 0.004": _ROOTS | {"optimizer.learning_rate": 0.004},
-  "roots and scales 0.75 to 1.5": _ROOTS | {"data.scales": (0.75, 1.5)},
+  "roots and scales 0.75 to 1.5": _ROOTS | _NARROW,
   "roots and scales 1 to 2": _ROOTS | {"data.scales": (1.0, 2.0)},
-  "roots and scales 0.75 to 1.5 and rate 0.001": _ROOTS | {"data.scales": (0.75, 1.5), "optimizer.learning_rate": 0.001},
+  "roots and scales 0.75 to 1.5 and rate 0.001": _ROOTS
+  | {"data.scales": (0.75, 1.5), "optimizer.learning_rate": 0.001},
 }
 
 

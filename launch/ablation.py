@@ -4,110 +4,38 @@
   python launch/ablation.py --table=1 --data=voc_segmentation --data_dir=DATA --seeds=1
 
 Each cell is a run of configs/ablation.py in ROOT/DATA/NETWORK/seed<N>. The runs follow one another; cells with the
-same network share a run, also across tables. Ctrl-C and SIGTERM save the run of the moment and end the command with
-status 75; repeat it to continue. A second Ctrl-C ends it at once. Config flags, such as --config.batch_size=8, are
+same network share a run, also across tables. ROOT/DATA/NETWORK-seed<N>.json records what a finished run reached; a
+cell with a record of the same config is not trained again, so that a table can grow over time and on several machines.
+With --records=DIR the records are kept there instead. Ctrl-C and SIGTERM save the run of the moment and end the command
+with status 75; repeat it to continue. A second Ctrl-C ends it at once. Config flags, such as --config.batch_size=8, are
 passed on to every run and must be the same for all tables in ROOT/DATA. The paper starts from ImageNet weights:
 --pretrained=resnet152=PATH, for Table 6 once for each of its encoders. Writes ROOT/DATA/table<N>.md and, except for
 Tables 4 and 6, table<N>.svg. Metrics are those of the last step, not of the best one.
 """
 
 import argparse
-import contextlib
-import ctypes
 import json
 import pathlib
 import shlex
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from configs import ablation  # noqa: E402
-from gcn_flax import file_locks, files  # noqa: E402
+from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from gcn_flax.interrupts import interruptible  # noqa: E402
 from gcn_flax.messages import flag  # noqa: E402
-from launch.ablation_table import cells_of, chart, final_metrics, markdown, read_json, workdir_of  # noqa: E402
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
-
-
-class Stopped(Exception):
-  """Says that a signal stopped the run of the moment, which has saved its state if it had one."""
-
-
-def is_trained(workdir: pathlib.Path) -> bool:
-  """Returns whether a run has reached its last step."""
-  settings = read_json(workdir / "config.json")
-  return bool(settings) and (workdir / "checkpoints" / str(settings["total_steps"])).is_dir()
-
-
-def run_cell(cell: str, data: str, seed: int, workdir: pathlib.Path, flags: Sequence[str]) -> None:
-  """Trains and evaluates a cell, as far as that is not done yet. Raises RuntimeError if that fails."""
-  command = [
-    sys.executable, "-m", "gcn_flax.main", f"--config=configs/ablation.py:{cell}:{data}", f"--workdir={workdir}",
-    f"--config.seed={seed}", *flags,
-  ]  # fmt: skip
-  with _locked(workdir) as lock:
-    if not is_trained(workdir):
-      _run_command(command, lock)
-    if is_trained(workdir) and not final_metrics(workdir):  # The last evaluation was of another step or setting.
-      _run_command([*command, "--mode=eval", "--checkpoint=last"], lock)
-    if not final_metrics(workdir):
-      raise RuntimeError(f"{cell}, seed {seed}, was stopped before its last step: {shlex.join(command)}")
-
-
-@contextlib.contextmanager
-def _locked(workdir: pathlib.Path) -> Iterator[int]:
-  """Waits until no other process works in a workdir, including runs whose runner was killed."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / "ablation.lock", "w") as file:
-    try:
-      file_locks.lock(file.fileno())
-    except BlockingIOError:
-      print(f"waiting for another process to leave {workdir}", flush=True)
-      file_locks.lock(file.fileno(), wait=True)
-    yield file.fileno()
-
-
-def _run_command(command: Sequence[str], lock: int) -> None:
-  """Runs a command that holds the lock while it lives; SIGTERM and SIGINT reach it as SIGTERM, so that it saves.
-
-  Raises RuntimeError if it fails, Stopped after a signal.
-  """
-  libc = ctypes.CDLL(None)
-  child = subprocess.Popen(
-    command,
-    cwd=ROOT,
-    pass_fds=(lock,),
-    preexec_fn=lambda: libc.prctl(_DIE_WITH_PARENT, signal.SIGTERM) if hasattr(libc, "prctl") else None,
-  )
-  stopped = []
-
-  def stop(*_):
-    stopped.append(True)
-    child.terminate()
-
-  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    status = child.wait()
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-  if stopped:
-    raise Stopped
-  if status:
-    raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")
+from launch.ablation_run import Run, Stopped  # noqa: E402
+from launch.ablation_table import cells_of, chart, markdown  # noqa: E402
 
 
 def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:
   """Records the flags of the runs in a folder. Raises ValueError if earlier runs there had other flags."""
   path, now = folder / "flags.json", sorted(flags)
-  before = read_json(path)
+  before = json_files.read(path, [str], "Put it back, or use another --root.") if path.exists() else None
   if before not in (None, now):
     raise ValueError(
       f"the runs in {folder} were begun with {' '.join(before) or 'no flags'}, but this command has "
@@ -117,19 +45,16 @@ def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:
   files.write(path, json.dumps(now) + "\n")
 
 
-def run_table(
-  table: int, data: str, root: pathlib.Path, seeds: int, flags: Sequence[str], pretrained: Mapping[str, str]
-) -> None:
-  """Runs every cell with every seed, all cells of the first seed first. Raises RuntimeError if one fails."""
-  runs = [(cell, seed, workdir_of(root, data, cell, seed)) for seed in range(seeds) for cell in cells_of(table)]
-  waiting = [run for run in runs if not final_metrics(run[-1])]
-  print(f"table {table} on {data}: {len(runs) - len(waiting)} of {len(runs)} runs are complete", flush=True)
+def train_missing(runs: Sequence[Run]) -> None:
+  """Trains every run that has no record. Raises RuntimeError if one fails."""
+  waiting = [run for run in runs if not run.record()]
+  print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete", flush=True)
   started = time.monotonic()
-  for index, (cell, seed, workdir) in enumerate(waiting):
+  for index, run in enumerate(waiting):
     left = f", about {(time.monotonic() - started) / index * (len(waiting) - index) / 60:.0f} min left" if index else ""
-    print(f"\nrun {index + 1} of {len(waiting)}: {cell}, seed {seed}{left}", flush=True)
-    weights = pretrained.get(ablation.get_config(f"{cell}:{data}").model.backbone)
-    run_cell(cell, data, seed, workdir, [*flags, *([f"--config.model.pretrained={weights}"] if weights else [])])
+    print(f"\nrun {index + 1} of {len(waiting)}: {run.cell}, seed {run.seed}{left}", flush=True)
+    run.train()
+    run.record()
 
 
 @interruptible
@@ -141,11 +66,8 @@ def main(argv: Sequence[str]) -> int:
       "WARNING: training from random weights; the paper starts from ImageNet's: --pretrained=resnet152=PATH",
       file=sys.stderr,
     )
-  root = options.root.expanduser().absolute()
-  data_dir = pathlib.Path(options.data_dir).expanduser().absolute()
   try:
-    check_flags(root / options.data, [*flags, *(f"--pretrained={pair}" for pair in options.pretrained)])
-    return _run(options, root, [f"--config.data.data_dir={data_dir}", *flags], pretrained, argv)
+    return _run(options, flags, pretrained, argv)
   except Stopped:
     print(f"stopped by a signal. To continue from here: {_command(argv)}", file=sys.stderr, flush=True)
     return STOPPED
@@ -169,6 +91,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], dict[str
   parser.add_argument(
     "--root", type=pathlib.Path, default="runs/ablation", help="folder for the runs (default: %(default)s)"
   )
+  parser.add_argument("--records", type=pathlib.Path, help="folder for the records of finished runs (default: ROOT)")
   parser.add_argument("--seeds", type=int, default=3, help="number of runs per cell (default: %(default)s)")
   parser.add_argument(
     "--pretrained",
@@ -198,18 +121,28 @@ def _command(argv: Sequence[str]) -> str:
   return shlex.join(["python", "launch/ablation.py", *argv])
 
 
-def _run(
-  options: argparse.Namespace, root: pathlib.Path, flags: Sequence[str], pretrained: Mapping[str, str], argv
-) -> int:
-  table, data, seeds = options.table, options.data, options.seeds
+def _run(options: argparse.Namespace, flags: Sequence[str], pretrained: Mapping[str, str], argv: Sequence[str]) -> int:
+  table, data, root = options.table, options.data, options.root.expanduser().absolute()
+  records = (options.records or root).expanduser().absolute()
+  check_flags(root / data, [*flags, *(f"--pretrained={pair}" for pair in options.pretrained)])
+  data_dir = pathlib.Path(options.data_dir).expanduser().absolute()
+
+  def run_of(cell: str, seed: int) -> Run:
+    weights = pretrained.get(ablation.get_config(f"{cell}:{data}").model.backbone)
+    own = [f"--config.model.pretrained={weights}"] if weights else []
+    return Run(cell, data, seed, root, records, (f"--config.data.data_dir={data_dir}", *flags, *own))
+
+  runs = [run_of(cell, seed) for seed in range(options.seeds) for cell in cells_of(table)]
+  print(f"table {table} on {data}: ", end="")
   failed = None
   try:
-    run_table(table, data, root, seeds, flags, pretrained)
+    train_missing(runs)
   except RuntimeError as error:
     failed = error
-  text = markdown(table, data, root, seeds, _command(argv))
+  found = {(run.cell, run.seed): record for run in runs if (record := run.record())}
+  text = markdown(table, data, found, _command(argv))
   files.write(root / data / f"table{table}.md", text)
-  picture = chart(table, data, root, seeds)
+  picture = chart(table, data, found)
   if picture:
     files.write(root / data / f"table{table}.svg", picture)
   print(f"\n{text}\nwrote {root / data / f'table{table}.md'}", flush=True)

@@ -1,7 +1,9 @@
 """The paper's tables: the names of their cells, and the runner that trains the missing ones."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from gcn_flax import config_checks
 from gcn_flax.distributed import STOPPED
 from gcn_flax.interrupts import INTERRUPTED
 from launch import ablation as runner
+from launch import ablation_run, records
 from launch import ablation_table as results
+from launch.ablation_run import Run
 from tests.environment import jax_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -52,38 +56,40 @@ def test_an_unknown_cell_is_rejected(argument, message):
     ablation.get_config(argument)
 
 
+def run_of(cell, root, seed=0, *flags, data="shapes"):
+  return Run(cell, data, seed, root, root, flags)
+
+
 def test_cells_with_the_same_network_share_a_run(tmp_path):
   def where(cell):
-    return results.workdir_of(tmp_path, "shapes", cell, 1)
+    return run_of(cell, tmp_path, 1).workdir
 
   assert where("table1-k15") == where("table5-gcn") == tmp_path / "shapes" / "gcn-k15" / "seed1"
   assert where("table1-base") == where("table5-base") and where("table2-gcn-k3") == where("table3-gcn-k3")
   networks = {str(sorted(cell.items())): where(name) for name, cell in ablation.CELLS.items() if "base" not in name}
   assert len(set(networks.values())) == len(networks)
+  path = run_of("table1-k15", tmp_path, 1).record_path
+  assert path == tmp_path / "shapes" / "gcn-k15-seed1.json" == run_of("table5-gcn", tmp_path, 1).record_path
 
 
-def write_run(workdir, step=600, flip=False, **figures):
-  (workdir / "checkpoints" / "600").mkdir(parents=True)
-  (workdir / "config.json").write_text(json.dumps({"total_steps": 600, "batch_size": 4, "eval": {"flip": False}}))
-  (workdir / "eval_validation.json").write_text(json.dumps({"step": step, "eval": {"flip": flip}, **figures}))
-  (workdir / "run.json").write_text(json.dumps({"devices": {"count": 2, "kind": "abacus"}, "commit": "c0ffee"}))
+def measured(mean_iou=0.5, **figures):
+  """Returns what a table reads from a record."""
+  return {
+    "config": {"total_steps": 600, "batch_size": 4}, "devices": {"count": 2, "kind": "abacus"}, "commit": "c0ffee",
+    "last": {"mean_iou": mean_iou, **figures},
+  }  # fmt: skip
 
 
-def test_the_table_shows_measured_values_beside_the_papers(tmp_path):
-  for seed, value in enumerate((0.7, 0.8)):
-    write_run(tmp_path / "shapes" / "gcn-k3" / f"seed{seed}", mean_iou=value)
-  write_run(tmp_path / "shapes" / "gcn-k5" / "seed0", step=300, mean_iou=0.9)
-  write_run(tmp_path / "shapes" / "gcn-k7" / "seed0", flip=True, mean_iou=0.9)
-  text = results.markdown(1, "shapes", tmp_path, 3, "the command")
+def test_the_table_shows_measured_values_beside_the_papers():
+  found = {("table1-k3", seed): measured(value) for seed, value in enumerate((0.7, 0.8))}
+  text = results.markdown(1, "shapes", found, "the command")
   assert "| GCN, k = 3 | mean IoU | 75.0 (7.1) | 70.0 / 80.0 | 70.1 |" in text
-  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text, "the metrics are of an earlier step"
-  assert "| GCN, k = 7 | mean IoU | - |  | 72.8 |" in text, "the metrics are of an evaluation with flip"
+  assert "| GCN, k = 5 | mean IoU | - |  | 71.1 |" in text
   assert "`the command`" in text and "600 steps of 4 images on 2 x abacus at commit c0ffee" in text
-  assert results.chart(1, "shapes", tmp_path, 3).count("<svg") == 1 and results.chart(4, "shapes", tmp_path, 3) is None
-  assert results.chart(5, "shapes", tmp_path, 3) is None
+  assert results.chart(1, "shapes", found).count("<svg") == 1 and results.chart(4, "shapes", found) is None
+  assert results.chart(5, "shapes", found) is None
   curve = {str(pixels): pixels / 40 for pixels in range(1, 41)}
-  write_run(tmp_path / "shapes" / "pointwise" / "seed2", mean_iou=0.9, accuracy_within_pixels=curve)
-  assert "<svg" in results.chart(5, "shapes", tmp_path, 3)
+  assert "<svg" in results.chart(5, "shapes", {("table5-base", 2): measured(accuracy_within_pixels=curve)})
 
 
 def started(root, data_dir, *flags):
@@ -137,10 +143,8 @@ def test_a_killed_runner_continues(data_dir, tmp_path):
 
 RUNNER = """
 import sys
-from launch import ablation
-def run_cell(*_):
-  ablation._run_command([sys.executable, "-c", sys.argv[1]], 0)
-ablation.run_cell = run_cell
+from launch import ablation, ablation_run
+ablation.Run.train = lambda run: ablation_run._run_command([sys.executable, "-c", sys.argv[1]], 0)
 sys.exit(ablation.main(["--table=1", "--data=shapes", f"--root={sys.argv[2]}"]))
 """
 RUN = """
@@ -177,22 +181,77 @@ def test_ctrl_c_lets_the_run_save_and_says_how_to_continue(tmp_path, times):
     assert process.returncode == INTERRUPTED and "stopped at once by a second Ctrl-C" in errors
 
 
-def test_a_cell_evaluated_with_other_settings_is_evaluated_again(tmp_path, monkeypatch):
-  workdir, commands = tmp_path / "gcn-k3", []
-  write_run(workdir, step=300, mean_iou=0.5)
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+  """A run of two steps whose workdir is complete; `commands` are those that it would have started."""
+  run = run_of("table1-k3", tmp_path, 0, "--config.total_steps=2")
+  (run.workdir / "checkpoints" / "2").mkdir(parents=True)
+  config = json.loads(run.config.to_json())
+  scores = {"step": 2, "eval": config["eval"], "mean_iou": 0.5, "iou": {"red": 0.5}}
+  start = {"time": "2026-11-28T12:00:00+0000", "step": 0}
+  record = {
+    "command": "c", "commit": "c0ffee", "versions": {}, "devices": {"count": 1, "kind": "cpu", "hosts": 1},
+    "starts": [start],
+  }  # fmt: skip
+  for name, content in {"config": config, "eval_validation": scores, "run": record}.items():
+    (run.workdir / f"{name}.json").write_text(json.dumps(content))
+  line = {"step": 2, "images_per_second": 4.0, "validation/mean_iou": 0.5, "validation/iou/red": 0.5}
+  (run.workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+  commands = []
+  monkeypatch.setattr(ablation_run, "_run_command", lambda command, lock: commands.append(command))
+  return run, commands
 
-  def start(command, lock):
-    commands.append(command)
-    if "--mode=eval" in command:
-      (workdir / "eval_validation.json").write_text(json.dumps({"step": 600, "eval": {"flip": False}}))
 
-  monkeypatch.setattr(runner, "_run_command", start)
-  runner.run_cell("table1-k3", "shapes", 0, workdir, ["--config.batch_size=4"])
-  assert len(commands) == 1 and commands[0][-3:] == ["--config.batch_size=4", "--mode=eval", "--checkpoint=last"]
-  runner.run_cell("table1-k3", "shapes", 0, workdir, [])
-  assert len(commands) == 1
+def change(path, **fields):
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_run_with_a_record_is_not_trained_again(finished, tmp_path):
+  run, commands = finished
+  found = run.record()
+  assert found["last"]["mean_iou"] == 0.5 and found["evaluations"] == [{"step": 2, "mean_iou": 0.5}]
+  assert records.read(run.record_path) == found and "data_dir" not in found["config"]["data"]
+  shutil.rmtree(run.workdir)
+  elsewhere = dataclasses.replace(run, flags=(*run.flags, "--config.data.data_dir=elsewhere"))
+  assert run.record() == elsewhere.record() == found
+  runner.train_missing([run, elsewhere])
+  assert commands == []
+  for flags in (("--config.total_steps=3",), (*run.flags, "--config.optimizer.momentum=0.8")):
+    assert dataclasses.replace(run, flags=flags).record() is None, "the record is of another recipe"
+
+
+def test_a_record_of_an_older_version_lacks_fields_that_had_their_defaults(finished):
+  run, _ = finished
+  settings = run.record()["config"]
+  del settings["optimizer"]["ema_decay"], settings["mesh"]
+  assert records.is_of(run.record() | {"config": settings}, run.config)
+
+
+def test_a_workdir_of_another_recipe_is_rejected(finished):
+  run, _ = finished
+  with pytest.raises(ValueError, match="seed0: was trained with another recipe. Delete it, or use another --root."):
+    run_of("table1-k3", run.root, 0, *run.flags, "--config.optimizer.momentum=0.8").record()
+  assert not run.record_path.exists()
+
+
+def test_a_damaged_record_is_rejected(finished):
+  run, _ = finished
+  run.record()
+  run.record_path.write_text(run.record_path.read_text()[:-50])
+  with pytest.raises(ValueError, match="gcn-k3-seed0.json: damaged .* Delete it, to record the run again."):
+    run.record()
+
+
+@pytest.mark.parametrize("fields", [{"step": 1}, {"eval": ablation.get_config().eval.to_dict() | {"flip": True}}])
+def test_a_cell_evaluated_with_other_settings_is_evaluated_again(finished, fields):
+  run, commands = finished
+  scores = run.workdir / "eval_validation.json"
+  change(scores, **fields)
   with pytest.raises(RuntimeError, match="table1-k3, seed 0, was stopped before its last step"):
-    runner.run_cell("table1-k3", "shapes", 0, tmp_path / "new", [])
+    run.train()  # Nothing is evaluated by the commands that are recorded.
+  assert len(commands) == 1 and commands[0][-3:] == ["--config.total_steps=2", "--mode=eval", "--checkpoint=last"]
+  with pytest.raises(RuntimeError, match="table1-k3, seed 1, was stopped before its last step"):
+    dataclasses.replace(run, seed=1).train()
   assert "--mode=eval" not in commands[-1]
 
 
@@ -217,10 +276,11 @@ def test_weights_for_an_encoder_that_a_table_does_not_train_are_rejected(capsys)
 
 def test_each_encoder_of_table_6_starts_from_its_own_weights(tmp_path, monkeypatch):
   given = {}
-  monkeypatch.setattr(runner, "run_cell", lambda cell, data, seed, workdir, flags: given.update({cell: flags}))
-  runner.run_table(6, "camvid", tmp_path, 1, [], {"resnet50": "a", "resnet50_gcn": "b"})
-  assert given["table6-resnet50-base"] == ["--config.model.pretrained=a"]
-  assert given["table6-resnet50_gcn-gcn-br"] == ["--config.model.pretrained=b"]
+  monkeypatch.setattr(Run, "train", lambda run: given.update({run.cell: run.command[-1]}))
+  pretrained = ["--pretrained=resnet50=a", "--pretrained=resnet50_gcn=b"]
+  runner.main(["--table=6", "--data=camvid", "--seeds=1", f"--root={tmp_path}", *pretrained])
+  assert given["table6-resnet50-base"] == "--config.model.pretrained=a"
+  assert given["table6-resnet50_gcn-gcn-br"] == "--config.model.pretrained=b"
 
 
 def test_a_failing_cell_still_gives_a_table(data_dir, tmp_path):

@@ -28,12 +28,13 @@ def test_a_run_is_recorded(trained_run, tmp_path, capsys):
   found = json.loads(output.read_text())
   scores = json.loads((trained_run / "eval_validation.json").read_text())
   assert found["last"]["mean_iou"] == scores["mean_iou"] == found["evaluations"][-1]["mean_iou"]
-  assert (found["seed"], found["total_steps"], found["batch_size"]) == (0, 2, 8)
+  config = found["config"]
+  assert (config["seed"], config["total_steps"], config["batch_size"]) == (0, 2, 8)
   assert found["images_per_second"] > 0 and found["machine"]["cores"] > 0 and found["commit"]
 
   (trained_run / "eval_validation.json").unlink()
   assert record_run.main([str(trained_run), str(output)]) == 1
-  assert "eval_validation.json: not found. Give the workdir of a run that has been evalu" in capsys.readouterr().err
+  assert "not evaluated at its last step, 2, with its own settings. Train it to the end, th" in capsys.readouterr().err
   (trained_run / "eval_validation.json").write_text(json.dumps(scores | {"step": 1}))
   assert record_run.main([str(trained_run), str(output)]) == 1
-  assert "evaluated at step 1, not at the last, 2." in capsys.readouterr().err
+  assert "not evaluated at its last step, 2, with its own settings." in capsys.readouterr().err

@@ -75,7 +75,7 @@ def camvid_cpu() -> str:
   curves, classes = [], []
   for name, run in runs.items():
     scores = {each["step"]: each["mean_iou"] for each in run["evaluations"]}
-    title = f"{name.rsplit('_', 1)[0]}, seed {run['seed']}"
+    title = f"{name.rsplit('_', 1)[0]}, seed {run['config']['seed']}"
     curves.append((title, *(percent(scores.get(step)) for step in steps)))
     last = run["last"]
     classes.append((title, *map(percent, last["iou"].values()), *(percent(last[each]) for each in _LAST)))
