@@ -14,7 +14,7 @@ CONSTRAINTS := -c constraints.txt
 NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/null),PYENV_VERSION=3.12 python3.12,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format ablation-shapes bench \
+.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format results-shapes bench \
   bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
@@ -53,10 +53,13 @@ format: $(VENV)/dev  ## Fix style and format.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-ablation-shapes: $(PRODUCT)  ## Tables 1 and 5 of the paper on generated scenes: half an hour on 2 cores.
+results-shapes: $(VENV)/dev  ## Train and measure all that docs/RESULTS.md has of generated scenes: half an hour on 2 cores.
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=5 --data=shapes --data_dir=runs/data
+	mkdir -p docs/runs/shapes && cp runs/ablation/shapes/*.json docs/runs/shapes/
+	$(RUN) docs/figures/shapes_studies.py --root=runs/ablation/shapes
+	$(RUN) docs/figures/results.py
 
 bench: $(VENV)/dev  ## Time ResNet-50 GCN against the same network in PyTorch.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import gpu, gpu_report
+from benchmarks import gpu, gpu_report, largest_batch
 from gcn_flax import command_line, config_checks
 
 
@@ -164,3 +164,18 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu_in_small(data_dir, tmp_path):
   ):
     assert words in page
   assert "**The first loss" not in page and "compile (not chosen)" in page
+
+
+@pytest.mark.parametrize(
+  "limit, start, found", [(117, 100, 110), (117, 120, 109), (117, 116, 116), (3, 1, 3), (0, 8, 0)]
+)
+def test_the_largest_batch_is_searched_up_and_down(limit, start, found):
+  tried = []
+
+  def fits(batch):
+    tried.append(batch)
+    return 0 < batch <= limit
+
+  largest = largest_batch.measured(fits, start)
+  assert largest == found and fits(largest) == bool(found)
+  assert largest * 1.1 + 1 > limit and len(tried) < 12

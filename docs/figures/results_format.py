@@ -1,0 +1,53 @@
+"""What the blocks of docs/figures/results.py share: reading records, tables, where figures are from."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks import timing
+from launch import records
+from launch.records import Record
+
+RUNS = pathlib.Path(__file__).resolve().parents[1] / "runs"
+
+
+def load(name: str) -> Any:
+  """Returns the content of a JSON file in docs/runs."""
+  return json.loads((RUNS / f"{name}.json").read_text())
+
+
+def read_all(pattern: str) -> dict[str, Record]:
+  """Returns the records in docs/runs whose path matches a pattern, by file name."""
+  return {path.stem: records.read(path) for path in sorted(RUNS.glob(pattern))}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Returns a Markdown table between empty lines, with all columns but the first aligned to the right."""
+  return f"\n{timing.table(header, rows)}\n\n"
+
+
+def where(machine: dict[str, Any], dates: Iterable[str]) -> str:
+  """Returns processor and day, or first and last day, of measurements."""
+  days = sorted({date[:10] for date in dates})
+  return f"{machine['cores']} cores of an {machine['cpu']} CPU, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+
+
+def provenance(found: Iterable[Record]) -> str:
+  """Returns processor, precision, days, commits and duration of some runs, as one line."""
+  found = list(found)
+  commits = sorted({each["commit"][:7] for each in found})
+  durations = [minutes for each in found if (minutes := records.minutes(each)) is not None]
+  precisions = sorted({each["config"]["model"]["dtype"] for each in found})
+  return (
+    f"{where(found[0]['machine'], [each['finished'] for each in found])}; {', '.join(precisions)}; "
+    f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {_range(durations)}"
+  )
+
+
+def _range(durations: Sequence[float]) -> str:
+  """Returns the time from the first step to the last evaluation of some runs."""
+  if not durations:
+    return "each stopped and resumed"
+  low, high = (f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in (min(durations), max(durations)))
+  return f"{low} minutes a run" if low == high else f"{low} to {high} minutes a run"
