@@ -46,7 +46,7 @@ _FIGURE = re.compile(r"\d[\d.,]*\s?%|\b\d[\d.,]*\s(?:points?|h|hours?|min|minute
 
 @pytest.mark.parametrize("page", results.PAGES)
 def test_figures_outside_of_blocks_are_those_of_others(page):
-  """What was measured here is written by the command; a sentence that names its source may have other figures."""
+  """Own figures are written by the command; a sentence that names its source may have those of others."""
   assert own_figures((results.ROOT / page).read_text()) == []
 
 

@@ -1,4 +1,4 @@
-"""What the blocks of docs/figures/results.py share: reading records, tables, where figures are from."""
+"""Shared parts of the blocks of docs/figures/results.py: records, tables, lines that say where figures are from."""
 
 import json
 import pathlib
