@@ -56,8 +56,9 @@ def record(workdir: pathlib.Path) -> Record:
   settings, machine = _plain(run.config), script.machine(())
   del settings["data"]["data_dir"]  # It says nothing on another machine.
   finished = datetime.datetime.fromtimestamp((workdir / "metrics.jsonl").stat().st_mtime, datetime.UTC)
+  record = json.loads(json.dumps(run.record).replace(f"{ROOT}/", ""))  # Paths in the clone, as its reader has them.
   return {
-    **{name: run.record[name] for name in _FROM_RUN},
+    **{name: record[name] for name in _FROM_RUN},
     "config": settings,
     "machine": {name: machine[name] for name in ("cpu", "cores")},
     "finished": finished.isoformat(timespec="seconds"),
