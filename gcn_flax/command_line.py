@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from gcn_flax import config, files, flag_errors
 from gcn_flax.messages import flag, in_clone, use_one_of
+from gcn_flax.workdir.network_paths import find_network
 from gcn_flax.workdir.stored_config import stored_config
 
 MODES = {
@@ -36,7 +37,11 @@ _FLAGS = {
     "FILE",
     "recipe, configs/NAME.py[:ARGUMENT], or the config.json of a run; default: that of the workdir",
   ),
-  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network"),
+  "workdir": (
+    _EVERY,
+    "DIR",
+    "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network, or its address",
+  ),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
     ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve"),
@@ -155,6 +160,7 @@ def help_page() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
   """Parses a command line; returns the config and the flags. Raises UserError."""
+  argv = _with_local_network(argv)
   recipe, rest = flag_errors.split_flag(argv, "config")
   stored = _stored_config(recipe, rest)
   if stored is None:
@@ -186,6 +192,20 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_exported(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _with_local_network(argv: Sequence[str]) -> list[str]:
+  """Returns the command line with the path of a released network in place of its folder or address, downloaded.
+
+  Raises UserError if that cannot be done.
+  """
+  workdir, rest = flag_errors.split_flag(argv, "workdir")
+  if not workdir or flag_errors.split_flag(argv, "mode")[0] not in _EXPORTED:
+    return list(argv)
+  try:
+    return [rest[0], f"--workdir={find_network(workdir)}", *rest[1:]]
+  except (ValueError, OSError) as error:
+    raise UserError(str(error)) from error
 
 
 def _let_import_neighbours(recipe: str) -> None:

@@ -5,7 +5,8 @@ import importlib.util
 import os
 import pathlib
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 # A `pathlib.Path`; or etils' path, which has the same methods, for a workdir in a bucket.
 Path = Any
@@ -55,10 +56,20 @@ def write(where: Path, content: str | bytes) -> None:
   if is_remote(where):
     where.write_bytes(content)  # Objects appear only when complete.
     return
+  with replacing(where) as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(where: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a new file for bytes, which takes the place of a local one, as by `write`, when the block ends.
+
+  If the block raises, nothing is left of the new file.
+  """
   temporary = where.with_name(f".{uuid.uuid4().hex}.tmp")
   try:
     with open(temporary, "xb") as file:
-      file.write(content)
+      yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, where)

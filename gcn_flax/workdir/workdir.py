@@ -25,6 +25,7 @@ RECORD = {
   "command?": str,
   "commit?": str | None,
   "devices?": {"kind": str, "count": int, "hosts": int},
+  "processor?": {"model": str, "cores": int},
 }
 # Fields of config.json that every version wrote; if all were missing, a run would pass for one of default settings.
 _ALWAYS_WRITTEN = ("seed", "total_steps", "batch_size", "data", "model", "optimizer")
