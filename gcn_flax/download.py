@@ -52,9 +52,12 @@ def download(address: str) -> pathlib.Path:
 def _parse(address: str) -> tuple[str, str]:
   """Returns an address without its digest, and the digest. Raises ValueError for one that cannot be used."""
   url, _, fragment = address.partition("#")
-  scheme, _, rest = url.partition("://")
-  if scheme.lower() != "https":
-    raise ValueError(f"{address}: is not encrypted. Use https://{rest}.")
+  try:
+    scheme = urllib.parse.urlsplit(url).scheme
+  except ValueError as error:
+    raise ValueError(f"{address}: is no address ({error}). Use https://HOST/PATH{_DIGEST}DIGEST.") from error
+  if scheme != "https":
+    raise ValueError(f"{address}: is not encrypted. Use https://{address.partition('://')[2]}.")
   if not fragment:
     raise ValueError(
       f"{address}: has no digest to check the file by. Append {_DIGEST}DIGEST, the SHA-256 that its publisher gives."
@@ -89,7 +92,7 @@ def _fetch(url: str, digest: str, copy: pathlib.Path) -> None:
         raise ValueError(f"{url}: has SHA-256 {found}, not {digest} as its address says. {fix}. Nothing was kept.")
   except urllib.error.HTTPError as error:
     error.close()
-    raise ValueError(f"{url}: the server answers {error.code}, {error.reason}. Check the address.") from error
+    raise ValueError(f"{url}: the server answers {error.code}, {one_line(error.reason)}. Check the address.") from error
   except (OSError, http.client.HTTPException, UnicodeError) as error:
     if getattr(error, "errno", None) == errno.ENOSPC:
       raise ValueError(f"{copy.parent}: the disk is full. Make room, or set XDG_CACHE_HOME.") from error
