@@ -44,9 +44,15 @@ def download(address: str) -> pathlib.Path:
   """
   url, digest = _parse(address)
   copy = _cache() / f"{digest}.safetensors"
-  if not copy.is_file() or _sha256(copy) != digest:
+  if not copy.is_file() or sha256(copy) != digest:
     _fetch(url, digest, copy)
   return copy
+
+
+def sha256(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(address: str) -> tuple[str, str]:
@@ -72,11 +78,6 @@ def _cache() -> pathlib.Path:
   given = os.environ.get("XDG_CACHE_HOME", "")
   # Relative paths are to be ignored: https://specifications.freedesktop.org/basedir-spec/latest/.
   return pathlib.Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "gcn_flax")
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(url: str, digest: str, copy: pathlib.Path) -> None:

@@ -29,7 +29,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "flax": {"models", "training", "build"},
   "ml_collections": {
     "config", "config_checks", "config_fields", "tasks", "spatial", "out_of_memory", "build", "run_data",
-    "compile_ahead", "inference", "workdir", "preflight", "reporting",
+    "compile_ahead", "inference", "workdir", "preflight", "reporting", "exporting",
     "planning", "evaluate", "export", "predict", "submission", "search_crf", "train", "command_line", "flag_errors",
     "commands", "segmenter", "explain", "compare", "label_errors", "example_pictures", "serving",
   },

@@ -21,9 +21,11 @@ RECORD = {
   "palette?": [(range(256),) * 3],
   "partial?": {str: [str]},
   "fingerprints?": {str: {"classes?": [str], "digest?": str}},
+  "data?": {str: {str: int}},
   "starts?": [{"time": str}],
   "command?": str,
   "commit?": str | None,
+  "versions?": {str: str},
   "devices?": {"kind": str, "count": int, "hosts": int},
   "processor?": {"model": str, "cores": int},
 }
