@@ -121,7 +121,7 @@ def render(release: Release) -> str:
     method=prediction_method(next(iter(release.scores.values()))["eval"]),
     scores=_score_table(release),
     by_class=_class_table(release),
-    command=release.record["command"],
+    command=release.record.get("command", "unknown"),
     training=_training(release),
     license=release.license if release.license != "other" else f"[{LICENSE_FILE}]({LICENSE_FILE})",
   )

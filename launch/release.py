@@ -82,7 +82,7 @@ def _check_license(given: argparse.Namespace) -> None:
     raise ValueError(f"--license=other: {text} not found. Put the text of the licence there.")
   for name in ("data_license", "intended_use"):
     if not getattr(given, name).strip():
-      raise ValueError(f"--{name}='': is empty. Say it in a sentence.")
+      raise ValueError(f"{flag(name, getattr(given, name))}: is empty. Say it in a sentence.")
 
 
 def _check_folder(folder: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @dataclasses.dataclass
 class Answer:
-  """What the server answers; `claimed` is the length it says the content has, None for the true one."""
+  """An answer of the server; `claimed` is the length it says the content has, None for the true one."""
 
   content: bytes = b""
   status: int = 200

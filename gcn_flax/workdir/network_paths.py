@@ -1,4 +1,4 @@
-"""Where a network is: in a workdir, an exported file, a released folder or at an https address; needs no JAX."""
+"""Paths of networks: of a workdir, an exported file, a released folder or an https address; needs no JAX."""
 
 from gcn_flax import files
 from gcn_flax.download import download, is_address
