@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gcn_flax import config, files, flag_errors
+from gcn_flax.download import is_address
 from gcn_flax.messages import flag, in_clone, use_one_of
 from gcn_flax.workdir.network_paths import find_network
 from gcn_flax.workdir.stored_config import stored_config
@@ -29,7 +30,8 @@ MODES = {
 }
 SERVERS = ("voc", "cityscapes")
 _EVERY = tuple(MODES)
-_EXPORTED = ("predict", "serve")  # Modes that take an exported network as --workdir.
+_TRAINED = ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve")  # Modes that use a network.
+_EXPORTED = ("predict", "serve")  # Those that take an exported network as --workdir.
 # Flag -> (modes it is valid in, metavariable, meaning).
 _FLAGS = {
   "config": (
@@ -44,7 +46,7 @@ _FLAGS = {
   ),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve"),
+    _TRAINED,
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
@@ -195,12 +197,13 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
 
 
 def _with_local_network(argv: Sequence[str]) -> list[str]:
-  """Returns the command line with the path of a released network in place of its folder or address, downloaded.
+  """Returns the command line with the path of a released network in place of its folder or address.
 
-  Raises UserError if that cannot be done.
+  Raises UserError if it cannot be downloaded.
   """
   workdir, rest = flag_errors.split_flag(argv, "workdir")
-  if not workdir or flag_errors.split_flag(argv, "mode")[0] not in _EXPORTED:
+  mode, _ = flag_errors.split_flag(argv, "mode")
+  if not workdir or mode not in (_EXPORTED if is_address(workdir) else _TRAINED):
     return list(argv)
   try:
     return [rest[0], f"--workdir={find_network(workdir)}", *rest[1:]]

@@ -15,11 +15,14 @@ Path = Any
 def path(name: str | Path) -> Path:
   """Converts a local path or `gs://BUCKET/...` to a path object.
 
-  Raises ValueError for other URLs, and for a bucket if gcsfs is not installed.
+  Raises ValueError for other URLs, for `~USER` of nobody, and for a bucket if gcsfs is not installed.
   """
   name = str(name)
   if "://" not in name:
-    return pathlib.Path(name).expanduser().absolute()
+    try:
+      return pathlib.Path(name).expanduser().absolute()
+    except RuntimeError as error:
+      raise ValueError(f"{name!r}: there is no such user. Use a path without the tilde.") from error
   if not name.startswith("gs://"):
     raise ValueError(f"{name!r}: unsupported storage. Use a local path or gs://BUCKET/...")
   if importlib.util.find_spec("gcsfs") is None:

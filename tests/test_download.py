@@ -212,5 +212,7 @@ def test_a_folder_with_a_network_is_that_network_unless_it_is_a_run(network, tra
   assert gcn_flax.load(folder).classes == gcn_flax.load(network).classes
   config, given = command_line.parse(["gcn_flax", "--mode=serve", f"--workdir={folder}"])
   assert given.workdir == config.init_from == str(folder / "network.safetensors") and given.checkpoint == "0"
+  with pytest.raises(command_line.UserError, match=f"network.safetensors: is a file.*init_from={folder}/network.safe"):
+    command_line.parse(["gcn_flax", "--mode=eval", f"--workdir={folder}"])
   shutil.copy(network, trained_run)
   assert find_network(trained_run) == trained_run
