@@ -98,7 +98,15 @@ def test_an_address_without_https_or_digest_is_refused(address, message, cache):
 
 
 @pytest.mark.parametrize(
-  "address", ["https://", "https://[", "https://host:port/a", "https://127.0.0.1/\x00", "https://127.0.0.1/ä b"]
+  "address",
+  [
+    "https://",
+    "https://[",
+    "https://host:port/a",
+    "https://127.0.0.1/\x00",
+    "https://127.0.0.1/a b",
+    "https://127.0.0.1/ä",
+  ],
 )
 def test_an_address_that_makes_no_sense_is_one_error(address):
   with pytest.raises(ValueError, match=f"^{re.escape(address)}.*: (cannot be downloaded|is no address) "):
