@@ -188,8 +188,8 @@ def _score_table(release: Release) -> str:
 
 def _class_table(release: Release) -> str:
   found = [scores.get("iou", {}) for scores in release.scores.values()]
-  rows = [[name, *(percent(iou.get(name)) for iou in found)] for name in release.classes]
-  return _table(["class", *release.scores], [[str(index), *row] for index, row in enumerate(rows)], "label")
+  rows = [[str(index), name, *(percent(iou.get(name)) for iou in found)] for index, name in enumerate(release.classes)]
+  return _table(["label", "class", *release.scores], rows)
 
 
 def _training(release: Release) -> str:
@@ -218,7 +218,6 @@ def _hardware(record: Mapping[str, Any]) -> str:
   return "; ".join(parts) or "unknown"
 
 
-def _table(header: list[str], rows: list[list[str]], *first: str) -> str:
-  header = [*first, *header]
+def _table(header: list[str], rows: list[list[str]]) -> str:
   lines = [header, ["---"] * len(header), *rows]
   return "\n".join(f"| {' | '.join(one_line(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -34,31 +34,40 @@ _FILES = (NETWORK_FILE, "config.json", "metrics.json", _CARD)
 _LICENSES = "https://huggingface.co/docs/hub/repositories-licenses"
 
 
-def write(given: argparse.Namespace) -> model_card.Release:
-  """Writes the folder of a release.
+def write(
+  workdir: str, folder: files.Path, license: str, data_license: str, intended_use: str, checkpoint: str = "best"
+) -> model_card.Release:
+  """Writes the folder of a release, and returns what its card says.
 
   Args:
-    given: the arguments of the command line.
+    workdir: workdir of the run.
+    folder: local folder to write to.
+    license: licence of the weights, an identifier of Hugging Face; `other` for the text in `LICENSE` in the folder.
+    data_license: licence of the data, a sentence.
+    intended_use: what the network is for, in Markdown.
+    checkpoint: `best`, `last` or a step.
 
   Raises ValueError for arguments that cannot be used, for a workdir without a checkpoint, `run.json` or the scores of
   the checkpoint, and for a classifier of whole images.
   """
-  _check_license(given)
-  _check_folder(given.folder)
-  run = RunResults.read(given.workdir)
+  _check_license(folder, license)
+  for name, text in (("data_license", data_license), ("intended_use", intended_use)):
+    if not text.strip():
+      raise ValueError(f"{flag(name, text)}: is empty. Say it in a sentence.")
+  _check_folder(folder)
+  run = RunResults.read(workdir)
   if not run.record:
     raise ValueError(f"{run.workdir / 'run.json'}: not found, and the card is made from it. Put it back.")
-  model = segmenter.load(run.workdir.path, given.checkpoint)
+  model = segmenter.load(run.workdir.path, checkpoint)
   scores = _read_scores(run, model.trained.step)
-  given.folder.mkdir(parents=True, exist_ok=True)
-  network = given.folder / NETWORK_FILE
-  write_network(network, model.config, run.workdir, model.trained)
+  folder.mkdir(parents=True, exist_ok=True)
+  write_network(folder / NETWORK_FILE, model.config, run.workdir, model.trained)
   release = model_card.Release(
-    name=given.folder.name,
-    license=given.license,
-    data_license=given.data_license,
-    intended_use=given.intended_use,
-    address=f"https://HOST/PATH/{NETWORK_FILE}#sha256={sha256(network)}",
+    name=folder.name,
+    license=license,
+    data_license=data_license,
+    intended_use=intended_use,
+    address=f"https://HOST/PATH/{NETWORK_FILE}#sha256={sha256(folder / NETWORK_FILE)}",
     config=model.config,
     classes=model.classes,
     record=run.record,
@@ -66,27 +75,26 @@ def write(given: argparse.Namespace) -> model_card.Release:
     evaluations=dict(zip(*run.evaluated(run.main_metric), strict=True)),
     scores=scores,
   )
-  settings = json.dumps(training_settings(model.config, run.workdir), indent=2)
-  files.write(given.folder / "config.json", f"{settings}\n")
-  files.write(given.folder / "metrics.json", f"{json.dumps(scores, indent=2)}\n")
-  files.write(given.folder / _CARD, model_card.render(release))
+  settings = training_settings(model.config, run.workdir)
+  files.write(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+  files.write(folder / "metrics.json", json.dumps(scores, indent=2) + "\n")
+  files.write(folder / _CARD, model_card.render(release))
   return release
 
 
-def _check_license(given: argparse.Namespace) -> None:
-  """Raises ValueError for a licence that Hugging Face cannot list, and for empty texts."""
-  if not re.fullmatch("[a-z0-9][a-z0-9.+-]*", given.license):
-    raise ValueError(f"{flag('license', given.license)}: is no identifier. Use one of {_LICENSES}, such as apache-2.0.")
-  text = given.folder / model_card.LICENSE_FILE
-  if given.license == "other" and not text.is_file():
+def _check_license(folder: files.Path, license: str) -> None:
+  """Raises ValueError for a licence that Hugging Face cannot list, and for one of one's own without its text."""
+  if not re.fullmatch("[a-z0-9][a-z0-9.+-]*", license):
+    raise ValueError(f"{flag('license', license)}: is no identifier. Use one of {_LICENSES}, such as apache-2.0.")
+  text = folder / model_card.LICENSE_FILE
+  if license == "other" and not text.is_file():
     raise ValueError(f"--license=other: {text} not found. Put the text of the licence there.")
-  for name in ("data_license", "intended_use"):
-    if not getattr(given, name).strip():
-      raise ValueError(f"{flag(name, getattr(given, name))}: is empty. Say it in a sentence.")
 
 
-def _check_folder(folder: pathlib.Path) -> None:
-  """Raises ValueError if the folder cannot be written to, or if files of others would be replaced."""
+def _check_folder(folder: files.Path) -> None:
+  """Raises ValueError if the folder is not local or not writable, or if files of others would be replaced."""
+  if files.is_remote(folder):
+    raise ValueError(f"{folder}: is in a bucket. Write the release to a local folder, then upload it.")
   files.check_writable(folder)
   there = [folder / name for name in _FILES if (folder / name).exists()]
   card = folder / _CARD
@@ -123,18 +131,18 @@ def main(argv: Sequence[str]) -> int:
   """Writes the folder, and prints how the network is loaded. Returns the exit status."""
   parser = argparse.ArgumentParser(prog="launch/release.py", description="Writes a network as a folder to publish.")
   parser.add_argument("workdir", help="workdir of the run")
-  parser.add_argument("folder", type=pathlib.Path, help="folder of the release")
+  parser.add_argument("folder", help="folder of the release")
   parser.add_argument("--license", required=True, help=f"licence of the weights: one of {_LICENSES}")
   parser.add_argument("--data_license", required=True, help="licence of the data it was trained on, a sentence")
   parser.add_argument("--intended_use", required=True, help="what it is for, and what not, in Markdown")
   parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
   given = parser.parse_args(argv)
   try:
-    release = write(given)
+    release = write(**vars(given) | {"folder": files.path(given.folder)})
   except (OSError, ValueError) as error:
     print_error(error)
     return 1
-  size = (given.folder / NETWORK_FILE).stat().st_size
+  size = (files.path(given.folder) / NETWORK_FILE).stat().st_size
   print(f"wrote {printable(given.folder)}: {', '.join(_FILES)}; {NETWORK_FILE} has {size / 1e6:.1f} MB")
   print(f'here:     gcn_flax.load("{printable(given.folder)}")')
   print(f'anywhere: gcn_flax.load("{release.address}")')

@@ -184,6 +184,8 @@ def test_files_of_others_are_kept(trained_run, tmp_path, capsys):
   (tmp_path / "README.md").write_text("# My project\n")
   assert write(trained_run, tmp_path) == 1
   assert (tmp_path / "README.md").read_text() == "# My project\n"
+  assert write(trained_run, "gs://bucket/release") == 1
+  assert "gs://bucket/release: is in a bucket. Write the release to a local folder" in capsys.readouterr().err
   (tmp_path / "file").write_text("")
   assert write(trained_run, tmp_path / "file") == 1
   assert "file: not a folder." in capsys.readouterr().err
