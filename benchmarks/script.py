@@ -12,6 +12,8 @@ import shlex
 import sys
 from collections.abc import Iterable
 
+from gcn_flax.processor import cpu_model, num_cores
+
 
 def parser(description: str) -> argparse.ArgumentParser:
   """Returns a parser with the flag --json."""
@@ -38,7 +40,7 @@ def machine(packages: Iterable[str]) -> dict:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # OpenCV, for one, has several names.
       versions[name] = importlib.metadata.version(name)
   return {
-    "cpu": _cpu_model(),
+    "cpu": cpu_model(),
     "cores": num_cores(),
     "load_average": os.getloadavg()[0],
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -54,15 +56,3 @@ def headline(machine: dict) -> str:
     f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load_average']:.1f} at the start; "
     f"{machine['date']}; {versions}.\n`{machine['command']}`\n"
   )
-
-
-def num_cores() -> int:
-  """Returns the number of cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _cpu_model() -> str:
-  cpuinfo = pathlib.Path("/proc/cpuinfo")
-  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-  models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-  return models[0] if models else platform.processor() or platform.machine()

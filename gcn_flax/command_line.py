@@ -10,7 +10,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from gcn_flax import config, files, flag_errors
+from gcn_flax.download import is_address
 from gcn_flax.messages import flag, in_clone, use_one_of
+from gcn_flax.workdir.network_paths import find_network
 from gcn_flax.workdir.stored_config import stored_config
 
 MODES = {
@@ -28,7 +30,8 @@ MODES = {
 }
 SERVERS = ("voc", "cityscapes")
 _EVERY = tuple(MODES)
-_EXPORTED = ("predict", "serve")  # Modes that take an exported network as --workdir.
+_TRAINED = ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve")  # Modes that use a network.
+_EXPORTED = ("predict", "serve")  # Those that take an exported network as --workdir.
 # Flag -> (modes it is valid in, metavariable, meaning).
 _FLAGS = {
   "config": (
@@ -36,10 +39,14 @@ _FLAGS = {
     "FILE",
     "recipe, configs/NAME.py[:ARGUMENT], or the config.json of a run; default: that of the workdir",
   ),
-  "workdir": (_EVERY, "DIR", "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network"),
+  "workdir": (
+    _EVERY,
+    "DIR",
+    "folder of the run, local or gs://BUCKET/RUN; predict, serve: also an exported network, or its address",
+  ),
   "mode": (_EVERY, "MODE", "one of the modes above"),
   "checkpoint": (
-    ("eval", "predict", "search_crf", "export", "explain", "label_errors", "serve"),
+    _TRAINED,
     "C",
     "best (default), last, or a step; 0: config.init_from as it is",
   ),
@@ -155,6 +162,7 @@ def help_page() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
   """Parses a command line; returns the config and the flags. Raises UserError."""
+  argv = _with_local_network(argv)
   recipe, rest = flag_errors.split_flag(argv, "config")
   stored = _stored_config(recipe, rest)
   if stored is None:
@@ -186,6 +194,21 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, flags.FlagVal
   _check_exported(given)
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read the global flags.
   return given.config, given
+
+
+def _with_local_network(argv: Sequence[str]) -> list[str]:
+  """Returns the command line with the path of a released network in place of its folder or address.
+
+  Raises UserError if it cannot be downloaded.
+  """
+  workdir, rest = flag_errors.split_flag(argv, "workdir")
+  mode, _ = flag_errors.split_flag(argv, "mode")
+  if not workdir or mode not in (_EXPORTED if is_address(workdir) else _TRAINED):
+    return list(argv)
+  try:
+    return [rest[0], f"--workdir={find_network(workdir)}", *rest[1:]]
+  except (ValueError, OSError) as error:
+    raise UserError(str(error)) from error
 
 
 def _let_import_neighbours(recipe: str) -> None:

@@ -17,8 +17,9 @@ from gcn_flax import build, exporting, files
 from gcn_flax import config as config_lib
 from gcn_flax.example_pictures import find_examples
 from gcn_flax.exporting import agreement, onnx_graph, readme, stablehlo
+from gcn_flax.exporting.weights import write_encoder, write_network
 from gcn_flax.input_pipeline import canvas
-from gcn_flax.models import torch_names, weights_file
+from gcn_flax.models import torch_names
 from gcn_flax.models.ops import REFERENCE
 from gcn_flax.models.pretrained import FAMILIES
 from gcn_flax.picture_files import pictures_of
@@ -27,16 +28,16 @@ from gcn_flax.printable import printable
 from gcn_flax.rounding import round_up
 from gcn_flax.segmenter import MAX_WHOLE, Segmenter
 from gcn_flax.tasks import segmentation
-from gcn_flax.training.optimizer import ENCODER
 from gcn_flax.training.state import COLLECTIONS
 from gcn_flax.workdir.compatibility import training_settings
+from gcn_flax.workdir.network_paths import NETWORK_FILE
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_ENCODER_FILE, _NETWORK_FILE = "encoder.safetensors", "network.safetensors"
+_ENCODER_FILE = "encoder.safetensors"
 _FILES = (
-  _ENCODER_FILE, _NETWORK_FILE, "network.py", "network.stablehlo", "network.onnx", "network.json", "README.md",
+  _ENCODER_FILE, NETWORK_FILE, "network.py", "network.stablehlo", "network.onnx", "network.json", "README.md",
 )  # fmt: skip
 _LIBRARIES = {"network.stablehlo": "jax", "network.onnx": "onnxruntime", "network.py": "torch"}
 _NUM_PICTURES = 6  # Unless --images chooses others.
@@ -92,33 +93,11 @@ def run(
 
 
 def write_weights(config: ml_collections.ConfigDict, workdir: Workdir, trained: Trained) -> dict[files.Path, int]:
-  """Writes `export/encoder.safetensors` and `export/network.safetensors`; returns their sizes in bytes.
-
-  Tensors have PyTorch's layouts, and those of the encoder torchvision's names. `config.model.pretrained` takes the
-  encoder, `config.init_from` the network. The metadata of both holds the settings of the run, the family of the input
-  normalisation, the classes and the step, as JSON.
-  """
-  weights = jax.device_get({name: trained.weights[name] for name in COLLECTIONS})
-  encoder = torch_names.to_tensors({name: weights[name][ENCODER] for name in COLLECTIONS})
-  if config_lib.is_classifier(config):
-    tensors = encoder | torch_names.to_tensors({"params": {"fc": weights["params"]["fc"]}})
-  else:
-    tensors = torch_names.to_tensors(weights)
-  # Runs of older versions record no classes or no palette.
-  data, label_set = trained.data, trained.label_set
-  data = dataclasses.replace(data, classes=data.classes or label_set.classes, palette=data.palette or label_set.palette)
-  metadata = {
-    "producer": f"gcn_flax {gcn_flax.__version__}",
-    "family": config.model.family,
-    "backbone": config.model.backbone,
-    "step": str(trained.step),
-    "config": json.dumps(training_settings(config, workdir)),
-    "data": json.dumps(data.to_json()),
-  }
+  """Writes `export/encoder.safetensors` and `export/network.safetensors`; returns their sizes in bytes."""
   folder = workdir / "export"
   folder.mkdir(parents=True, exist_ok=True)
-  parts = {folder / _ENCODER_FILE: encoder, folder / _NETWORK_FILE: tensors}
-  return {path: weights_file.write(path, part, metadata) for path, part in parts.items()}
+  writers = {folder / _ENCODER_FILE: write_encoder, folder / NETWORK_FILE: write_network}
+  return {path: write(path, config, workdir, trained) for path, write in writers.items()}
 
 
 def _check_size(size: Sequence[int]) -> None:

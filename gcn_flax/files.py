@@ -5,7 +5,8 @@ import importlib.util
 import os
 import pathlib
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 # A `pathlib.Path`; or etils' path, which has the same methods, for a workdir in a bucket.
 Path = Any
@@ -14,11 +15,14 @@ Path = Any
 def path(name: str | Path) -> Path:
   """Converts a local path or `gs://BUCKET/...` to a path object.
 
-  Raises ValueError for other URLs, and for a bucket if gcsfs is not installed.
+  Raises ValueError for other URLs, for `~USER` of nobody, and for a bucket if gcsfs is not installed.
   """
   name = str(name)
   if "://" not in name:
-    return pathlib.Path(name).expanduser().absolute()
+    try:
+      return pathlib.Path(name).expanduser().absolute()
+    except RuntimeError as error:
+      raise ValueError(f"{name!r}: there is no such user. Use a path without the tilde.") from error
   if not name.startswith("gs://"):
     raise ValueError(f"{name!r}: unsupported storage. Use a local path or gs://BUCKET/...")
   if importlib.util.find_spec("gcsfs") is None:
@@ -55,10 +59,20 @@ def write(where: Path, content: str | bytes) -> None:
   if is_remote(where):
     where.write_bytes(content)  # Objects appear only when complete.
     return
+  with replacing(where) as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(where: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a new file for bytes, which takes the place of a local one, as by `write`, when the block ends.
+
+  If the block raises, nothing is left of the new file.
+  """
   temporary = where.with_name(f".{uuid.uuid4().hex}.tmp")
   try:
     with open(temporary, "xb") as file:
-      file.write(content)
+      yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, where)

@@ -18,6 +18,7 @@ from gcn_flax.preflight import check_pixels, preflight
 from gcn_flax.printable import one_line
 from gcn_flax.tasks import segmentation
 from gcn_flax.visualize import overlay
+from gcn_flax.workdir.network_paths import find_network
 from gcn_flax.workdir.stored_config import stored_config
 from gcn_flax.workdir.trained import Trained, load_trained
 from gcn_flax.workdir.workdir import Workdir
@@ -162,15 +163,17 @@ def load(
   """Loads a trained network; needs no data set.
 
   Args:
-    path: a workdir, local or `gs://BUCKET/RUN`; or an exported `network.safetensors`.
+    path: a workdir, local or `gs://BUCKET/RUN`; an exported `network.safetensors`, or a released folder with one; or
+      the address of such a file with its digest, `https://HOST/PATH#sha256=DIGEST`, which is downloaded once.
     checkpoint: `best`, `last` or a step of the workdir.
     overrides: other values of config fields, such as `{"eval.flip": True, "eval.tile": (512, 512)}`; all fields are in
       `gcn_flax.config`.
 
   Raises:
-    ValueError: if there is no such network, for a classifier of whole images, and for overrides that do not fit.
+    ValueError: if there is no such network or it cannot be downloaded, for a classifier of whole images, and for
+      overrides that do not fit.
   """
-  path = files.path(path)
+  path = find_network(path)
   config = stored_config(path)
   is_exported = path.is_file()
   if is_exported and checkpoint != "best":

@@ -76,3 +76,21 @@ def test_a_folder_to_write_to_is_checked(monkeypatch, tmp_path):
   monkeypatch.setattr(os, "access", lambda *_: False)  # The tests may run as root, who may write anywhere.
   with pytest.raises(ValueError, match=f"^{tmp_path}: not writable. Change its permissions"):
     files.check_writable(tmp_path / "new")
+
+
+def test_the_folder_of_an_unknown_user_is_named():
+  with pytest.raises(ValueError, match="^'~no_such_user/run': there is no such user."):
+    files.path("~no_such_user/run")
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
+  path = tmp_path / "network"
+  path.write_bytes(b"old")
+  with pytest.raises(KeyError), files.replacing(path) as file:
+    file.write(b"new")
+    raise KeyError
+  assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+  with files.replacing(path) as file:
+    file.write(b"new")
+    assert path.read_bytes() == b"old"
+  assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]

@@ -9,8 +9,9 @@ import pytest
 # Each may import what stands on a lower floor, and its own folder.
 FLOORS = {
   "files": 0, "file_locks": 0, "json_files": 0, "messages": 0, "nested": 0, "parallel": 0, "rounding": 0,
-  "compile_watch": 0, "distributed": 0, "interrupts": 0, "nvidia": 0, "workers": 0, "printable": 0,
-  "config": 1, "labels": 1, "config_fields": 2, "flag_errors": 2, "models": 2, "input_pipeline": 2, "evaluation": 2,
+  "compile_watch": 0, "distributed": 0, "interrupts": 0, "nvidia": 0, "workers": 0, "printable": 0, "processor": 0,
+  "config": 1, "labels": 1, "download": 1,
+  "config_fields": 2, "flag_errors": 2, "models": 2, "input_pipeline": 2, "evaluation": 2,
   "config_checks": 3, "training": 3, "visualize": 3, "tasks": 4, "spatial": 4,
   "build": 5, "run_data": 5, "out_of_memory": 5, "compile_ahead": 6, "inference": 6, "workdir": 6,
   "reporting": 7, "preflight": 7, "planning": 7, "picture_files": 7, "exporting": 7,
@@ -28,7 +29,7 @@ ALLOWED = {  # Libraries that only these parts may import.
   "flax": {"models", "training", "build"},
   "ml_collections": {
     "config", "config_checks", "config_fields", "tasks", "spatial", "out_of_memory", "build", "run_data",
-    "compile_ahead", "inference", "workdir", "preflight", "reporting",
+    "compile_ahead", "inference", "workdir", "preflight", "reporting", "exporting",
     "planning", "evaluate", "export", "predict", "submission", "search_crf", "train", "command_line", "flag_errors",
     "commands", "segmenter", "explain", "compare", "label_errors", "example_pictures", "serving",
   },

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import pathlib
 import pickle
 import zipfile
@@ -97,14 +98,28 @@ def _ours(metadata: dict[str, str] | None) -> dict[str, str]:
 
 
 def write(path: files.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
-  """Writes a safetensors file atomically, so that a kill leaves the old or the new one; returns its size in bytes."""
+  """Writes a safetensors file atomically, so that a kill leaves the old or the new one; returns its size in bytes.
+
+  The same tensors and metadata give the same bytes.
+  """
   content = safetensors.numpy.save(
     {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
     # PyTorch's readers require "format": "pt".
     {"format": "pt", "producer": _PRODUCER, **metadata},
   )
+  content = _sort_metadata(content)
   files.write(path, content)
   return len(content)
+
+
+def _sort_metadata(content: bytes) -> bytes:
+  """Returns a safetensors file with its metadata in order: safetensors 0.8 shuffles it, and digests would differ."""
+  start = 8 + int.from_bytes(content[:8], "little")
+  header = json.loads(content[8:start])
+  header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+  text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)  # Tensors are aligned to 8 bytes.
+  return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:

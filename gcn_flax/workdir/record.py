@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from gcn_flax import files
+from gcn_flax.processor import cpu_model, num_cores
 from gcn_flax.workdir.stored_config import exported_entry
 from gcn_flax.workdir.workdir import RECORD, Workdir
 
@@ -88,10 +89,11 @@ def command() -> str:
 
 
 def machine() -> dict[str, Any]:
-  """Returns the commit of the source, the versions of packages and the devices of this process."""
+  """Returns the commit of the source, the versions of packages, and the devices and processor of this process."""
   return {
     "commit": _commit(),
     "versions": {"python": platform.python_version(), **_versions()},
+    "processor": {"model": cpu_model(), "cores": num_cores()},
     "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "hosts": jax.process_count()},
   }
 

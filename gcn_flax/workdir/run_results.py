@@ -18,6 +18,8 @@ from gcn_flax.workdir.writers import read_metrics
 # eval_<split>.json, as far as it is read.
 _EVALUATION = {
   "step": int,
+  "num_images?": int,
+  "partial?": {str: [str]},
   "eval?": settings_form()["eval?"],
   "iou?": {str: float | None},
   "accuracy?": {str: float | None},
@@ -53,13 +55,11 @@ class RunResults:
     if not source.exists():
       raise ValueError(f"{workdir}: is no workdir, it has no config.json. Check the path.")
     config = stored_config(source)
-    evaluation = workdir / f"eval_{config.data.eval_split}.json"
-    fix = "Evaluate the run again, with --mode=eval."
     return cls(
       workdir,
       config,
       read_metrics(workdir / "metrics.jsonl"),
-      _complete(json_files.read(evaluation, _EVALUATION, fix)) if evaluation.exists() else {},
+      read_evaluation(workdir / f"eval_{config.data.eval_split}.json"),
       workdir.run_record(),
     )
 
@@ -97,7 +97,13 @@ class RunResults:
     return flatten(self.config.to_dict(), "config")
 
 
-def _complete(evaluation: dict[str, Any]) -> dict[str, Any]:
-  """Returns the content of an `eval_<split>.json` with defaults for the fields of `eval` that it lacks."""
+def read_evaluation(path: files.Path) -> dict[str, Any]:
+  """Returns the content of an `eval_<split>.json`; {} if there is none.
+
+  Fields of `eval` that it lacks, because an older version wrote it, have their defaults. Raises ValueError if damaged.
+  """
+  if not path.exists():
+    return {}
+  evaluation = json_files.read(path, _EVALUATION, "Evaluate the run again, with --mode=eval.")
   defaults = json.loads(get_config().eval.to_json())
   return evaluation | {"eval": merge(defaults, evaluation.get("eval", {}))}

@@ -21,10 +21,13 @@ RECORD = {
   "palette?": [(range(256),) * 3],
   "partial?": {str: [str]},
   "fingerprints?": {str: {"classes?": [str], "digest?": str}},
+  "data?": {str: {str: int}},
   "starts?": [{"time": str}],
   "command?": str,
   "commit?": str | None,
+  "versions?": {str: str},
   "devices?": {"kind": str, "count": int, "hosts": int},
+  "processor?": {"model": str, "cores": int},
 }
 # Fields of config.json that every version wrote; if all were missing, a run would pass for one of default settings.
 _ALWAYS_WRITTEN = ("seed", "total_steps", "batch_size", "data", "model", "optimizer")
