@@ -2,7 +2,7 @@
 
   python launch/record_run.py runs/camvid docs/runs/camvid_cpu_resnet_tiny_0.json
 
-Record a run on the machine that trained it: launch/records.py says what the file has.
+launch/records.py says what the file has.
 """
 
 import argparse

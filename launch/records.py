@@ -16,10 +16,10 @@ import ml_collections
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import script  # noqa: E402
 from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.messages import flag  # noqa: E402
 from gcn_flax.nested import flatten  # noqa: E402
+from gcn_flax.processor import cpu_model, num_cores  # noqa: E402
 from gcn_flax.workdir.run_results import RunResults  # noqa: E402
 from gcn_flax.workdir.stored_config import config_of  # noqa: E402
 from gcn_flax.workdir.workdir import settings_form  # noqa: E402
@@ -32,7 +32,7 @@ _FORM = {
   "devices": {"count": int, "kind": str},
   "starts": [{"time": str, "step": int}],
   "config": settings_form(),
-  "machine": {"cpu": str, "cores": int},
+  "processor": {"model": str, "cores": int},
   "finished": str,
   "images_per_second": float,
   "evaluations": [{"step": int, "mean_iou": float}],
@@ -43,7 +43,7 @@ _SPEED = "images_per_second"
 
 
 def record(workdir: pathlib.Path) -> Record:
-  """Returns the record of a run; make it on the machine that trained it.
+  """Returns the record of a run.
 
   Raises ValueError if it has not been evaluated at its last step with its own settings.
   """
@@ -53,14 +53,14 @@ def record(workdir: pathlib.Path) -> Record:
       f"{workdir}: not evaluated at its last step, {run.config.total_steps:,}, with its own settings. "
       f"Train it to the end, then use --mode=eval {flag('workdir', workdir)} --checkpoint=last."
     )
-  settings, machine = _plain(run.config), script.machine(())
+  settings = _plain(run.config)
   del settings["data"]["data_dir"]  # It says nothing on another machine.
   finished = datetime.datetime.fromtimestamp((workdir / "metrics.jsonl").stat().st_mtime, datetime.UTC)
   record = json.loads(json.dumps(run.record).replace(f"{ROOT}/", ""))  # Paths in the clone, as its reader has them.
   return {
     **{name: record[name] for name in _FROM_RUN},
     "config": settings,
-    "machine": {name: machine[name] for name in ("cpu", "cores")},
+    "processor": record.get("processor") or {"model": cpu_model(), "cores": num_cores()},  # Older runs lack it.
     "finished": finished.isoformat(timespec="seconds"),
     "images_per_second": statistics.median(line[_SPEED] for line in run.metrics if _SPEED in line),
     "evaluations": [_evaluation(line) for line in run.metrics if "validation/mean_iou" in line],

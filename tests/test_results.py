@@ -31,7 +31,7 @@ def test_a_run_is_recorded(trained_run, tmp_path, capsys):
   assert found["last"]["mean_iou"] == scores["mean_iou"] == found["evaluations"][-1]["mean_iou"]
   config = found["config"]
   assert (config["seed"], config["total_steps"], config["batch_size"]) == (0, 2, 8)
-  assert found["images_per_second"] > 0 and found["machine"]["cores"] > 0 and found["commit"]
+  assert found["images_per_second"] > 0 and found["processor"]["cores"] > 0 and found["commit"]
 
   (trained_run / "eval_validation.json").unlink()
   assert record_run.main([str(trained_run), str(output)]) == 1

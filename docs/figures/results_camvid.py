@@ -4,7 +4,7 @@ import re
 import statistics
 from typing import Any
 
-from docs.figures.results_format import load, provenance, read_all, table, where
+from docs.figures.results_format import load, measured_on, provenance, read_all, table
 from gcn_flax.reporting.rendering import percent
 
 _TOTALS = ("mean_iou", "pixel_accuracy")
@@ -89,5 +89,5 @@ def _search(name: str) -> str:
   header = ("recipe", f"mIoU, %, step {steps // 2}", f"step {steps}", "pixel accuracy, %", *classes)
   return (
     f"\n`{settings['backbone']}`, {steps} steps of 8 crops, seed {settings['seed']}; "
-    f"{where(found['machine'], [found['machine']['date']])}:\n{table(header, rows)}"
+    f"{measured_on(found['machine'])}:\n{table(header, rows)}"
   )

@@ -1,6 +1,6 @@
 """The block of docs/figures/results.py about killed runs, from what benchmarks/chaos.py writes."""
 
-from docs.figures.results_format import load, table, where
+from docs.figures.results_format import load, measured_on, table
 
 _RUNS = {
   "same": "resumed on the same devices",
@@ -36,6 +36,6 @@ def killed() -> str:
   versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("jax", "orbax-checkpoint"))
   return (
     f"\n{count} kills, half of them in each of the first two runs; "
-    f"{where(machine, [machine['date']])}; {versions}.\n"
+    f"{measured_on(machine)}; {versions}.\n"
     f"{table(('', *_RUNS.values()), rows)}{table(('kill', *_MOMENTS.values()), kills).lstrip()}"
   )

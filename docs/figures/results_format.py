@@ -27,10 +27,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   return f"\n{timing.table(header, rows)}\n\n"
 
 
-def where(machine: dict[str, Any], dates: Iterable[str]) -> str:
+def where(cores: int, cpu: str, dates: Iterable[str]) -> str:
   """Returns processor and day, or first and last day, of measurements."""
   days = sorted({date[:10] for date in dates})
-  return f"{machine['cores']} cores of an {machine['cpu']} CPU, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+  return f"{cores} cores of an {cpu} CPU, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+
+
+def measured_on(machine: dict[str, Any], date: str = "") -> str:
+  """Returns `where` for the `machine` of a benchmark."""
+  return where(machine["cores"], machine["cpu"], [date or machine["date"]])
 
 
 def provenance(found: Iterable[Record]) -> str:
@@ -39,8 +44,9 @@ def provenance(found: Iterable[Record]) -> str:
   commits = sorted({each["commit"][:7] for each in found})
   durations = [minutes for each in found if (minutes := records.minutes(each)) is not None]
   precisions = sorted({each["config"]["model"]["dtype"] for each in found})
+  processor, days = found[0]["processor"], [each["finished"] for each in found]
   return (
-    f"{where(found[0]['machine'], [each['finished'] for each in found])}; {', '.join(precisions)}; "
+    f"{where(processor['cores'], processor['model'], days)}; {', '.join(precisions)}; "
     f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {_range(durations)}"
   )
 

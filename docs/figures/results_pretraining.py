@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from docs.figures.results_format import load, table, where
+from docs.figures.results_format import load, measured_on, table
 
 _ENCODERS = ("ResNet50-GCN", "ResNet-50")
 
@@ -18,8 +18,8 @@ def silhouettes() -> str:
     rows.append((name, *(f"{top1:.1f} ({top5:.1f})" for top1, top5 in pairs), f"{runs[name]['minutes']}"))
   header = ("top-1, % (top-5) at step", *(f"{step:,}" for step in runs["steps"]), "minutes")
   return (
-    f"\n{where(found['machine'], [found['date']])}, float32, seed 0, while the machine also did other work; chance is "
-    f"8.3 % (41.7 %).\n{table(header, rows)}"
+    f"\n{measured_on(found['machine'], found['date'])}, float32, seed 0, while the machine also did other work; "
+    f"chance is 8.3 % (41.7 %).\n{table(header, rows)}"
   )
 
 
@@ -38,7 +38,7 @@ def camvid() -> str:
     "pixel accuracy, %",
     "mean (deviation)",
   )
-  return f"\n{where(found['machine'], [found['date']])}, float32; seeds 0, 1, 2.\n{table(header, rows)}"
+  return f"\n{measured_on(found['machine'], found['date'])}, float32; seeds 0, 1, 2.\n{table(header, rows)}"
 
 
 def _values(values: Sequence[float]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from docs.figures.results_format import RUNS, load, provenance, table, where
+from docs.figures.results_format import RUNS, load, measured_on, provenance, table
 from gcn_flax.reporting.rendering import percent
 from launch import ablation_table, records
 from launch.ablation_run import Run
@@ -90,14 +90,14 @@ def scoring() -> str:
     for name, each in found["ways"].items()
   ]
   header = ("flags", "mean IoU, %", "boundary accuracy, %", "Boundary IoU, %", "wall time, s")
-  return f"\n{where(found['machine'], [found['machine']['date']])}; one run each.\n{table(header, rows)}"
+  return f"\n{measured_on(found['machine'])}; one run each.\n{table(header, rows)}"
 
 
 def receptive_fields() -> str:
   """Returns the receptive fields of four networks near a corner and at the centre."""
   found = load("receptive_field")
   machine, pixels = found["machine"], {each["pixel"]: None for each in found["rows"]}
-  return f"\n{where(machine, [machine['date']])}; {found['pictures']}.\n" + "".join(
+  return f"\n{measured_on(machine)}; {found['pictures']}.\n" + "".join(
     f"\n{'The centre pixel' if pixel == 'centre' else f'`--pixel={pixel}`'}:\n{_fields(found, pixel)}"
     for pixel in reversed(pixels)
   )
