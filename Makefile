@@ -57,7 +57,7 @@ results-shapes: $(VENV)/dev  ## Train and measure all that docs/RESULTS.md has o
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=5 --data=shapes --data_dir=runs/data
-	mkdir -p docs/runs/shapes && cp runs/ablation/shapes/*.json docs/runs/shapes/
+	mkdir -p docs/runs/shapes && cp runs/ablation/shapes/*-seed*.json docs/runs/shapes/
 	$(RUN) docs/figures/shapes_studies.py --root=runs/ablation/shapes
 	$(RUN) docs/figures/results.py
 

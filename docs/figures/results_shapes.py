@@ -68,7 +68,7 @@ def table5() -> str:
     for name in ("mean_iou", "boundary_accuracy", "internal_accuracy")
   ]
   return f"{_table(5)}Boundary refinement changes mIoU by {changes[0]} points, accuracy at boundaries by " + (
-    f"{changes[1]} and elsewhere by {changes[2]}, on average.\n"
+    f"{changes[1]} and elsewhere by {changes[2]}, on average.\n\n"
   )
 
 
@@ -90,7 +90,8 @@ def scoring() -> str:
     for name, each in found["ways"].items()
   ]
   header = ("flags", "mean IoU, %", "boundary accuracy, %", "Boundary IoU, %", "wall time, s")
-  return f"\n{measured_on(found['machine'])}; one run each.\n{table(header, rows)}"
+  load = f"load average {found['machine']['load_average']:.1f}"
+  return f"\n{measured_on(found['machine'])}, {load}; one run each.\n{table(header, rows)}"
 
 
 def receptive_fields() -> str:
