@@ -90,8 +90,8 @@ def scoring() -> str:
     for name, each in found["ways"].items()
   ]
   header = ("flags", "mean IoU, %", "boundary accuracy, %", "Boundary IoU, %", "wall time, s")
-  load = f"load average {found['machine']['load_average']:.1f}"
-  return f"\n{measured_on(found['machine'])}, {load}; one run each.\n{table(header, rows)}"
+  busy = f"load average {found['machine']['load_average']:.1f}"
+  return f"\n{measured_on(found['machine'])}, {busy}; one run each.\n{table(header, rows)}"
 
 
 def receptive_fields() -> str:
