@@ -4,13 +4,14 @@
   python launch/ablation.py --table=1 --data=voc_segmentation --data_dir=DATA --seeds=1
 
 Each cell is a run of configs/ablation.py in ROOT/DATA/NETWORK/seed<N>. The runs follow one another; cells with the
-same network share a run, also across tables. ROOT/DATA/NETWORK-seed<N>.json records what a finished run reached; a
-cell with a record of the same config is not trained again, so that a table can grow over time and on several machines.
-With --records=DIR the records are kept there instead. Ctrl-C and SIGTERM save the run of the moment and end the command
-with status 75; repeat it to continue. A second Ctrl-C ends it at once. Config flags, such as --config.batch_size=8, are
-passed on to every run and must be the same for all tables in ROOT/DATA. The paper starts from ImageNet weights:
---pretrained=resnet152=PATH, for Table 6 once for each of its encoders. Writes ROOT/DATA/table<N>.md and, except for
-Tables 4 and 6, table<N>.svg. Metrics are those of the last step, not of the best one.
+same network share a run, also across tables; --cells=base,k3,k15 trains only these. ROOT/DATA/NETWORK-seed<N>.json
+records what a finished run reached; a cell with a record of the same config is not trained again, so that a table can
+grow over time and on several machines. With --records=DIR the records are kept there instead. Ctrl-C and SIGTERM save
+the run of the moment and end the command with status 75; repeat it to continue. A second Ctrl-C ends it at once. Config
+flags, such as --config.batch_size=8, are passed on to every run and must be the same for all tables in ROOT/DATA. The
+paper starts from ImageNet weights: --pretrained=resnet152=PATH, for Table 6 once for each of its encoders. Writes
+ROOT/DATA/table<N>.md and, except for Tables 4 and 6, table<N>.svg. Metrics are those of the last step, not of the best
+one.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from configs import ablation  # noqa: E402
 from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from gcn_flax.interrupts import interruptible  # noqa: E402
-from gcn_flax.messages import flag  # noqa: E402
+from gcn_flax.messages import flag, use_one_of  # noqa: E402
 from launch.ablation_run import Run, Stopped  # noqa: E402
 from launch.ablation_table import cells_of, chart, markdown  # noqa: E402
 
@@ -87,6 +88,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], dict[str
   parser.add_argument(
     "--data", default="voc_segmentation", choices=ablation.DATA, help="data set (default: %(default)s)"
   )
+  parser.add_argument("--cells", default="", metavar="NAMES", help="cells of the table, such as base,k3 (default: all)")
   parser.add_argument("--data_dir", default="runs/data", help="--data_dir of data.prepare (default: %(default)s)")
   parser.add_argument(
     "--root", type=pathlib.Path, default="runs/ablation", help="folder for the runs (default: %(default)s)"
@@ -112,6 +114,11 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], dict[str
     if backbone not in trained:
       fix = " or ".join(sorted(flag("pretrained", f"{name}={path}") for name in trained))
       parser.error(f"--pretrained={pair}: table {options.table} on {options.data} trains no {backbone}. Use {fix}.")
+  names = [name.removeprefix(f"table{options.table}-") for name in cells_of(options.table)]
+  options.cells = [name.strip() for name in options.cells.split(",") if name.strip()] or names
+  for name in options.cells:
+    if name not in names:
+      parser.error(f"{flag('cells', name)}: unknown in table {options.table}. {use_one_of(name, names)}.")
   if options.seeds < 1:
     parser.error(f"--seeds={options.seeds}: must be at least 1")
   return options, flags, dict(pair.split("=", 1) for pair in options.pretrained)
@@ -126,13 +133,14 @@ def _run(options: argparse.Namespace, flags: Sequence[str], pretrained: Mapping[
   records = (options.records or root).expanduser().absolute()
   check_flags(root / data, [*flags, *(f"--pretrained={pair}" for pair in options.pretrained)])
   data_dir = pathlib.Path(options.data_dir).expanduser().absolute()
+  cells = [f"table{table}-{name}" for name in options.cells]
 
   def run_of(cell: str, seed: int) -> Run:
     weights = pretrained.get(ablation.get_config(f"{cell}:{data}").model.backbone)
     own = [f"--config.model.pretrained={weights}"] if weights else []
     return Run(cell, data, seed, root, records, (f"--config.data.data_dir={data_dir}", *flags, *own))
 
-  runs = [run_of(cell, seed) for seed in range(options.seeds) for cell in cells_of(table)]
+  runs = [run_of(cell, seed) for seed in range(options.seeds) for cell in cells]
   print(f"table {table} on {data}: ", end="")
   failed = None
   try:

@@ -274,6 +274,16 @@ def test_weights_for_an_encoder_that_a_table_does_not_train_are_rejected(capsys)
   )
 
 
+def test_some_cells_of_a_table_are_trained(tmp_path, monkeypatch, capsys):
+  trained = []
+  monkeypatch.setattr(Run, "train", lambda run: trained.append(run.cell))
+  assert runner.main(["--table=1", "--data=shapes", "--seeds=1", f"--root={tmp_path}", "--cells=base, k15"]) == 0
+  assert trained == ["table1-base", "table1-k15"]
+  with pytest.raises(SystemExit):
+    runner.main(["--table=1", "--data=shapes", "--cells=k4"])
+  assert "--cells=k4: unknown in table 1. Use one of base, k3, " in capsys.readouterr().err
+
+
 def test_each_encoder_of_table_6_starts_from_its_own_weights(tmp_path, monkeypatch):
   given = {}
   monkeypatch.setattr(Run, "train", lambda run: given.update({run.cell: run.command[-1]}))
