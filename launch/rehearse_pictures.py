@@ -59,8 +59,7 @@ def draw_scene(
   figures = [(int(rng.choice(values)), _outline(rng, size)) for _ in range(rng.integers(3, 6))]
   for value, outline in figures:
     cv2.fillPoly(labels, [outline], value)
-  noise = rng.normal(0, 12, (height, width, 3)) + rng.normal(0, 10, (height, 1, 1))
-  image = 40 + 0.75 * _COLOURS[labels] + noise
+  image = 40 + 0.75 * _COLOURS[labels] + rng.normal(0, 15, (height, width, 3))
   return Scene(np.clip(image, 0, 255).astype(np.uint8), labels, figures)
 
 
