@@ -14,8 +14,8 @@ CONSTRAINTS := -c constraints.txt
 NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/null),PYENV_VERSION=3.12 python3.12,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format ablation-shapes bench \
-  bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
+.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format ablation-shapes rehearse \
+  bench bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ ablation-shapes: $(PRODUCT)  ## Tables 1 and 5 of the paper on generated scenes:
 	$(RUN) -m data.prepare --dataset=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=1 --data=shapes --data_dir=runs/data
 	$(RUN) launch/ablation.py --table=5 --data=shapes --data_dir=runs/data
+
+rehearse: $(PRODUCT) $(VENV)/crf  ## Run the commands of docs/REPRODUCE.md in small, archives to submissions: ten minutes.
+	$(RUN) launch/rehearse.py
 
 bench: $(VENV)/dev  ## Time ResNet-50 GCN against the same network in PyTorch.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
@@ -106,6 +109,10 @@ $(VENV)/product: requirements.txt constraints.txt | $(VENV)/bin/python
 $(VENV)/gpu: requirements-gpu.txt requirements-gpu-cuda13.txt constraints.txt $(VENV)/product
 	file=$$($(RUN) -m gcn_flax.nvidia) && echo "NVIDIA GPU: installing $$file; make GPU=0 leaves it out" && \
 	  $(PIP) install -q -r $$file -c constraints.txt
+	touch $@
+
+$(VENV)/crf: requirements-crf.txt $(VENV)/product
+	$(PIP) install -q -r requirements-crf.txt $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/dev: requirements-dev.txt requirements-crf.txt $(VENV)/product

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gcn_flax import files  # noqa: E402
+from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from launch import rehearse_pictures  # noqa: E402
 from launch.rehearse_commands import Step, read_steps, with_folders  # noqa: E402
@@ -40,7 +41,7 @@ ARCHIVES = (
 # Stage -> signal that interrupts its training, which is then resumed.
 INTERRUPTED = {"VOC stage 1": signal.SIGTERM, "Cityscapes stage 1": signal.SIGKILL}
 _STATUS_AFTER = {signal.SIGTERM: STOPPED, signal.SIGKILL: -signal.SIGKILL}
-_INTERRUPT_AT = 6  # Step at which that happens.
+_INTERRUPT_AT = 6  # First step after which that happens.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,30 +67,33 @@ class Rehearsal:
       ValueError: for a step that failed, after the end of its output.
       Stopped: if SIGINT or SIGTERM came.
     """
-    rows = self._begin()
+    commands = [f"{with_folders(step.command, self._folders())} {step.small()}".strip() for step in steps]
+    done = {row["command"]: row for row in self._begin()}
     print(f"rehearsing {len(steps)} commands of {PAGE.relative_to(ROOT)} in {self.folder}", flush=True)
-    for number, step in enumerate(steps, 1):
-      command = f"{with_folders(step.command, self._folders())} {step.small()}".strip()
+    for number, (step, command) in enumerate(zip(steps, commands, strict=True), 1):
       print(f"\n[{number}/{len(steps)}] {step.stage}: {step.command}", flush=True)
       if step.small():
         print(f"  + {step.small()}", flush=True)
-      if any(row["command"] == command for row in rows):
+      if command in done:
         print("  done before", flush=True)
         continue
       started = time.monotonic()
       self._run_step(step, command, self.folder / "logs" / f"{number:02d}.log")
-      rows.append(
-        {"command": command, "stage": step.stage, "mode": step.mode, "seconds": time.monotonic() - started}
-        | self._results(step)
-      )
-      self._write({"archives": str(self.archives or ""), "rows": rows, "is_complete": number == len(steps)})
+      row = {"command": command, "stage": step.stage, "mode": step.mode, "seconds": time.monotonic() - started}
+      done[command] = row | self._results(step)
+      self._write(list(done.values()))
+    rows = [done[command] for command in commands]
+    self._write(rows, is_complete=True)
     text = table(rows)
     files.write(self.folder / "table.md", text)
     return text
 
   def _begin(self) -> list[dict[str, Any]]:
     """Makes the folder and the archives, unless they are there from before; returns the rows of completed steps."""
-    record = json.loads(self._record.read_text()) if self._record.exists() else {}
+    form = {"archives": str, "rows": [{"command": str}], "is_complete": bool}
+    record = {}
+    if self._record.exists():
+      record = json_files.read(self._record, form, f"Remove {self.folder} to begin anew.")
     if record.get("archives", str(self.archives or "")) != str(self.archives or ""):
       raise ValueError(
         f"REHEARSE_DATA={self.archives}: {self.folder} was begun with {record['archives']}. Remove that folder first."
@@ -107,10 +111,11 @@ class Rehearsal:
       if not self.archives:
         (self.folder / "downloads").mkdir(exist_ok=True)
         rehearse_pictures.write_archives(self.folder / "downloads")
-      self._write({"archives": str(self.archives or ""), "rows": []})
+      self._write([])
     return record.get("rows", [])
 
-  def _write(self, record: dict[str, Any]) -> None:
+  def _write(self, rows: list[dict[str, Any]], is_complete: bool = False) -> None:
+    record = {"archives": str(self.archives or ""), "rows": rows, "is_complete": is_complete}
     files.write(self._record, json.dumps(record, indent=2) + "\n")
 
   def _folders(self) -> dict[str, str]:
@@ -145,8 +150,9 @@ class Rehearsal:
     sent = []
 
     def after_line(line: str) -> int:
-      is_time = f"step {_INTERRUPT_AT}/" in line and any(path.name.isdigit() for path in checkpoints.glob("*"))
-      if not is_time or sent:
+      found = re.search(r"step (\d+)/", line)
+      is_saved = any(path.name.isdigit() for path in checkpoints.glob("*"))
+      if sent or not found or int(found[1]) < _INTERRUPT_AT or not is_saved:
         return 0
       sent.append(number)
       return number
@@ -163,10 +169,12 @@ class Rehearsal:
     config, scores = self._read(step, "config.json"), self._read(step, "eval_validation.json")
     results = {"mean_iou": scores.get("mean_iou")}
     if step.mode == "train":
-      resumed = [start["step"] for start in self._read(step, "run.json")["starts"] if start["step"]]
+      lines = (self.folder / step.flags["workdir"] / "metrics.jsonl").read_text().splitlines()
+      losses = [line["loss"] for line in map(json.loads, lines) if "loss" in line]
       results |= {
         "steps": config["total_steps"],
-        "resumed_at": resumed,
+        "resumed_at": [start["step"] for start in self._read(step, "run.json")["starts"] if start["step"]],
+        "losses": [losses[0], losses[-1]],
         "started_from": config["init_from"] or config["model"]["pretrained"] or "random weights",
       }
     return results
@@ -178,13 +186,17 @@ class Rehearsal:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
   """Returns the Markdown table of completed steps."""
-  lines = ["| stage | command | steps | time, s | mean IoU, % | started from |", "|---|---|---:|---:|---:|---|"]
+  lines = [
+    "| stage | command | steps | time, s | loss | mean IoU, % | started from |",
+    "|---|---|---:|---:|---|---:|---|",
+  ]
   for row in rows:
     steps = str(row.get("steps", ""))
     if row.get("resumed_at"):
       steps += f", resumed at {', '.join(map(str, row['resumed_at']))}"
     score = "" if row.get("mean_iou") is None else f"{100 * row['mean_iou']:.1f}"
-    cells = row["stage"], row["mode"], steps, f"{row['seconds']:.0f}", score, row.get("started_from", "")
+    loss = " to ".join(f"{loss:.2f}" for loss in row.get("losses", ()))
+    cells = row["stage"], row["mode"], steps, f"{row['seconds']:.0f}", loss, score, row.get("started_from", "")
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join(lines) + "\n"
 
