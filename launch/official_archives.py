@@ -19,6 +19,11 @@ from PIL import Image
 
 from gcn_flax.labels import voc_palette
 
+NAMES = (
+  "VOCtrainval_11-May-2012.tar", "VOC2012test.tar", "benchmark.tgz", "train2017.zip", "val2017.zip",
+  "annotations_trainval2017.zip", "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip",
+  "leftImg8bit_trainextra.zip", "gtCoarse.zip",
+)  # fmt: skip
 Archives = dict[str, dict[str, bytes]]
 _VOC, _SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 _THINGS = 24  # Cityscapes' raw ids of classes with instances begin here.

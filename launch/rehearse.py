@@ -10,7 +10,9 @@ Cityscapes killed, and both are resumed. Everything is in runs/rehearsal; with R
 After a failure the same command continues; after a complete rehearsal it begins anew.
 """
 
+import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -20,24 +22,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gcn_flax import files, json_files  # noqa: E402
+from gcn_flax import file_locks, files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
-from launch import rehearse_pictures  # noqa: E402
+from gcn_flax.interrupts import interruptible  # noqa: E402
+from launch import official_archives, rehearse_pictures  # noqa: E402
 from launch.rehearse_commands import Step, read_steps, with_folders  # noqa: E402
 from launch.rehearse_process import Stopped, environment, last_lines, run_command  # noqa: E402
 
 PAGE = ROOT / "docs" / "REPRODUCE.md"
-ARCHIVES = (
-  "VOCtrainval_11-May-2012.tar", "VOC2012test.tar", "benchmark.tgz", "train2017.zip", "val2017.zip",
-  "annotations_trainval2017.zip", "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip",
-  "leftImg8bit_trainextra.zip", "gtCoarse.zip",
-)  # fmt: skip
 # Stage -> signal that interrupts its training, which is then resumed.
 INTERRUPTED = {"VOC stage 1": signal.SIGTERM, "Cityscapes stage 1": signal.SIGKILL}
 _STATUS_AFTER = {signal.SIGTERM: STOPPED, signal.SIGKILL: -signal.SIGKILL}
@@ -67,6 +65,22 @@ class Rehearsal:
       ValueError: for a step that failed, after the end of its output.
       Stopped: if SIGINT or SIGTERM came.
     """
+    with self._locked() as lock:
+      return self._run(steps, lock)
+
+  @contextlib.contextmanager
+  def _locked(self) -> Iterator[int]:
+    """Waits until no other rehearsal, and no command of one that was killed, works in the folder."""
+    self.folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{self.folder}.lock", "w") as file:
+      try:
+        file_locks.lock(file.fileno())
+      except BlockingIOError:
+        print(f"waiting for another process to leave {self.folder}", flush=True)
+        file_locks.lock(file.fileno(), wait=True)
+      yield file.fileno()
+
+  def _run(self, steps: Sequence[Step], lock: int) -> str:
     commands = [f"{with_folders(step.command, self._folders())} {step.small()}".strip() for step in steps]
     done = {row["command"]: row for row in self._begin()}
     print(f"rehearsing {len(steps)} commands of {PAGE.relative_to(ROOT)} in {self.folder}", flush=True)
@@ -78,7 +92,7 @@ class Rehearsal:
         print("  done before", flush=True)
         continue
       started = time.monotonic()
-      self._run_step(step, command, self.folder / "logs" / f"{number:02d}.log")
+      self._run_step(step, command, self.folder / "logs" / f"{number:02d}.log", lock)
       row = {"command": command, "stage": step.stage, "mode": step.mode, "seconds": time.monotonic() - started}
       done[command] = row | self._results(step)
       self._write(list(done.values()))
@@ -121,28 +135,28 @@ class Rehearsal:
   def _folders(self) -> dict[str, str]:
     return {"DATA": "prepared", "DOWNLOADS": str(self.archives or "downloads")}
 
-  def _run_step(self, step: Step, command: str, log: pathlib.Path) -> None:
+  def _run_step(self, step: Step, command: str, log: pathlib.Path, lock: int) -> None:
     """Runs a step; interrupts and resumes it if that is its turn. Raises ValueError if it fails."""
+    run = functools.partial(
+      run_command, command, self.folder, environment(ROOT, self.folder), log, inherited=(lock,)
+    )  # fmt: skip
     if step.mode == "predict":  # Label maps of a run that was broken off would be in the way.
       shutil.rmtree(self.folder / step.flags["output"], ignore_errors=True)
     number = INTERRUPTED.get(step.stage) if step.mode == "train" else None
     if number and not self._was_resumed(step):
-      status = self._call(command, log, self._interrupt(step, number))
+      status = run(after_line=self._interrupt(step, number))
       if status == _STATUS_AFTER[number]:
         print(f"  interrupted by {number.name}; the same command again:", flush=True)
-        status = self._call(command, log)
+        status = run()
       if status == 0 and not self._was_resumed(step):
         raise ValueError(f"{step.stage}: did not resume in its middle, after {number.name}. Its output is in {log}.")
     else:
-      status = self._call(command, log)
+      status = run()
     if status:
       raise ValueError(
         f"{step.stage} failed with exit status {status}: {command}\n{last_lines(log)}"
         f"  all of its output is in {log}. After mending it, repeat this command to continue."
       )
-
-  def _call(self, command: str, log: pathlib.Path, after_line: Callable[[str], int] = lambda line: 0) -> int:
-    return run_command(command, self.folder, environment(ROOT, self.folder), log, after_line)
 
   def _interrupt(self, step: Step, number: signal.Signals) -> Callable[[str], int]:
     """Returns a function that takes lines of a log, and returns the signal once, after a checkpoint was saved."""
@@ -203,11 +217,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def check_archives(archives: pathlib.Path) -> None:
   """Raises ValueError if a folder lacks an archive."""
-  missing = [name for name in ARCHIVES if not (archives / name).is_file()]
+  missing = [name for name in official_archives.NAMES if not (archives / name).is_file()]
   if missing:
     raise ValueError(f"REHEARSE_DATA={archives}: has no {', '.join(missing)}. data/README.md lists what it must hold.")
 
 
+@interruptible
 def main(argv: Sequence[str]) -> int:
   """Rehearses the page. Returns the exit status; `distributed.STOPPED` after a signal."""
   given = os.environ.get("REHEARSE_DATA", "")

@@ -1,19 +1,17 @@
 """Runs one command of a rehearsal: its output goes to a file, its progress to the terminal."""
 
 import collections
-import ctypes
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 _PROGRESS = re.compile(
   r"step \d+/\d+|resuming from|(encoder|weights) from|evaluated |stopped by|^mean IoU|^top-1|^wrote|^best|^error"
 )
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
 _TAIL = 8  # Last lines of the output that an error repeats.
 _GRACE = 120  # Seconds for a command to save its state after SIGTERM.
 
@@ -28,6 +26,7 @@ def run_command(
   environment: Mapping[str, str],
   log: pathlib.Path,
   after_line: Callable[[str], int] = lambda line: 0,
+  inherited: Sequence[int] = (),
 ) -> int:
   """Runs a command in a shell and returns its exit status; negative if a signal ended it.
 
@@ -37,11 +36,11 @@ def run_command(
     environment: environment variables.
     log: file that the output is appended to.
     after_line: called with each line of the output; returns the number of a signal to send to the command, or 0.
+    inherited: file descriptors that stay open in the command, such as that of a lock.
 
   Raises:
     Stopped: if SIGINT or SIGTERM came to this process, after the command ended.
   """
-  libc = ctypes.CDLL(None)
   prefix = "exec " if command.startswith("python ") else ""  # Signals reach the program, not a shell around it.
   child = subprocess.Popen(
     ["bash", "-ec", prefix + command],
@@ -51,8 +50,7 @@ def run_command(
     stderr=subprocess.STDOUT,
     text=True,
     errors="replace",
-    start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on once.
-    preexec_fn=lambda: libc.prctl(_DIE_WITH_PARENT, signal.SIGTERM) if hasattr(libc, "prctl") else None,
+    pass_fds=inherited,
   )
   stopped = []
 

@@ -6,14 +6,16 @@ import pathlib
 import re
 import shlex
 import signal
+import threading
 
 import pytest
 
 from configs import cityscapes, pascal_voc
 from data.prepare import prepare
+from gcn_flax import file_locks
 from gcn_flax.input_pipeline.datasets import Dataset
 from gcn_flax.reporting import paper
-from launch import rehearse, rehearse_pictures
+from launch import official_archives, rehearse, rehearse_pictures
 from launch.rehearse_commands import STAND_INS, Step, command_lines, read_steps, with_folders
 from launch.rehearse_process import Stopped, run_command
 from tests.data_sets.checks import by_id
@@ -145,7 +147,7 @@ def prepared(tmp_path_factory):
   root, target = tmp_path_factory.mktemp("archives"), str(tmp_path_factory.mktemp("data"))
   rehearse_pictures.write_archives(root)
   rehearse.check_archives(root)
-  assert {path.name for path in root.iterdir()} == set(rehearse.ARCHIVES)
+  assert {path.name for path in root.iterdir()} == set(official_archives.NAMES)
   for dataset in ("voc_segmentation", "coco_voc", "cityscapes", "cityscapes_coarse"):
     prepare(dataset, str(root), target, partial=True)
   return target
@@ -185,9 +187,7 @@ def test_missing_archives_are_named(tmp_path):
 
 
 def test_a_failed_step_is_named_and_the_rest_continues_after_mending(tmp_path, capsys):
-  steps = [
-    Step("one", "touch one"), Step("two", "echo why; test -e mended"), Step("three", "cp one three"),
-  ]  # fmt: skip
+  steps = [Step("one", "touch one"), Step("two", "echo why; test -e mended"), Step("three", "cp one three")]
   rehearsal = rehearse.Rehearsal(tmp_path / "rehearsal", archives=tmp_path)
   with pytest.raises(ValueError, match="(?s)two failed with exit status 1: echo why; test -e mended\n.*why.*repeat"):
     rehearsal.run(steps)
@@ -209,6 +209,16 @@ def test_a_failed_step_is_named_and_the_rest_continues_after_mending(tmp_path, c
   assert (rehearsal.folder / "one").read_text() == ""
   with pytest.raises(ValueError, match="was begun with"):
     rehearse.Rehearsal(rehearsal.folder, archives=tmp_path / "other").run(steps)
+
+
+def test_a_rehearsal_waits_for_the_commands_of_another(tmp_path, capsys):
+  rehearsal = rehearse.Rehearsal(tmp_path / "rehearsal", archives=tmp_path)
+  other = open(tmp_path / "rehearsal.lock", "w")  # noqa: SIM115  (The timer closes it.)
+  file_locks.lock(other.fileno())
+  threading.Timer(0.5, other.close).start()
+  rehearsal.run([Step("one", "touch one")])
+  assert other.closed and (rehearsal.folder / "one").exists()
+  assert "waiting for another process to leave" in capsys.readouterr().out
 
 
 def test_a_table_has_steps_scores_and_starting_points():
@@ -256,20 +266,19 @@ def test_an_interrupted_stage_must_resume_in_its_middle(number, times, tmp_path,
     "mkdir -p runs/w/checkpoints/4; echo $((n + 4)) > runs/w/starts\n"
     'echo "{\\"starts\\": [{\\"step\\": $n}]}" > runs/w/run.json\n'
     f"echo '{config}' > runs/w/config.json\n"
-    '[ "$n" = 0 ] || exit 0\n'
-    'echo "step 6/10"\n' + ("sleep 1\nexit 75\n" if number else "exit 0\n")
+    '[ "$n" = 0 ] || exit 0\n' + ('echo "step 6/10"; sleep 1; exit 75\n' if number else "exit 0\n")
   )
   monkeypatch.setitem(rehearse.INTERRUPTED, "stage", signal.SIGTERM)
   step = Step("stage", "python --workdir=runs/w")
   monkeypatch.setattr(Step, "mode", property(lambda self: "train"))
   rehearsal, log = rehearse.Rehearsal(tmp_path), tmp_path / "log"
-  command = 'trap "exit 75" TERM; . ./train.sh'
+  command, lock = 'trap "exit 75" TERM; . ./train.sh', 0
   if number:
-    rehearsal._run_step(step, command, log)
+    rehearsal._run_step(step, command, log, lock)
     assert rehearsal._was_resumed(step)
   else:
     with pytest.raises(ValueError, match="did not resume in its middle, after SIGTERM"):
-      rehearsal._run_step(step, command, log)
+      rehearsal._run_step(step, command, log, lock)
   assert log.read_text().count("$ trap") == times
 
 
