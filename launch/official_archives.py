@@ -51,11 +51,14 @@ def jpeg(image: np.ndarray, **options: Any) -> bytes:
 
 
 def png(array: np.ndarray, palette: Sequence[Sequence[int]] | None = None, **options: Any) -> bytes:
-  """Encodes uint8 or uint16 `[H, W]`, or RGB uint8 `[H, W, 3]`; with a palette of RGB triples, an indexed PNG."""
+  """Encodes uint8 or uint16 `[H, W]`, or RGB uint8 `[H, W, 3]`; with a palette of RGB triples, an indexed PNG.
+
+  `options` are those of Pillow.
+  """
   image = Image.fromarray(array)
   if palette is not None:
     image.putpalette([channel for colour in palette for channel in colour])
-  return _encoded(image, "PNG", **{"compress_level": 1, **options})
+  return _encoded(image, "PNG", **options)
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -165,13 +168,13 @@ def cityscapes(
   """
   images, labels = {"README": b"", "license.txt": b""}, {}
   for stem, (image, ids) in fine.items():
-    images[f"leftImg8bit/{stem}_leftImg8bit.png"] = png(image)
+    images[f"leftImg8bit/{stem}_leftImg8bit.png"] = png(image, compress_level=1)
     labels |= _label_files(f"gtFine/{stem}_gtFine", ids)
   extra, coarse_labels = {}, {}
   for stem, (image, ids) in coarse.items():
     coarse_labels |= _label_files(f"gtCoarse/{stem}_gtCoarse", ids)
     if stem.startswith("train_extra/"):
-      extra[f"leftImg8bit/{stem}_leftImg8bit.png"] = png(image)
+      extra[f"leftImg8bit/{stem}_leftImg8bit.png"] = png(image, compress_level=1)
   return {
     "leftImg8bit_trainvaltest.zip": images,
     "gtFine_trainvaltest.zip": labels,
