@@ -73,7 +73,7 @@ def _outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_archives(root: pathlib.Path, seed: int = 0) -> None:
-  """Writes the nine archives into a folder that exists: 6 to 8 pictures for each training set, 2 or 3 for others."""
+  """Writes all ten archives into a folder that exists: 4 to 10 pictures to train on, 2 or 3 for each other split."""
   rng = np.random.default_rng(seed)
   for archives in (_voc_and_sbd(rng), _coco(rng), _cityscapes(rng)):
     official_archives.write(root, archives)

@@ -13,7 +13,6 @@ _PROGRESS = re.compile(
   r"step \d+/\d+|resuming from|(encoder|weights) from|evaluated |stopped by|^mean IoU|^top-1|^wrote|^best|^error"
 )
 _TAIL = 8  # Last lines of the output that an error repeats.
-_GRACE = 120  # Seconds for a command to save its state after SIGTERM.
 
 
 class Stopped(Exception):
@@ -70,7 +69,7 @@ def run_command(
         number = after_line(line)
         if number and child.poll() is None:
           child.send_signal(number)
-    status = child.wait(_GRACE)
+    status = child.wait()
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -282,8 +282,11 @@ def test_an_interrupted_stage_must_resume_in_its_middle(number, times, tmp_path,
   assert log.read_text().count("$ trap") == times
 
 
-def test_arguments_and_a_missing_crf_are_named(monkeypatch, capsys):
+def test_arguments_archives_and_a_missing_crf_are_named(tmp_path, monkeypatch, capsys):
   assert rehearse.main(["--fast"]) == 1 and "--fast: unknown argument" in capsys.readouterr().err
+  with monkeypatch.context() as context:
+    context.setenv("REHEARSE_DATA", str(tmp_path))
+    assert rehearse.main([]) == 1 and f"error: REHEARSE_DATA={tmp_path}: has no VOCtrainval" in capsys.readouterr().err
   monkeypatch.setattr(rehearse.importlib.util, "find_spec", lambda name: None)
   assert rehearse.main([]) == 1 and "pip install -r requirements-crf.txt" in capsys.readouterr().err
 
