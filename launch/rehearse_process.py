@@ -7,11 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 _PROGRESS = re.compile(
   r"step \d+/\d+|resuming from|(encoder|weights) from|evaluated |stopped by|^mean IoU|^top-1|^wrote|^best|^error"
 )
+_PAUSE = 0.1  # Seconds between two looks at the output.
 _TAIL = 8  # Last lines of the output that an error repeats.
 
 
@@ -41,43 +44,53 @@ def run_command(
     Stopped: if SIGINT or SIGTERM came to this process, after the command ended.
   """
   prefix = "exec " if command.startswith("python ") else ""  # Signals reach the program, not a shell around it.
-  child = subprocess.Popen(
-    ["bash", "-ec", prefix + command],
-    cwd=folder,
-    env=dict(environment),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    errors="replace",
-    pass_fds=inherited,
-  )
-  stopped = []
+  with open(log, "a") as output, open(log, errors="replace") as lines:
+    output.write(f"$ {command}\n")
+    output.flush()
+    lines.seek(0, os.SEEK_END)
+    # Into the file, not a pipe: the command can end in good order even if this process is killed.
+    child = subprocess.Popen(
+      ["bash", "-ec", prefix + command],
+      cwd=folder,
+      env=dict(environment),
+      stdout=output,
+      stderr=output,
+      pass_fds=inherited,
+    )
+    stopped = []
 
-  def stop(*_):
-    stopped.append(True)
-    child.terminate()
+    def stop(*_):
+      stopped.append(True)
+      child.terminate()
 
-  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    with open(log, "a") as file:
-      file.write(f"$ {command}\n")
-      for line in child.stdout:
-        file.write(line)
-        file.flush()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+      for line in _follow(lines, child):
         if _PROGRESS.search(line):
-          print(f"    {line.rstrip()}", flush=True)
+          print(f"    {line}", flush=True)
         number = after_line(line)
         if number and child.poll() is None:
           child.send_signal(number)
-    status = child.wait()
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-    if child.poll() is None:
-      child.kill()
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+      if child.poll() is None:
+        child.kill()
   if stopped:
     raise Stopped
-  return status
+  return child.returncode
+
+
+def _follow(lines: TextIO, child: subprocess.Popen) -> Iterator[str]:
+  """Yields the lines that a process appends to a file, without their ends, until the process ends."""
+  begun = ""
+  while True:
+    has_ended = child.poll() is not None  # Asked first, so that its last lines are read.
+    *whole, begun = (begun + lines.read()).split("\n")
+    yield from whole
+    if has_ended:
+      break
+    time.sleep(_PAUSE)
 
 
 def last_lines(log: pathlib.Path) -> str:
