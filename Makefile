@@ -14,8 +14,8 @@ CONSTRAINTS := -c constraints.txt
 NEWEST_PYTHON ?= $(if $(shell PYENV_VERSION=3.12 python3.12 --version 2>/dev/null),PYENV_VERSION=3.12 python3.12,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format results-shapes bench \
-  bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
+.PHONY: help quickstart quickstart-pointwise test test-newest test-slow test-long fuzz lint format results-shapes rehearse \
+  bench bench-parts bench-growth bench-startup bench-gpu bench-tpu bench-eval bench-input chaos clean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-22s%s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ results-shapes: $(VENV)/dev  ## Train and measure all that docs/RESULTS.md has o
 	mkdir -p docs/runs/shapes && cp runs/ablation/shapes/*-seed*.json docs/runs/shapes/
 	$(RUN) docs/figures/shapes_studies.py --root=runs/ablation/shapes
 	$(RUN) docs/figures/results.py
+
+rehearse: $(PRODUCT) $(VENV)/crf  ## Run the commands of docs/REPRODUCE.md in small, archives to submissions: ten minutes.
+	$(RUN) launch/rehearse.py
 
 bench: $(VENV)/dev  ## Time ResNet-50 GCN against the same network in PyTorch.
 	$(RUN) benchmarks/step.py --json=runs/bench_step.json
@@ -109,6 +112,10 @@ $(VENV)/product: requirements.txt constraints.txt | $(VENV)/bin/python
 $(VENV)/gpu: requirements-gpu.txt requirements-gpu-cuda13.txt constraints.txt $(VENV)/product
 	file=$$($(RUN) -m gcn_flax.nvidia) && echo "NVIDIA GPU: installing $$file; make GPU=0 leaves it out" && \
 	  $(PIP) install -q -r $$file -c constraints.txt
+	touch $@
+
+$(VENV)/crf: requirements-crf.txt $(VENV)/product
+	$(PIP) install -q -r requirements-crf.txt $(CONSTRAINTS)
 	touch $@
 
 $(VENV)/dev: requirements-dev.txt requirements-crf.txt $(VENV)/product
