@@ -163,7 +163,7 @@ def write_metrics(
   metrics: Metrics,
   trained_on: TrainingData,
 ) -> None:
-  """Prints the table by class; writes `eval_<split>.json`, then the contact sheet `eval_<split>.png` and the report.
+  """Writes `eval_<split>.json`, prints the table by class, then writes the contact sheet `eval_<split>.png` and report.
 
   Args:
     workdir: workdir of the run.
@@ -178,12 +178,6 @@ def write_metrics(
   """
   partial = {**trained_on.partial, **data.partial()}
   canvas = _describe_canvas(config, metrics, trained_on)
-  print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images, loss {metrics.loss:.4f}")
-  print(metrics.table(), flush=True)
-  for dataset, counts in partial.items():
-    print(f"PARTIAL DATA: {dataset} {printable(', '.join(counts))}", flush=True)
-  if "eval_size_of_training" in canvas:
-    print(f"OTHER CANVAS: eval_size {canvas['eval_size']}, in training {canvas['eval_size_of_training']}", flush=True)
   result = {
     "dataset": config.data.dataset,
     "split": split,
@@ -196,7 +190,13 @@ def write_metrics(
     **{name: None if np.isnan(value) else value for name, value in metrics.scalars.items()},
     **metrics.details(),
   }
-  workdir.write_json(f"eval_{split}.json", result)
+  workdir.write_json(f"eval_{split}.json", result)  # First: nobody may be there any more to print for.
+  print(f"\n{config.data.dataset} {split}, step {step}, {metrics.num_images} images, loss {metrics.loss:.4f}")
+  print(metrics.table(), flush=True)
+  for dataset, counts in partial.items():
+    print(f"PARTIAL DATA: {dataset} {printable(', '.join(counts))}", flush=True)
+  if "eval_size_of_training" in canvas:
+    print(f"OTHER CANVAS: eval_size {canvas['eval_size']}, in training {canvas['eval_size_of_training']}", flush=True)
   try:
     if metrics.sample:
       overlay.save(workdir / f"eval_{split}.png", metrics.sheet(metrics.sample))

@@ -95,6 +95,19 @@ def test_the_contact_sheet_shows_each_image_with_its_own_maps(config):
   np.testing.assert_array_equal(scores.image_metrics, [row.metric for row in scores.sample])
 
 
+def test_the_metrics_are_written_though_nobody_reads_the_output(config, tmp_path, monkeypatch):
+  setup = build_setup(config)
+  scores = evaluate_split(config, setup, setup.init(0).weights())
+
+  def closed(*_, **__):
+    raise BrokenPipeError
+
+  monkeypatch.setattr("builtins.print", closed)
+  with pytest.raises(BrokenPipeError):
+    write_metrics(Workdir(tmp_path), config, RunData(config), "validation", 7, scores, TrainingData())
+  assert json.loads((tmp_path / "eval_validation.json").read_text())["mean_iou"] == scores.scalars["mean_iou"]
+
+
 def test_what_an_evaluation_leaves(config, tmp_path, capsys):
   config.eval.num_pictures = 2
   setup = build_setup(config)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.figures import results_camvid, results_chaos, results_pretraining, results_shapes  # noqa: E402
+from docs.figures import results_camvid, results_chaos, results_claims, results_pretraining, results_shapes  # noqa: E402
 
 PAGES = ("README.md", "docs/RESULTS.md")
 BLOCKS: dict[str, Callable[[], str]] = {
+  "claims": results_claims.claims,
   "camvid_gpu": results_camvid.gpu,
   "camvid_gpu_in_short": results_camvid.gpu_in_short,
   "camvid_cpu": results_camvid.cpu,
