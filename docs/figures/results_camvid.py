@@ -58,7 +58,8 @@ def cpu() -> str:
   curves, classes = [], []
   for run in runs.values():
     scores = {each["step"]: each["mean_iou"] for each in run["evaluations"]}
-    title = f"{run['config']['model']['backbone']}, seed {run['config']['seed']}"
+    config = run["config"]
+    title = f"{config['model']['backbone']}, rate {config['optimizer']['learning_rate']:g}, seed {config['seed']}"
     curves.append((title, *(percent(scores.get(step)) for step in steps)))
     last = run["last"]
     classes.append((title, *map(percent, last["iou"].values()), *(percent(last[each]) for each in _TOTALS)))

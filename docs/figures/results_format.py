@@ -42,18 +42,20 @@ def provenance(found: Iterable[Record]) -> str:
   """Returns processor, precision, days, commits and duration of some runs, as one line."""
   found = list(found)
   commits = sorted({each["commit"][:7] for each in found})
-  durations = [minutes for each in found if (minutes := records.minutes(each)) is not None]
   precisions = sorted({each["config"]["model"]["dtype"] for each in found})
   processor, days = found[0]["processor"], [each["finished"] for each in found]
   return (
     f"{where(processor['cores'], processor['model'], days)}; {', '.join(precisions)}; "
-    f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {_range(durations)}"
+    f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}; {_duration(found)}"
   )
 
 
-def _range(durations: Sequence[float]) -> str:
-  """Returns the time from the first step to the last evaluation of some runs."""
-  if not durations:
-    return "each stopped and resumed"
-  low, high = (f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in (min(durations), max(durations)))
-  return f"{low} minutes a run" if low == high else f"{low} to {high} minutes a run"
+def _duration(found: Sequence[Record]) -> str:
+  """Returns the time from the first step to the last evaluation of some runs, and how many were resumed."""
+  known = [minutes for each in found if (minutes := records.minutes(each)) is not None]
+  low, high = (
+    f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in (min(known, default=0), max(known, default=0))
+  )
+  parts = [f"{low} minutes a run" if low == high else f"{low} to {high} minutes a run"] if known else []
+  parts += [f"{len(found) - len(known)} stopped and resumed"] if len(known) < len(found) else []
+  return ", ".join(parts)

@@ -22,13 +22,15 @@ def colours(count: int) -> list[str]:
 
 
 def _plain_text(draw: Callable[..., str]) -> Callable[..., str]:
-  """Decorates a chart: names are drawn as they are written, and stay text, which the browser has the letters for."""
+  """Decorates a chart: the same one is drawn each time, and names, as they are written, stay text for the browser."""
 
   @functools.wraps(draw)
   def drawn(*args, **kwargs) -> str:
     import matplotlib  # Imported here: it takes half a second, and only reports need it.
 
-    with matplotlib.rc_context({"text.parse_math": False, "svg.fonttype": "none"}), warnings.catch_warnings():
+    # Names of the parts of a drawing are random without a salt.
+    settings = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "gcn_flax"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
       warnings.filterwarnings("ignore", "Glyph .* missing")  # From the font that measures the text.
       return draw(*args, **kwargs)
 
