@@ -207,6 +207,7 @@ def test_training_with_class_weights_and_a_sliding_window_from_the_command_line(
   assert json.loads((tmp_path / "eval_validation.json").read_text())["eval"]["scales"] == [1, 0.5]
 
 
+@pytest.mark.slow
 def test_training_needs_no_tensorflow(data_dir, tmp_path):
   arguments = ["--config=configs/camvid.py", f"--workdir={tmp_path}", f"--config.data.data_dir={data_dir}", *SMALL]
   result = run(*arguments, code=WITHOUT_TENSORFLOW)

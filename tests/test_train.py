@@ -77,6 +77,7 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(config, tmp_path, s
   assert [start["step"] for start in json.loads((tmp_path / "parts/run.json").read_text())["starts"]] == [0, stop_at]
 
 
+@pytest.mark.slow
 def test_the_logged_loss_is_the_mean_of_the_steps_since_the_last_line(config, tmp_path):
   """Or since the restart, if that was later."""
 

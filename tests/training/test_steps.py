@@ -171,6 +171,7 @@ def initial_weights():
   return quick_jit(lambda: network.init(jax.random.key(0, impl="rbg"), images, train=False))()
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_equal_the_whole_batch():
   """Exactly, with frozen normalisation, though micro-batches have unequal numbers of valid pixels of unequal weight."""
   whole_step, state = small_step(**WEIGHTED)
