@@ -1,7 +1,7 @@
 """Records of finished runs: one JSON file for each, from which tables and charts are made.
 
-A record has the command, commit, versions, devices and processor of a run, its config, every evaluation during
-training, and all metrics of the last step.
+A record has the command, commit, versions, devices and processor of a run, its config, the losses of its log, every
+evaluation during training, and all metrics of the last step.
 """
 
 import datetime
@@ -35,6 +35,7 @@ _FORM = {
   "processor": {"model": str, "cores": int},
   "finished": str,
   "images_per_second": float,
+  "losses?": {str: float | None},
   "evaluations": [{"step": int, "mean_iou": float}],
   "last": {"step": int, "mean_iou": float, "iou": {str: float | None}},
 }
@@ -63,6 +64,7 @@ def record(workdir: pathlib.Path) -> Record:
     "processor": record.get("processor") or {"model": cpu_model(), "cores": num_cores()},  # Older runs lack it.
     "finished": finished.isoformat(timespec="seconds"),
     "images_per_second": statistics.median(line[_SPEED] for line in run.metrics if _SPEED in line),
+    "losses": {str(line["step"]): line["loss"] for line in run.metrics if "loss" in line},
     "evaluations": [_evaluation(line) for line in run.metrics if "validation/mean_iou" in line],
     "last": {name: value for name, value in run.evaluation.items() if name not in _PICTURES_AND_SETTINGS},
   }

@@ -62,13 +62,14 @@ def cpu() -> str:
     title = f"{config['model']['backbone']}, rate {config['optimizer']['learning_rate']:g}, seed {config['seed']}"
     curves.append((title, *(percent(scores.get(step)) for step in steps)))
     last = run["last"]
-    classes.append((title, *map(percent, last["iou"].values()), *(percent(last[each]) for each in _TOTALS)))
+    losses = (f"{[*run['losses'].values()][-1]:.2f}", f"{last['loss']:.2f}")
+    classes.append((title, *map(percent, last["iou"].values()), *(percent(last[each]) for each in _TOTALS), *losses))
   names = list(next(iter(runs.values()))["last"]["iou"])
   return (
     f"\n{provenance(runs.values())}. Mean IoU on validation, %, by step:\n"
     + table(("run", *(f"{step:,}" for step in steps)), curves)
     + "IoU of each class at the last step, %:\n"
-    + table(("run", *names, "mean", "pixel accuracy"), classes)
+    + table(("run", *names, "mean", "pixel accuracy", "training loss, last 50 steps", "validation loss"), classes)
   )
 
 
