@@ -29,8 +29,9 @@ from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from gcn_flax.interrupts import interruptible  # noqa: E402
 from gcn_flax.messages import flag, use_one_of  # noqa: E402
-from launch.ablation_run import Run, Stopped  # noqa: E402
+from launch.ablation_run import Run  # noqa: E402
 from launch.ablation_table import cells_of, chart, markdown  # noqa: E402
+from launch.child_process import Stopped  # noqa: E402
 
 
 def check_flags(folder: pathlib.Path, flags: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """One run of launch/ablation.py: its command, its record, and the process that trains it."""
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -9,21 +8,18 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import ml_collections
 
 from configs import ablation
-from gcn_flax import command_line, file_locks
+from gcn_flax import command_line
 from gcn_flax.workdir.run_results import RunResults
 from launch import records
+from launch.child_process import locked, passing_signals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl.
-
-
-class Stopped(Exception):
-  """Says that a signal stopped the run of the moment, which has saved its state if it had one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Run:
 
     Raises RuntimeError if that fails, Stopped after a signal.
     """
-    with _locked(self.workdir) as lock:
+    with locked(self.workdir / "ablation.lock", self.workdir) as lock:
       if not self._is_trained():
         _run_command(self.command, lock)
       if self._is_trained() and not self._is_complete():  # The last evaluation was of another step or setting.
@@ -120,19 +116,6 @@ class Run:
     return self._is_trained() and records.is_complete(RunResults.read(self.workdir))
 
 
-@contextlib.contextmanager
-def _locked(workdir: pathlib.Path) -> Iterator[int]:
-  """Waits until no other process works in a workdir, including runs whose runner was killed."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  with open(workdir / "ablation.lock", "w") as file:
-    try:
-      file_locks.lock(file.fileno())
-    except BlockingIOError:
-      print(f"waiting for another process to leave {workdir}", flush=True)
-      file_locks.lock(file.fileno(), wait=True)
-    yield file.fileno()
-
-
 def _run_command(command: Sequence[str], lock: int) -> None:
   """Runs a command that holds the lock while it lives; SIGTERM and SIGINT reach it as SIGTERM, so that it saves.
 
@@ -145,19 +128,7 @@ def _run_command(command: Sequence[str], lock: int) -> None:
     pass_fds=(lock,),
     preexec_fn=lambda: libc.prctl(_DIE_WITH_PARENT, signal.SIGTERM) if hasattr(libc, "prctl") else None,
   )
-  stopped = []
-
-  def stop(*_):
-    stopped.append(True)
-    child.terminate()
-
-  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
+  with passing_signals(child):
     status = child.wait()
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-  if stopped:
-    raise Stopped
   if status:
     raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")

@@ -10,7 +10,6 @@ Cityscapes killed, and both are resumed. Everything is in runs/rehearsal; with R
 After a failure the same command continues; after a complete rehearsal it begins anew.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -22,18 +21,19 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gcn_flax import file_locks, files, json_files  # noqa: E402
+from gcn_flax import files, json_files  # noqa: E402
 from gcn_flax.distributed import STOPPED  # noqa: E402
 from gcn_flax.interrupts import interruptible  # noqa: E402
 from launch import official_archives, rehearse_pictures  # noqa: E402
+from launch.child_process import Stopped, locked  # noqa: E402
 from launch.rehearse_commands import Step, read_steps, with_folders  # noqa: E402
-from launch.rehearse_process import Stopped, environment, last_lines, run_command  # noqa: E402
+from launch.rehearse_process import environment, last_lines, run_command  # noqa: E402
 
 PAGE = ROOT / "docs" / "REPRODUCE.md"
 # Stage -> signal that interrupts its training, which is then resumed.
@@ -65,20 +65,8 @@ class Rehearsal:
       ValueError: for a step that failed, after the end of its output.
       Stopped: if SIGINT or SIGTERM came.
     """
-    with self._locked() as lock:
+    with locked(pathlib.Path(f"{self.folder}.lock"), self.folder) as lock:
       return self._run(steps, lock)
-
-  @contextlib.contextmanager
-  def _locked(self) -> Iterator[int]:
-    """Waits until no other rehearsal, and no command of one that was killed, works in the folder."""
-    self.folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{self.folder}.lock", "w") as file:
-      try:
-        file_locks.lock(file.fileno())
-      except BlockingIOError:
-        print(f"waiting for another process to leave {self.folder}", flush=True)
-        file_locks.lock(file.fileno(), wait=True)
-      yield file.fileno()
 
   def _run(self, steps: Sequence[Step], lock: int) -> str:
     commands = [f"{with_folders(step.command, self._folders())} {step.small()}".strip() for step in steps]

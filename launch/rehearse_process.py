@@ -4,22 +4,19 @@ import collections
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
+from launch.child_process import passing_signals
+
 _PROGRESS = re.compile(
   r"step \d+/\d+|resuming from|(encoder|weights) from|evaluated |stopped by|^mean IoU|^top-1|^wrote|^best|^error"
 )
 _PAUSE = 0.1  # Seconds between two looks at the output.
 _TAIL = 8  # Last lines of the output that an error repeats.
-
-
-class Stopped(Exception):
-  """Says that a signal to the rehearsal stopped its command, which has saved its state if it had one."""
 
 
 def run_command(
@@ -57,27 +54,17 @@ def run_command(
       stderr=output,
       pass_fds=inherited,
     )
-    stopped = []
-
-    def stop(*_):
-      stopped.append(True)
-      child.terminate()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-      for line in _follow(lines, child):
-        if _PROGRESS.search(line):
-          print(f"    {line}", flush=True)
-        number = after_line(line)
-        if number and child.poll() is None:
-          child.send_signal(number)
-    finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
-      if child.poll() is None:
-        child.kill()
-  if stopped:
-    raise Stopped
+    with passing_signals(child):
+      try:
+        for line in _follow(lines, child):
+          if _PROGRESS.search(line):
+            print(f"    {line}", flush=True)
+          number = after_line(line)
+          if number and child.poll() is None:
+            child.send_signal(number)
+      finally:
+        if child.poll() is None:
+          child.kill()
   return child.returncode
 
 

@@ -16,8 +16,9 @@ from gcn_flax import file_locks
 from gcn_flax.input_pipeline.datasets import Dataset
 from gcn_flax.reporting import paper
 from launch import official_archives, rehearse, rehearse_pictures
+from launch.child_process import Stopped
 from launch.rehearse_commands import STAND_INS, Step, command_lines, read_steps, with_folders
-from launch.rehearse_process import Stopped, run_command
+from launch.rehearse_process import run_command
 from tests.data_sets.checks import by_id
 from tests.environment import jax_environment
 
